@@ -68,10 +68,14 @@ def row_of(way: str, seeds: list[list[Agreement]]) -> dict[str, Any]:
         flat += seed
         ari.append([agreement.ari for agreement in seed])
         ami.append([agreement.ami for agreement in seed])
-    row = {"way": way, "ari": mean_interval(ari).as_table(), "ami": mean_interval(ami).as_table()}
+    row: dict[str, Any] = {"way": way, "ari": rounded(ari), "ami": rounded(ami)}
     for name in ("clusters", "classes", "clustered", "pure", "covered"):
-        row[name] = float(np.mean([getattr(agreement, name) for agreement in flat]))
+        row[name] = round(float(np.mean([getattr(agreement, name) for agreement in flat])), 3)
     return row
+
+
+def rounded(seeds: list[list[Interval]]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in mean_interval(seeds).as_table().items()}
 
 
 def rows_of(measures: list[list[DiscoveryMeasure]], *, mixed: bool) -> list[dict[str, Any]]:

@@ -62,6 +62,8 @@ PARTS = {
     "query": "query",
     "queries": "query",
     "gallery": "gallery",
+    "catalogue": "catalogue",
+    "catalog": "catalogue",
 }
 """What people call the parts of a data set, in lower case, and the part that is meant."""
 FILE_COLUMNS = {

@@ -5,7 +5,7 @@ import csv
 import hashlib
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+def no_images() -> np.ndarray:
+    return np.empty(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Image indices, ascending. `train` and `test` are disjoint, and neither holds a `valid`
@@ -58,6 +62,9 @@ class Split:
     images stand for themselves."""
     notes: tuple[str, ...] = ()
     """Sentences about what could not be divided as asked."""
+    catalogue: np.ndarray = field(default_factory=no_images)
+    """Studio photos of the classes, perhaps none: they never train, and neither ask nor answer in
+    the run's own evaluation."""
 
     @property
     def has_own_gallery(self) -> bool:
@@ -225,6 +232,8 @@ def thinned(split: Split, dataset: Dataset, per_class: int, seed: int) -> Split:
     parts = {"train": train, "valid": split.valid, "test": split.test, "gallery": train[:0]}
     if split.has_own_gallery:
         parts["gallery"] = split.gallery
+    if len(split.catalogue):
+        parts["catalogue"] = split.catalogue
     masks = {name: np.isin(np.arange(len(dataset)), images) for name, images in parts.items()}
     return replace(
         split,
@@ -254,13 +263,26 @@ def make_split(
     the queries are the same whatever it is.
 
     `given`: the data set's own parts; its images of the part `gallery`, where it has some, are the
-    gallery in place of the training images.
+    gallery in place of the training images. Images of the part `catalogue` are left out of every
+    division.
 
     `grouped`: no group of the rule `group` has images in two parts, and each class has about these
     fractions; `time`: in each class the newest images by the rule `time` become queries, the newest
     of the rest validation images, and none of one day are parted. Raises ValueError where a class
     has too few images, groups or days.
     """
+    catalogue = catalogue_images(dataset)
+    if len(catalogue):
+        split = make_split(
+            dataset.without(set(catalogue.tolist())),
+            method=method,
+            test_fraction=test_fraction,
+            valid_fraction=valid_fraction,
+            seed=seed,
+            group=group,
+            time=time,
+        )
+        return beside_catalogue(split, dataset, catalogue)
     groups = groups_of(dataset, group) if group else None
     notes: tuple[str, ...] = ()
     if method == "given":
@@ -290,6 +312,39 @@ def make_split(
         kind=method,
         groups=groups,
         notes=notes,
+    )
+
+
+def catalogue_images(dataset: Dataset) -> np.ndarray:
+    """The images whose part is `catalogue`."""
+    if dataset.parts is None:
+        return no_images()
+    return np.flatnonzero(np.array(dataset.parts) == "catalogue")
+
+
+def beside_catalogue(split: Split, dataset: Dataset, catalogue: np.ndarray) -> Split:
+    """The split of a data set from that of all its images but those of its catalogue."""
+    others = np.setdiff1d(np.arange(len(dataset)), catalogue)
+    train, test = others[split.train], others[split.test]
+    gallery = others[split.gallery]
+    if split.leaves_one_out:
+        gallery = test
+    elif not split.has_own_gallery:
+        gallery = train
+    groups = None
+    if split.groups is not None:
+        groups = np.full(len(dataset), "", object)
+        groups[others] = split.groups
+    listed = "\n".join([split.fingerprint, *(dataset.paths[image] for image in catalogue)])
+    return replace(
+        split,
+        train=train,
+        test=test,
+        gallery=gallery,
+        valid=others[split.valid],
+        groups=groups,
+        catalogue=catalogue,
+        fingerprint=hashlib.sha256(listed.encode()).hexdigest(),
     )
 
 
@@ -369,6 +424,11 @@ def make_disjoint_split(dataset: Dataset, *, method: str, valid_fraction: float)
     the training classes (at least 2, unless it is 0) are validation classes. Raises ValueError
     where the data set's own parts share classes, or too few are left.
     """
+    catalogue = catalogue_images(dataset)
+    if len(catalogue):
+        others = dataset.without(set(catalogue.tolist()))
+        split = make_disjoint_split(others, method=method, valid_fraction=valid_fraction)
+        return beside_catalogue(split, dataset, catalogue)
     if method == "half":
         train = dataset.labels < dataset.num_classes // 2
         test = gallery = ~train

@@ -27,7 +27,7 @@ from dml_bench.evaluation.linear_probe import (
 )
 from dml_bench.system import seeding
 
-__all__ = ["FewShotCurve", "RefitCurve", "few_shot_curve", "refit_curve"]
+__all__ = ["FewShotCurve", "RefitCurve", "few_shot_curve", "macro_of", "refit_curve"]
 
 CHUNK = 1024
 """Queries whose similarities are held at a time."""

@@ -15,7 +15,8 @@ import numpy as np
 from dml_bench.data.images import Unreadable
 from dml_bench.evaluation.discovery import (
     FEWEST,
-    LINK_PURITY,
+    GRAPH_PURITY,
+    LINKAGE_PURITY,
     Agreement,
     agreement_of,
     graph_clusters,
@@ -46,6 +47,7 @@ __all__ = [
 
 ClusterMethod = Literal["linkage", "graph", "hdbscan"]
 METHODS: tuple[ClusterMethod, ...] = get_args(ClusterMethod)
+PURITIES = {"linkage": LINKAGE_PURITY, "graph": GRAPH_PURITY}
 FEWEST_PAIRS = 20
 """Pairs of one class on which the similarity of a link is chosen."""
 
@@ -149,12 +151,12 @@ def choose_clusterer(
     if link is not None:
         return Clusterer(chosen, link, "the similarity of a link was set", fewest)
     images = never_trained_on(run, phase, gallery)
-    similarity = chosen_link(images)
+    similarity = chosen_link(images, chosen)
     if not np.isnan(similarity):
         classes = len(set(images.names.tolist()))
         source = (
             f"of pairs of {len(images.labels):,} images of {classes} classes that were not trained"
-            f" on, {LINK_PURITY:.0%} of those at least so similar are of one class"
+            f" on, {PURITIES[chosen]:.0%} of those at least so similar are of one class"
         )
         return Clusterer(chosen, similarity, source, fewest)
     reason = "the run has too few validation images to choose the similarity of a link"
@@ -176,12 +178,12 @@ def never_trained_on(run: Run, phase: str, gallery: Gallery) -> HeldOutQueries:
     return images.rows(images.labels >= 0).evenly_spaced()
 
 
-def chosen_link(images: HeldOutQueries) -> float:
+def chosen_link(images: HeldOutQueries, method: ClusterMethod) -> float:
     """The similarity from which on photos are linked; nan where there are too few images."""
     sizes = np.unique(images.labels, return_counts=True)[1]
     if (sizes * (sizes - 1) // 2).sum() < FEWEST_PAIRS:
         return np.nan
-    return link_similarity(images.embeddings, images.labels)
+    return link_similarity(images.embeddings, images.labels, PURITIES[method])
 
 
 def discover(

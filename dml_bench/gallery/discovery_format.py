@@ -144,13 +144,14 @@ def ways_table(title: str, ways: ClusteredWays) -> Table:
 
 def describe_measure(measure: DiscoveryMeasure) -> Iterator[str]:
     """What the numbers rest on."""
-    if np.isnan(measure.link):
+    if not measure.links:
         yield (
             "average linkage and the threshold graph are left out, because the run has too few"
             " validation images to choose their link: train with --set data.valid_fraction=0.1"
         )
     else:
-        yield f"photos are linked from a similarity of {measure.link:.3f} on"
+        links = [f"{value:.3f} ({WAYS[method]})" for method, value in measure.links.items()]
+        yield f"photos are linked from a similarity of {' and '.join(links)} on"
     yield (
         f"clustered: share of the images in a cluster. pure: share of the clusters of which at"
         f" least {PURE:.0%} are of one class. Intervals: 95%, over classes"
@@ -221,7 +222,7 @@ def measure_as_dict(measure: DiscoveryMeasure) -> dict[str, Any]:
     return {
         "phase": measure.phase,
         "held_out": list(measure.held_out),
-        "link": measure.link,
+        "links": dict(measure.links),
         "threshold": measure.threshold,
         "alone": ways_as_dict(measure.alone),
         "rejected": ways_as_dict(measure.rejected),

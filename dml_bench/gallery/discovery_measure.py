@@ -19,7 +19,13 @@ from dml_bench.evaluation.discovery import (
     linkage_clusters,
     ward_clusters,
 )
-from dml_bench.gallery.discover import LabelledPhotos, chosen_link, never_trained_on, on_labelled
+from dml_bench.gallery.discover import (
+    ClusterMethod,
+    LabelledPhotos,
+    chosen_link,
+    never_trained_on,
+    on_labelled,
+)
 from dml_bench.gallery.index_store import exact_search
 from dml_bench.gallery.predict import threshold_of
 from dml_bench.gallery.store import Gallery, GalleryFile, run_gallery
@@ -41,6 +47,7 @@ WAYS = {
     "ward_known": "Ward, number of classes known",
 }
 """Ways to cluster. The last is what can't be done on new photos: nobody knows the number."""
+LINKED: tuple[ClusterMethod, ...] = ("linkage", "graph")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +65,8 @@ class DiscoveryMeasure:
 
     phase: str
     held_out: tuple[str, ...]
-    link: float
-    """The similarity of a link; nan where none can be chosen."""
+    links: dict[ClusterMethod, float]
+    """The similarity of a link, by linkage and by graph; without those that can't be chosen."""
     alone: ClusteredWays
     """Of the images of held-out classes, as if a threshold rejected these and no other."""
     threshold: float | None
@@ -85,9 +92,14 @@ def measure_discovery(
         raise ValueError(f"phase {phase} of {run.folder} has no held-out classes: {advice}")
     gallery = without(run_gallery(run, phase), held_out)
     vectors, labels = test_images(gallery_file)
-    link = chosen_link(never_trained_on(run, phase, gallery))
+    images = never_trained_on(run, phase, gallery)
+    links: dict[ClusterMethod, float] = {}
+    for method in LINKED:
+        link = chosen_link(images, method)
+        if not np.isnan(link):
+            links[method] = link
     is_new = np.isin(labels, held_out)
-    alone = clusters_by_way(vectors[is_new], labels[is_new], link)
+    alone = clusters_by_way(vectors[is_new], labels[is_new], links)
     similarity, labelled, rejected = None, None, None
     if threshold is not None or precision is not None:
         applied = threshold_of(gallery_file, gallery, threshold=threshold, precision=precision)
@@ -95,11 +107,11 @@ def measure_discovery(
         nearest = exact_search(gallery, vectors, np.full(len(labels), -1), 1).similarities[:, 0]
         unknown = np.flatnonzero(nearest < similarity)
         labelled = on_labelled(gallery, labels, unknown, np.full(len(unknown), -1))
-        rejected = clusters_by_way(vectors[unknown], labels[unknown], link)
+        rejected = clusters_by_way(vectors[unknown], labels[unknown], links)
     return DiscoveryMeasure(
         phase=phase,
         held_out=tuple(held_out),
-        link=link,
+        links=links,
         alone=alone,
         threshold=similarity,
         labelled=labelled,
@@ -126,13 +138,16 @@ def test_images(gallery_file: GalleryFile) -> tuple[np.ndarray, np.ndarray]:
     return embeddings.query, np.array(names, object)
 
 
-def clusters_by_way(vectors: np.ndarray, labels: np.ndarray, link: float) -> ClusteredWays:
+def clusters_by_way(
+    vectors: np.ndarray, labels: np.ndarray, links: dict[ClusterMethod, float]
+) -> ClusteredWays:
     """Of (images, dim) unit vectors with (images) classes, of which only the last way uses the
     number."""
     ways: dict[str, Callable[[], np.ndarray]] = {}
-    if not np.isnan(link):
-        ways["linkage"] = lambda: linkage_clusters(vectors, link)
-        ways["graph"] = lambda: graph_clusters(vectors, link)
+    if "linkage" in links:
+        ways["linkage"] = lambda: linkage_clusters(vectors, links["linkage"])
+    if "graph" in links:
+        ways["graph"] = lambda: graph_clusters(vectors, links["graph"])
     ways["hdbscan"] = lambda: hdbscan_clusters(vectors)
     ways["ward_estimated"] = lambda: ward_clusters(vectors, estimated_number(vectors))
     ways["ward_known"] = lambda: ward_clusters(vectors, len(np.unique(labels)))

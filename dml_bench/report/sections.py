@@ -13,6 +13,7 @@ from dml_bench.analysis.table import TableRow
 from dml_bench.config import as_table
 from dml_bench.config.experiments import describe_profile
 from dml_bench.plots.figures import draw
+from dml_bench.report import catalogue as catalogue_text
 from dml_bench.report import changes as change_text
 from dml_bench.report import decisions as decided
 from dml_bench.report import diagnostics as diagnostics_text
@@ -43,7 +44,7 @@ show it adds to `study.missing`."""
 
 DATA_FILES = (
     *("table", "means", "holdouts", "expectations", "family", "survival", "changes", "closer"),
-    *("scatter", "scatter_classes", "label_corrections"),
+    *("scatter", "scatter_classes", "label_corrections", "catalogue"),
 )
 """The CSV files that sections may write."""
 
@@ -168,6 +169,16 @@ def scatter(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Bl
     yield folded("How far test images scatter", explanation(), table)
 
 
+def catalogue(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
+    """Studio photos as the gallery of test photos, where runs have a catalogue."""
+    catalogues = catalogue_text.catalogues_of(study.finished)
+    if not catalogues:
+        return
+    table = catalogue_text.catalogue_table(catalogues, study.names)
+    yield catalogue_text.catalogue_data(catalogues)
+    yield folded("The catalogue as gallery", catalogue_text.explanation(), table)
+
+
 def examples(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """The images behind the predictions of the best experiment."""
     yield folded("Confusions and examples", *example_blocks(study))
@@ -243,6 +254,7 @@ SECTIONS: tuple[Section, ...] = (
     figures,
     unknown_classes_and_votes,
     scatter,
+    catalogue,
     examples,
     settings,
     missing,

@@ -29,9 +29,9 @@ __all__ = [
     "write_neighbours",
 ]
 
-Part = Literal["gallery", "query", "valid"]
-"""The images that were embedded: those that are searched, those that are looked up, and the
-validation images, where a run has them."""
+Part = Literal["gallery", "query", "valid", "catalogue"]
+"""The images that were embedded: those that are searched, those that are looked up, and, where a
+run has them, the validation images and the studio photos of a catalogue."""
 
 
 HASHED_AT_ONCE = 10_000

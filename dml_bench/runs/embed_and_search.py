@@ -50,10 +50,10 @@ PHOTOS = 32
 def evaluate_phase(
     run: TrainingState, split: Split, folder: Path, photo_rates: dict[str, float]
 ) -> None:
-    """Gallery, queries and validation images embedded once, searched once with the most neighbours
-    that any metric needs. Of several processes, which must all call it, the first has the answers
-    and writes them. How many photos a second can be enrolled is measured where `photo_rates` has
-    nothing yet: all phases have the same layers.
+    """Gallery, queries, validation images and catalogue embedded once, searched once with the most
+    neighbours that any metric needs. Of several processes, which must all call it, the first has
+    the answers and writes them. How many photos a second can be enrolled is measured where
+    `photo_rates` has nothing yet: all phases have the same layers.
     """
     start = time.perf_counter()
     views = embed_views(run, split.test)
@@ -69,6 +69,8 @@ def evaluate_phase(
     embedded = len(split.test) + len(split.gallery) * (not split.leaves_one_out)
     if len(split.valid):
         embeddings |= {"valid": mean_of_views(embed_views(run, split.valid))}
+    if len(split.catalogue):
+        embeddings |= {"catalogue": mean_of_views(embed_views(run, split.catalogue))}
     if not distributed.is_main_process():
         return
     start = time.perf_counter()
@@ -150,9 +152,8 @@ def evaluate_ensemble(
     """
     stored = [arrays.read_arrays(model / layout.EMBEDDINGS) for model in folders]
     scale = np.float32(len(stored) ** -0.5)
-    parts: list[str] = [
-        name for name in ("query", "query_views", "gallery", "valid") if name in stored[0]
-    ]
+    names = ("query", "query_views", "gallery", "valid", "catalogue")
+    parts = [name for name in names if name in stored[0]]
     embeddings = {}
     for part in parts:
         side_by_side = np.concatenate([model[part] for model in stored], axis=-1)
@@ -207,6 +208,8 @@ def write_answers(
     images: dict[arrays.Part, np.ndarray] = {"gallery": split.gallery, "query": split.test}
     if len(split.valid):
         images["valid"] = split.valid
+    if len(split.catalogue):
+        images["catalogue"] = split.catalogue
     arrays.write_embeddings(folder / layout.EMBEDDINGS, embeddings, images)
     arrays.write_neighbours(folder / layout.NEIGHBOURS, neighbours)
     write_json(folder / layout.COST, cost)

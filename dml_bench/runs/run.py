@@ -60,7 +60,7 @@ class SplitImage:
     """Relative to the data set's folder."""
     class_name: str
     part: str
-    """`train`, `valid`, `test`, or `gallery` for what is only looked up in."""
+    """`train`, `valid`, `test`, `gallery` for what is only looked up in, or `catalogue`."""
     sha256: str
     """Of the file's bytes; empty in runs of versions that kept none."""
     group: str = ""

@@ -197,7 +197,7 @@ class RunSession:
 
     def _write_split(self) -> None:
         part = np.full(len(self.dataset), "unused", dtype=object)
-        part[self.split.valid] = "valid"
+        part[self.split.valid], part[self.split.catalogue] = "valid", "catalogue"
         part[self.split.gallery], part[self.split.train], part[self.split.test] = (
             "gallery",
             "train",
@@ -262,7 +262,8 @@ class RunSession:
             embedded = len(job.phase.fold_images)
         else:
             views = len(tta_views(job.experiment.evaluate.tta))
-            embedded = views * (len(split.gallery) + len(split.test) + len(split.valid))
+            parts = (split.gallery, split.test, split.valid, split.catalogue)
+            embedded = views * sum(map(len, parts))
         work = 3 * train.views * drawn * left + validated * validations + embedded
         sealed = run_folder.is_sealed(self.folder.phase(phase.name)) or (
             job.folder.exists() and run_folder.is_sealed(job.folder)

@@ -718,16 +718,28 @@ def test_groceries_have_the_classes_the_kinds_and_the_parts_of_their_lists(groce
     assert dataset.parts == ("test", "test", "test", "train", "train", "train", "valid")
 
 
-def test_the_catalogue_of_groceries_is_a_gallery_of_one_studio_photo_a_class(grocery):
-    dataset = read("grocery", grocery, catalogue=True)
-    split = make_split(dataset, method="given", test_fraction=0.2, seed=1)
-    assert [dataset.paths[image] for image in split.gallery] == [
+@pytest.mark.parametrize("method", ["given", "stratified"])
+def test_the_catalogue_of_groceries_is_one_studio_photo_a_class_beside_an_unchanged_split(
+    grocery, method
+):
+    def parted(catalogue: bool) -> dict[str, list[str]]:
+        dataset = read("grocery", grocery, catalogue=catalogue)
+        split = make_split(dataset, method=method, test_fraction=0.2, seed=1)
+        assert not split.has_own_gallery
+        paths = {}
+        for name in ("train", "test", "valid", "gallery", "catalogue"):
+            paths[name] = [dataset.paths[image] for image in getattr(split, name)]
+        return paths
+
+    with_catalogue, without = parted(True), parted(False)
+    assert with_catalogue["catalogue"] == [
         "iconic/Banana_Iconic.jpg",
         "iconic/Granny-Smith_Iconic.jpg",
         "iconic/Royal-Gala_Iconic.jpg",
     ]
-    assert dataset.labels[split.gallery].tolist() == [1, 2, 0]
-    assert [dataset.paths[image].partition("/")[0] for image in split.train] == ["train"] * 3
+    assert without["catalogue"] == []
+    del with_catalogue["catalogue"], without["catalogue"]
+    assert with_catalogue == without
 
 
 def test_groceries_are_found_two_folders_above_their_lists(grocery):

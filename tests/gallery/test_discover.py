@@ -184,7 +184,9 @@ def test_a_link_is_chosen_on_validation_images_without_those_of_held_out_classes
     validation = {image.path for image in run.split if image.part == "valid"}
     assert 0 < len(images.labels) < len(validation)
     measure = measure_discovery(GalleryFile(run, "limited"))
-    assert measure.link == pytest.approx(chosen_link(images), nan_ok=True)
+    for method in ("linkage", "graph"):
+        link = measure.links.get(method, np.nan)
+        assert link == pytest.approx(chosen_link(images, method), nan_ok=True)
 
 
 def test_held_out_classes_are_looked_for_among_the_test_images(finished):

@@ -47,9 +47,10 @@ class Dataset:
     """(images, 4) float x, y, width, height in pixels: cut out before anything else; None uses
     whole images."""
     parts: tuple[str, ...] | None = None
-    """(images) the part that the data set itself assigns: `train`, `valid`, `test`, `query` or
-    `gallery`; None where it has none. `test` images are looked up among each other (each is query
-    and gallery at once), `query` images among those of `gallery`."""
+    """(images) the part that the data set itself assigns: `train`, `valid`, `test`, `query`,
+    `gallery` or `catalogue` (studio photos); None where it has none. Where classes are disjoint,
+    `test` images are looked up among each other (each is query and gallery at once), `query` images
+    among those of `gallery`."""
     coarse_classes: tuple[str, ...] | None = None
     """(classes) the coarse class that each belongs to, e.g. `Apple` for Granny Smith; None where
     the data set has none."""

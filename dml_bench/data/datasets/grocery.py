@@ -43,9 +43,9 @@ def grocery(where: Where, *, catalogue: bool = False) -> Dataset:
     """`data_dir` is the folder of train.txt, or a folder up to two levels above it.
 
     Classes are numbered as in classes.csv, and their kinds are the coarse classes. With
-    `catalogue`, the gallery is one studio photo of each class in place of the training photos; it
-    is never trained on, and needs `data.split = given`. Raises ValueError on a list that is
-    missing, malformed or at odds with classes.csv, and on images that don't exist.
+    `catalogue`, it also has one studio photo of each class, of the part `catalogue`. Raises
+    ValueError on a list that is missing, malformed or at odds with classes.csv, and on images that
+    don't exist.
     """
     root = home("grocery", where.data_dir, holds, CLASSES)
     classes = read_classes(root / CLASSES)
@@ -54,7 +54,7 @@ def grocery(where: Where, *, catalogue: bool = False) -> Dataset:
         listed += read_list(root / name, part, classes)
     if catalogue:
         listed += [
-            ImageRow(grocery_class.studio_photo, label, "gallery")
+            ImageRow(grocery_class.studio_photo, label, "catalogue")
             for label, grocery_class in enumerate(classes)
         ]
     rows, faults = Disk(root).present(
