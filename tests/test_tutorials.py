@@ -1,14 +1,19 @@
 """The tutorials are followed from their first line to their last: files are written as the page
 says, commands are typed, code is run. Images, networks and epochs are tiny here."""
 
+import json
 import math
 import re
 import shlex
+import signal
+import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked import ForkedCommand
 from tiny import SETTINGS, dml_bench
 
 import dml_bench as db
@@ -92,6 +97,24 @@ def test_a_loss_is_written_run_compared_and_submitted(
     assert len(list(desk.glob("results/**/softpull/seed-*.json"))) == 1
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    """Until something listens there, for a minute at most."""
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("nothing listens")
+
+
 @pytest.fixture
 def one_row(monkeypatch):
     """A decision between the ways to answer of a row without training, for one seed."""
@@ -105,10 +128,14 @@ def one_row(monkeypatch):
 def test_photos_lead_to_a_decision_and_a_new_class_is_enrolled(desk, one_row, monkeypatch, capsys):
     tiny = ("model.backbone=timm:test_resnet", "model.weights=none", "images.size=32")
     answers: list[str] = []
+    port = free_port()
+    servers = []
 
     def type_line(line: str) -> None:
         if not line.startswith("dml-bench "):
-            subprocess.run(line, shell=True, check=True)
+            line = line.replace(":8000", f":{port}")
+            shell = subprocess.run(line, shell=True, check=True, capture_output=True, text=True)
+            answers.append(shell.stdout)
             return
         verb, *arguments = shlex.split(line)[1:]
         if verb == "decide":
@@ -118,12 +145,22 @@ def test_photos_lead_to_a_decision_and_a_new_class_is_enrolled(desk, one_row, mo
         if named in arguments:
             (run,) = desk.glob("decision/runs/*/development/seed-42")
             arguments[arguments.index(named)] = str(run)
+        if verb == "serve":
+            servers.append(ForkedCommand([verb, *arguments, "--port", str(port)]))
+            wait_for(port)
+            return
         capsys.readouterr()
         assert dml_bench(monkeypatch, verb, *arguments) == 0, capsys.readouterr().err
         answers.append(capsys.readouterr().out)
 
-    follow("tutorial_photos.md", type_line)
-    *_, before, enrolled, after, _ = answers
+    try:
+        follow("tutorial_photos.md", type_line)
+    finally:
+        for server in servers:
+            server.send_signal(signal.SIGINT)
+            server.communicate(timeout=60)
+    *_, before, enrolled, after, served, _ = answers
+    assert len(json.loads(served)["answers"]) == 1
     assert " 012.Chestnut" not in before
     assert "(1 new: 012." in enrolled
     assert " 012.Chestnut" in after
