@@ -46,7 +46,7 @@ from dml_bench.api.explore import (
     forget_browsed,
     write_evidence,
 )
-from dml_bench.api.gallery import Gallery, PhotoPredictions
+from dml_bench.api.gallery import Gallery, GalleryMonitor, PhotoPredictions
 from dml_bench.api.train import (
     draw_batches,
     find_learning_rate,
@@ -81,6 +81,7 @@ __all__ = [
     "EmbeddingFiles",
     "EmbeddingsReport",
     "Gallery",
+    "GalleryMonitor",
     "LoggingCallback",
     "MeasuredDiscovery",
     "PhotoPredictions",

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from dml_bench.gallery.predict import AppliedThreshold, Prediction, Predictions
     from dml_bench.gallery.store import Gallery as EmbeddedImages
     from dml_bench.runs.run import Run
+    from dml_bench.serve.monitor import Monitored
 
-__all__ = ["Gallery", "PhotoPredictions"]
+__all__ = ["Gallery", "GalleryMonitor", "PhotoPredictions"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,6 +89,35 @@ class PhotoPredictions(Printed):
         console.print(self.table())
         for note in self.notes():
             console.print(note, soft_wrap=True)
+
+
+@dataclass(frozen=True, repr=False)
+class GalleryMonitor(Printed):
+    """The answers of a server, held against the images on which its threshold was chosen.
+
+    Photos are tested in windows of 200 by the statistic of Kolmogorov and Smirnov, at levels that
+    sum up to .05 over all windows. Source: docs/serve.md.
+
+    >>> db.Gallery("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42").monitor()
+    Traceback (most recent call last):
+    ValueError: ...answers.jsonl holds no answers: dml-bench serve ... writes them
+    """
+
+    monitored: "Monitored"
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the promise of the threshold no longer applies."""
+        return self.monitored.drift.drifted
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `dml-bench monitor --json` prints them."""
+        return self.monitored.as_dict()
+
+    def show(self, console: "Console") -> None:
+        """Print the sentences on a terminal, the verdict last."""
+        for sentence in self.monitored.describe():
+            console.print(sentence, soft_wrap=True)
 
 
 class Gallery:
@@ -328,6 +358,16 @@ class Gallery:
                 say=self.callback.note,
             )
         )
+
+    def monitor(self) -> "GalleryMonitor":
+        """Hold the answers that `serve` logged against the calibration images: whether the photos
+        are still of the kind for which the threshold was promised.
+
+        Raises ValueError where no answer was logged, or the run has no such images.
+        """
+        from dml_bench.serve.monitor import monitor
+
+        return GalleryMonitor(monitor(self.file))
 
     def export(
         self,

@@ -1,4 +1,4 @@
-"""Verbs over a gallery that others use: serve."""
+"""Verbs over a gallery that others use: serve, monitor."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ import typer
 
 import dml_bench as db
 from dml_bench.cli import options
+from dml_bench.system.files import json_text
 
 __all__ = ["app"]
 app = typer.Typer()
@@ -60,3 +61,24 @@ def serve(
             unknown_share=unknown_share,
             max_megabytes=max_megabytes,
         )
+
+
+@app.command()
+def monitor(
+    run: options.RunFolderPath,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with all windows.")] = False,
+    phase: options.PhaseName = "",
+    gallery: options.GalleryDir = None,
+    allow_plugin: options.AllowPlugin = [],
+) -> None:
+    """Check whether a served gallery's promise still applies. The similarities of the photos that
+    were answered are held against those of the calibration images. Exit code 1 if the photos are of
+    another kind.
+
+    \b
+    Example: dml-bench monitor runs/EPSHN_cosine_resnet18_sgd_aug
+    """
+    monitored = db.Gallery(run, phase=phase, folder=gallery).monitor()
+    typer.echo(json_text(monitored.as_dict()) if as_json else str(monitored))
+    if monitored.drifted:
+        raise typer.Exit(1)

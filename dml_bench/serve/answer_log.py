@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dml_bench.gallery.store import GalleryFile
 
-__all__ = ["AnswerLog", "LoggedAnswer", "read_answers", "timestamp"]
+__all__ = ["AnswerLog", "LoggedAnswer", "log_file", "read_answers", "timestamp"]
 
 LARGEST = 64_000_000
 """Bytes of a file, some 400,000 answers; then another is begun, and the one before the last
@@ -31,6 +31,10 @@ class LoggedAnswer:
     """Of the closest image."""
     threshold: float | None
     """null where there was none."""
+    precision: float | None
+    """The precision that the server was asked to keep."""
+    unknown_share: float
+    """The share of unknown photos for which it was."""
     images: int
     """The images that the gallery had."""
 

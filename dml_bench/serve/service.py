@@ -96,7 +96,7 @@ class GalleryService:
         answers = []
         for photo, (prediction, by) in zip(photos, await all_of(waiting), strict=True):
             answers.append(Answer(photo.name, prediction, by))
-        self.log.add([logged(answer) for answer in answers])
+        self.log.add([logged(answer, self.wanted) for answer in answers])
         self.measurements.answered([answer.prediction for answer in answers])
         return PredictResult(tuple(answers), unreadable)
 
@@ -166,7 +166,7 @@ class GalleryService:
         return content.getvalue()
 
 
-def logged(answer: Answer) -> LoggedAnswer:
+def logged(answer: Answer, wanted: WantedThreshold) -> LoggedAnswer:
     """What is kept of an answer."""
     return LoggedAnswer(
         time=timestamp(),
@@ -174,6 +174,8 @@ def logged(answer: Answer) -> LoggedAnswer:
         known=answer.prediction.known,
         class_name=answer.prediction.class_name,
         threshold=answer.by.threshold,
+        precision=wanted.precision,
+        unknown_share=wanted.unknown_share,
         images=len(answer.by.gallery.entries),
     )
 

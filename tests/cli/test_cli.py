@@ -28,6 +28,7 @@ VERBS = [
     "enrol",
     "predict",
     "serve",
+    "monitor",
     "export",
     "discover",
     "explain",

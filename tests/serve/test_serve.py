@@ -3,22 +3,20 @@
 import base64
 import io
 import re
-import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from image_forms import written
 from PIL import Image
+from serving_here import running
 from tiny import refusal
 
 import dml_bench as db
-from dml_bench.gallery.store import GalleryFile, open_gallery_file
-from dml_bench.serve.server import ServeRequest, serving
+from dml_bench.gallery.store import open_gallery_file
 from dml_bench.serve.uploads import UploadLimits
 
 NEW = "009.Newcomer"
@@ -27,23 +25,6 @@ NEW = "009.Newcomer"
 @pytest.fixture(scope="module")
 def finished(trained) -> Path:
     return trained("train.precision=float32").folder
-
-
-@contextmanager
-def running(run: Path, folder: Path, **options: object) -> Iterator[httpx.Client]:
-    """A server of a run, whose gallery is kept in `folder`, and a client of it."""
-    file = GalleryFile(open_gallery_file(run, "all", None).run, "all", folder)
-    request = ServeRequest(gallery_file=file, device="cpu", port=0, **options)
-    with serving(request) as (server, listening):
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            with httpx.Client(base_url=url, timeout=60) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join(60)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,118 @@
+"""What a server logged, held against the calibration images of its gallery."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dml_bench.gallery.calibration import CalibrationSet, calibration_set
+from dml_bench.gallery.store import GalleryFile
+from dml_bench.serve.answer_log import LoggedAnswer, log_file, read_answers
+from dml_bench.serve.drift import SIZE, Drift, Window, find_drift
+
+__all__ = ["Monitored", "monitor"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Monitored:
+    """The answers of a server, and whether its promise still applies."""
+
+    drift: Drift
+    last: LoggedAnswer
+    """The last answer, with what the server was asked to keep."""
+    images: CalibrationSet
+    """The images of the gallery as it is now."""
+    other_galleries: int
+    """The answers that were given when the gallery had another number of images."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "photos": self.drift.photos,
+            "drifted": self.drift.drifted,
+            "precision": self.last.precision,
+            "unknown_share": self.last.unknown_share,
+            "expected_unknown": self.drift.expected_unknown,
+            "expected_similarity": self.drift.expected_similarity,
+            "answered_by_other_galleries": self.other_galleries,
+            "windows": [
+                {**asdict(window), "differs": window.differs} for window in self.drift.windows
+            ],
+        }
+
+    def describe(self) -> Iterator[str]:
+        """Sentences for people, the verdict last."""
+        drift = self.drift
+        kind = "validation" if self.images.source == "validation" else "enrolled"
+        yield (
+            f"{drift.photos:,} photos were answered. Of {len(self.images.known.correct):,} {kind}"
+            f" images, {drift.expected_unknown:.0%} are unknown, and the median similarity is"
+            f" {drift.expected_similarity:.3f}"
+        )
+        if self.other_galleries:
+            yield (
+                f"{self.other_galleries:,} of these photos were answered before the gallery"
+                " changed: more images make every photo a little more similar"
+            )
+        if not drift.windows:
+            yield f"nothing can be said yet: that takes {SIZE} photos, got {drift.photos}"
+            return
+        differing = [window for window in drift.windows if window.differs]
+        if differing:
+            yield (
+                f"{len(differing):,} of {len(drift.windows):,} windows of {SIZE} photos differ"
+                " from the calibration images"
+            )
+        yield describe_window(drift.windows[-1])
+        yield self.verdict()
+
+    def verdict(self) -> str:
+        """Whether the promise still applies, and what to do."""
+        threshold = "the calibration"
+        if self.last.precision is not None:
+            threshold = f"the promise of a precision of {self.last.precision:.0%}"
+        if not self.drift.drifted:
+            return f"nothing speaks against {threshold}: these photos are as similar as its images"
+        return (
+            f"{threshold} no longer applies, because the photos are of another kind: look at some,"
+            " enrol classes that are missing, and train with photos like these as validation images"
+        )
+
+
+def describe_window(window: Window) -> str:
+    """The photos of a window."""
+    chance = "less than 1 in a million" if window.p_value < 1e-6 else f"{window.p_value:.2g}"
+    return (
+        f"of the last {SIZE} photos, {window.unknown_share:.0%} are unknown, and their median"
+        f" similarity is {window.similarity:.3f} ({window.first} to {window.last}; largest gap"
+        f" {window.gap:.2f}, p {chance}, level {window.level:.2g})"
+    )
+
+
+def monitor(gallery_file: GalleryFile) -> Monitored:
+    """Read the log of a gallery's server. Raises ValueError where there is none, or where there are
+    no images to hold it against."""
+    answers = list(read_answers(gallery_file))
+    if not answers:
+        raise ValueError(
+            f"{log_file(gallery_file)} holds no answers: dml-bench serve"
+            f" {gallery_file.run.folder} writes them"
+        )
+    last = answers[-1]
+    gallery = gallery_file.read(new=True)
+    images = calibration_set(gallery_file.run, gallery_file.phase, gallery)
+    curve = images.curve(last.unknown_share)
+    if not curve.total:
+        raise ValueError(
+            f"{gallery_file.run.folder} has no images to hold answers against: train with --set"
+            " data.valid_fraction=0.2"
+        )
+    threshold = float("-inf") if last.threshold is None else last.threshold
+    sizes = Counter(answer.images for answer in answers)
+    independent = curve.total * images.known.num_groups / max(len(images.known.correct), 1)
+    return Monitored(
+        drift=find_drift(answers, curve, threshold, independent),
+        last=last,
+        images=images,
+        other_galleries=len(answers) - sizes[len(gallery.entries)],
+    )

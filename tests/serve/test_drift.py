@@ -1,0 +1,124 @@
+"""Photos that a server answered are held against the calibration images: no false alarms, and no
+drift that is missed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serving_here import running
+from tiny import dml_bench, refusal
+
+from dml_bench.evaluation.thresholds import SearchOutcomes, precision_curve
+from dml_bench.gallery.store import GalleryFile, open_gallery_file
+from dml_bench.serve import answer_log
+from dml_bench.serve.answer_log import AnswerLog, LoggedAnswer, read_answers
+from dml_bench.serve.drift import SIZE, find_drift, largest_gap
+
+
+def outcomes(similarity: np.ndarray) -> SearchOutcomes:
+    return SearchOutcomes(similarity, np.ones(len(similarity), bool))
+
+
+def answers(similarity: np.ndarray, threshold: float = 0.6) -> list[LoggedAnswer]:
+    return [
+        LoggedAnswer(
+            time=f"2026-01-01T00:00:{place:06}",
+            similarity=float(value),
+            known=bool(value >= threshold),
+            class_name="gull",
+            threshold=threshold,
+            precision=0.9,
+            unknown_share=0.0,
+            images=8,
+        )
+        for place, value in enumerate(similarity)
+    ]
+
+
+def test_the_gap_is_that_of_scipy():
+    from scipy.stats import ks_2samp
+
+    dice = np.random.default_rng(3)
+    for _ in range(20):
+        one, other = dice.normal(size=90).round(1), dice.normal(0.3, size=70).round(1)
+        gap = largest_gap(one, precision_curve(outcomes(other)))
+        assert gap == pytest.approx(ks_2samp(one, other).statistic)
+
+
+def test_photos_like_the_calibration_images_raise_an_alarm_in_at_most_5_of_100_galleries():
+    dice = np.random.default_rng(1)
+    alarms = 0
+    for _ in range(300):
+        curve = precision_curve(outcomes(dice.beta(8, 3, size=150)))
+        drift = find_drift(answers(dice.beta(8, 3, size=5 * SIZE)), curve, 0.6, 150)
+        alarms += any(window.differs for window in drift.windows)
+    assert alarms <= 0.05 * 300
+
+
+def test_photos_of_another_kind_are_seen_in_their_first_whole_window():
+    dice = np.random.default_rng(1)
+    curve = precision_curve(outcomes(dice.beta(8, 3, size=150)))
+    usual, strange = dice.beta(8, 3, size=3 * SIZE), dice.beta(5, 4, size=SIZE)
+    drift = find_drift(answers(np.concatenate([usual, strange])), curve, 0.6, 150)
+    assert [window.differs for window in drift.windows] == [False, False, False, True]
+    assert drift.drifted
+    assert drift.windows[-1].unknown_share > drift.expected_unknown + 0.2
+
+
+def test_an_expected_share_of_unknown_photos_is_no_drift():
+    dice = np.random.default_rng(2)
+    known, unknown = dice.beta(8, 3, size=400), dice.beta(4, 5, size=400)
+    curve = precision_curve(outcomes(known), outcomes(unknown), unknown_share=0.3)
+    mix = np.where(dice.random(SIZE) < 0.3, dice.beta(4, 5, SIZE), dice.beta(8, 3, SIZE))
+    assert not find_drift(answers(mix), curve, 0.6, curve.total).drifted
+    without = precision_curve(outcomes(known), outcomes(unknown))
+    assert find_drift(answers(mix), without, 0.6, without.total).drifted
+
+
+@pytest.fixture
+def file(trained, tmp_path) -> GalleryFile:
+    run = trained("train.precision=float32").folder
+    (tmp_path / "gallery").mkdir()
+    return GalleryFile(open_gallery_file(run, "all", None).run, "all", tmp_path / "gallery")
+
+
+def test_a_log_is_read_over_a_damaged_line_and_over_two_files(file, monkeypatch):
+    monkeypatch.setattr(answer_log, "LARGEST", 400)
+    first, second, third = (answers(np.array([value])) for value in (0.1, 0.2, 0.3))
+    log = AnswerLog(file)
+    log.add(first)
+    log.close()
+    with open(log.path, "ab") as damaged:
+        damaged.write(b'{"time": "2026-')
+    log = AnswerLog(file)
+    log.add(second)
+    log.add(third)
+    log.close()
+    assert [answer.similarity for answer in read_answers(file)] == [0.1, 0.2, 0.3]
+    assert len(list(file.path.parent.glob("*.jsonl"))) == 2
+
+
+def test_every_answer_is_logged_and_monitor_needs_some(file, monkeypatch, capsys):
+    gallery = ("--gallery", file.path.parent)
+    line = refusal(monkeypatch, capsys, "monitor", file.run.folder, *gallery)
+    assert "holds no answers" in line
+    photo = Path(file.read(new=True).entries[0].path)
+    with running(file.run.folder, file.path.parent) as client:
+        assert client.post("/predict", files=[("images", photo.read_bytes())] * 3).is_success
+    (answer, *others) = read_answers(file)
+    assert (answer.similarity, answer.known, len(others)) == (pytest.approx(1), True, 2)
+
+
+def test_monitor_says_that_a_promise_no_longer_applies(trained, tmp_path, monkeypatch, capsys):
+    run = trained("train.precision=float32", "data.valid_fraction=0.3").folder
+    file = GalleryFile(open_gallery_file(run, "all", None).run, "all", tmp_path)
+    log = AnswerLog(file)
+    log.add(answers(np.full(SIZE, -0.9)))
+    log.close()
+    assert dml_bench(monkeypatch, "monitor", run, "--gallery", tmp_path, "--json") == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["drifted"], printed["windows"][0]["unknown_share"]) == (True, 1.0)
+    assert dml_bench(monkeypatch, "monitor", run, "--gallery", tmp_path) == 1
+    verdict = " ".join(capsys.readouterr().out.split())
+    assert "the promise of a precision of 90% no longer applies" in verdict
