@@ -1,8 +1,8 @@
 """The gallery of a finished run as one object: enrol classes, look photos up, export."""
 
-import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dml_bench.data.images import Unreadable
+    from dml_bench.gallery.batch import BatchAnswers
     from dml_bench.gallery.enrol import Enrolment
     from dml_bench.gallery.export import Exported
     from dml_bench.gallery.index_store import OpenIndex
     from dml_bench.gallery.predict import AppliedThreshold, Prediction, Predictions
     from dml_bench.gallery.store import Gallery as EmbeddedImages
+    from dml_bench.gallery.vector_stores import OpenStore
     from dml_bench.runs.run import Run
     from dml_bench.serve.monitor import Monitored
 
@@ -43,7 +45,7 @@ class PhotoPredictions(Printed):
     predictions: "Predictions"
     threshold: "AppliedThreshold"
     """The similarity below which an answer is `unknown`, and what it was chosen on."""
-    index: "OpenIndex | None" = None
+    index: "OpenIndex | OpenStore | None" = None
     """None where all images were compared."""
     classifier_classes: tuple[str, ...] | None = None
     """Those that the classifier knows; None where the gallery answered."""
@@ -56,6 +58,11 @@ class PhotoPredictions(Printed):
 
     def __getitem__(self, place: int) -> "Prediction":
         return self.predictions.predictions[place]
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of these photos that are unknown; 0 where there are none."""
+        return sum(not prediction.known for prediction in self) / max(len(self), 1)
 
     @property
     def unreadable(self) -> "tuple[Unreadable, ...]":
@@ -85,8 +92,11 @@ class PhotoPredictions(Printed):
         return sentences
 
     def show(self, console: "Console") -> None:
-        """Print the table and the notes on a terminal."""
-        console.print(self.table())
+        """Print the table and the notes on a terminal. The terminal wraps long paths itself, so
+        that one can copy them."""
+        from dml_bench.system.terminal import print_unwrapped
+
+        print_unwrapped(console, self.table())
         for note in self.notes():
             console.print(note, soft_wrap=True)
 
@@ -245,74 +255,87 @@ class Gallery:
         run's validation images, with 95% confidence, where `unknown_share` of the photos are of
         classes that are not enrolled. With neither, every photo is answered. `other` is a folder of
         photos of none of the classes, for which false answers are counted. `index` names a FAISS
-        index (flat, hnsw, ivf, ivfpq, sq8); by default all images are compared.
+        index (flat, hnsw, ivf, ivfpq, sq8) or a vector store that `export` made (`lancedb:PATH`);
+        by default all images are compared.
 
         Raises ValueError where a precision can't be promised, a file does not exist, a folder has
         no images, or the index does not fit the gallery.
         """
-        check_unknown_options(threshold, precision, unknown_share)
-        if by != "photo" and index:
-            raise ValueError(
-                f"an index finds photos, got by {by} and {index}: leave one of them out"
-            )
         if by == "classifier" and not (threshold is precision is other is None):
             raise ValueError(
                 "--precision, --threshold and --other go by similarity, which a classifier has not:"
                 " leave them out, or use --by photo or --by mean"
             )
-        from dml_bench.gallery.calibration import recall_queries
-        from dml_bench.gallery.classifier import open_classifier
-        from dml_bench.gallery.embedder import GalleryEmbedder
         from dml_bench.gallery.enrol import named_images, parts_of_photo
-        from dml_bench.gallery.index_store import exact_search, open_or_build
-        from dml_bench.gallery.indexes import parse
-        from dml_bench.gallery.mean_search import mean_search
-        from dml_bench.gallery.predict import (
-            AppliedThreshold,
-            outcomes_of_others,
-            predict,
-            threshold_of,
-        )
+        from dml_bench.gallery.lookup import LookupOptions, open_lookup
 
-        classifier = open_classifier(self.run, self.file.phase) if by == "classifier" else None
+        options = LookupOptions(
+            k=k,
+            by=by,
+            threshold=threshold,
+            precision=precision,
+            unknown_share=unknown_share,
+            index=index,
+        )
         paths = [images] if isinstance(images, str | Path) else images
         files = named_images([Path(path) for path in paths], self.callback.note)
         if boxes:
             files = parts_of_photo(files, boxes)
-        spec = parse(index) if index else None
-        gallery = self.file.read()
-        open_index = None
-        if spec is not None:
-            queries = partial(recall_queries, self.run, self.file.phase, gallery)
-            open_index = open_or_build(self.file, gallery, spec, queries, self.callback.note)
-        find = open_index.search if open_index else exact_search
-        search = mean_search if by == "mean" else find
-        applied = AppliedThreshold(value=-math.inf)
-        if classifier is None:
-            applied = threshold_of(
-                self.file,
-                gallery,
-                threshold=threshold,
-                precision=precision,
-                unknown_share=unknown_share,
-                search=search,
-            )
-        network = GalleryEmbedder(self.run, self.file.phase, self.device)
+        lookup = open_lookup(self.file, options, self.device, self.callback.note)
         if other is not None:
-            strangers = named_images([Path(other)], self.callback.note)
-            outcomes = outcomes_of_others(gallery, network, strangers, search)
-            applied = replace(applied, other=outcomes)
-        predictions = predict(
-            gallery,
-            network,
-            files,
-            k=k,
-            threshold=applied.value,
-            search=find,
-            answer_by=mean_search if by == "mean" else classifier,
+            lookup = lookup.with_others(named_images([Path(other)], self.callback.note))
+        gallery, predictions = lookup.predict(files)
+        known = None if lookup.classifier is None else lookup.classifier.class_names
+        return PhotoPredictions(
+            self.run, gallery, predictions, lookup.threshold, lookup.open_index, known
         )
-        known = None if classifier is None else classifier.class_names
-        return PhotoPredictions(self.run, gallery, predictions, applied, open_index, known)
+
+    def predict_to(
+        self,
+        images: PathLike | Sequence[PathLike],
+        out: PathLike,
+        *,
+        k: int = 10,
+        by: Literal["photo", "mean"] = "photo",
+        threshold: float | None = None,
+        precision: float | None = None,
+        unknown_share: float = 0.0,
+        index: str = "",
+        watch: float = 0.0,
+    ) -> "BatchAnswers":
+        """Look up many photos as `predict` does, and write the answers into a .csv, .json or
+        .parquet. A journal OUT.part keeps what is done: after a stop the same call goes on. `watch`
+        looks every so many seconds for new photos in one folder, until Ctrl-C.
+
+        Raises ValueError as `predict` does, where `out` is there already, and where OUT.part has
+        answers of another gallery or other options.
+        """
+        from dml_bench.gallery.batch import AnswerJob, answer_file, answer_folder
+        from dml_bench.gallery.enrol import named_images, photos_in
+        from dml_bench.gallery.lookup import LookupOptions, open_lookup
+
+        options = LookupOptions(
+            k=k,
+            by=by,
+            threshold=threshold,
+            precision=precision,
+            unknown_share=unknown_share,
+            index=index,
+        )
+        paths = [Path(path) for path in ([images] if isinstance(images, str | Path) else images)]
+        if watch and not (len(paths) == 1 and paths[0].is_dir()):
+            raise ValueError("--watch looks at one folder: give one folder that exists, and no -")
+        files = [] if watch else named_images(paths, self.callback.note)
+        lookup = open_lookup(self.file, options, self.device, self.callback.note)
+        answers = answer_file(self.file, lookup, options, Path(out))
+        job = AnswerJob(lookup, answers, partial(self.callback.progress, "looking up"))
+        if watch:
+            return answer_folder(
+                job, lambda: photos_in(paths[0]), partial(seconds_pass, watch), self.callback.note
+            )
+        done = job.run(files)
+        answers.close()
+        return done
 
     def serve(
         self,
@@ -338,11 +361,12 @@ class Gallery:
         promised, the port is taken, or another process changes the gallery; KeyboardInterrupt at
         Ctrl-C.
         """
-        check_unknown_options(threshold, precision, unknown_share)
+        from dml_bench.gallery.predict import check_unknown_options
         from dml_bench.serve.served_gallery import WantedThreshold
         from dml_bench.serve.server import ServeRequest, serve
         from dml_bench.serve.uploads import UploadLimits
 
+        check_unknown_options(threshold, precision, unknown_share)
         serve(
             ServeRequest(
                 gallery_file=self.file,
@@ -373,36 +397,44 @@ class Gallery:
         self,
         out: PathLike,
         *,
-        to: Literal["torch", "torchscript", "onnx"] = "torch",
+        to: Literal[
+            "torch", "torchscript", "onnx", "lancedb", "qdrant", "pgvector", "parquet"
+        ] = "torch",
         index: str = "flat",
         int8: bool = False,
-    ) -> "Exported":
+    ) -> "Exported | OpenStore":
         """Write the network (pixels to unit vectors), preprocessing, FAISS index, table and model
         card into a new folder that needs none of this package.
 
         `to` is the network's format: `torch` (torch.export; PyTorch has deprecated TorchScript, so
         `torchscript` is another name of it) or `onnx`. With `int8`, an ONNX network of 8 bits comes
-        besides, with what it loses on the run's test images.
+        besides, with what it loses on the run's test images. Or `to` is a vector store that gets
+        the gallery's vectors with class, source and thresholds, and `out` is its place: a folder
+        (`lancedb`, `qdrant`), a file (`parquet`), or postgresql://USER@HOST/DATABASE#TABLE.
+        `predict(index="lancedb:PLACE")` looks up there.
 
-        Raises ValueError where the folder exists, or the exported network disagrees with the run.
+        Raises ValueError where the place is taken, the exported network disagrees with the run, or
+        the store can't have that index.
         """
-        if Path(out).exists():
-            raise ValueError(f"{out} exists already; name a folder that does not")
         if int8 and to != "onnx":
             raise ValueError(f"int8 needs the format onnx, got {to}: give --to onnx")
+        if Path(out).exists():
+            raise ValueError(f"{out} exists already; name a folder that does not")
         from dml_bench.gallery.export import export
         from dml_bench.gallery.indexes import parse
+        from dml_bench.gallery.vector_stores import STORES, export_to_store
 
-        name = "torch" if to == "torchscript" else to
         phase, gallery = self.file.phase, self.file.read()
+        if to in STORES:
+            return export_to_store(self.file, gallery, STORES[to](str(out)), index)
+        name = "torch" if to == "torchscript" else to
         return export(self.run, phase, gallery, Path(out), parse(index), to=name, int8=int8)
 
 
-def check_unknown_options(
-    threshold: float | None, precision: float | None, unknown_share: float
-) -> None:
-    """Raises ValueError where two options choose who is unknown, or one has no effect."""
-    if threshold is not None and precision is not None:
-        raise ValueError("threshold and precision both choose who is unknown: give one of them")
-    if precision is None and unknown_share:
-        raise ValueError("unknown_share needs a precision to keep: give --precision, e.g. 0.95")
+def seconds_pass(seconds: float) -> bool:
+    """Wait so long; False where Ctrl-C ends that."""
+    try:
+        time.sleep(seconds)
+    except KeyboardInterrupt:
+        return False
+    return True

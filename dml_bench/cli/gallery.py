@@ -1,8 +1,9 @@
 """Verbs over the gallery of a finished run: enrol, predict, export."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -33,6 +34,10 @@ class ExportTo(StrEnum):
     torch = "torch"
     torchscript = "torchscript"
     onnx = "onnx"
+    lancedb = "lancedb"
+    qdrant = "qdrant"
+    pgvector = "pgvector"
+    parquet = "parquet"
 
 
 @app.command()
@@ -80,7 +85,9 @@ def predict(
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGE...", help="Photos, folders of them, or tables.", show_default=False
+            metavar="IMAGE...",
+            help="Photos, folders of them, or tables; - reads paths from standard input.",
+            show_default=False,
         ),
     ],
     k: Annotated[
@@ -113,6 +120,33 @@ def predict(
         bool,
         typer.Option("--json", help="Print JSON, with all k closest images and the time it took."),
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the answers to FILE.csv, .json or .parquet. After a stop, the same command"
+            " goes on.",
+            metavar="FILE",
+        ),
+    ] = None,
+    watch: Annotated[
+        float,
+        typer.Option(
+            help="With --out: look every so many seconds for new photos in a folder.",
+            min=0,
+            show_default=False,
+            metavar="SECONDS",
+        ),
+    ] = 0.0,
+    max_unknown: Annotated[
+        float | None,
+        typer.Option(
+            help="Exit code 3 if more than this share of the photos is unknown.",
+            min=0,
+            max=1,
+            show_default=False,
+            metavar="SHARE",
+        ),
+    ] = None,
     index: options.IndexName = "",
     phase: options.PhaseName = "",
     gallery: options.GalleryDir = None,
@@ -125,39 +159,42 @@ def predict(
 
     \b
     Example: dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photo.jpg --precision 0.9
+             dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photos --out answers.csv
     """
-    opened = db.Gallery(
-        run, phase=phase, folder=gallery, device=device, callback=options.AsideCallback()
-    )
-    predictions = opened.predict(
-        images,
-        k=k,
-        by=by.value,
-        threshold=threshold,
-        precision=precision,
-        unknown_share=unknown_share,
-        other=other,
-        index=index,
-        boxes=[parse_box(text) for text in box],
-    )
+    known_by = {"threshold": threshold, "precision": precision, "unknown_share": unknown_share}
+    lookup: dict[str, Any] = {"k": k, "by": by.value, "index": index, **known_by}
+    place: dict[str, Any] = {"phase": phase, "folder": gallery, "device": device}
+    if out is not None or watch:
+        require_no_other_output(out, {"--json": as_json, "--box": box, "--other": other})
+        answer_in_file(run, place, read_paths(images), out, lookup | {"watch": watch}, max_unknown)
+    opened = db.Gallery(run, callback=options.AsideCallback(), **place)
+    boxes = [parse_box(text) for text in box]
+    predictions = opened.predict(read_paths(images), other=other, boxes=boxes, **lookup)
     if as_json:
         typer.echo(json_text(predictions.as_dict()))
     else:
-        options.terminal().print(predictions.table())
-        for note in predictions.notes():
-            typer.echo(note)
+        predictions.show(options.terminal())
+    if max_unknown is not None and predictions.unknown_share > max_unknown:
+        raise typer.Exit(3)
     name_unreadable(predictions.unreadable)
 
 
 @app.command("export")
 def export(
     run: options.RunFolderPath,
-    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="Folder to make; for parquet a file; for pgvector"
+            " postgresql://USER@HOST/DATABASE#TABLE.",
+            show_default=False,
+        ),
+    ],
     to: Annotated[
         ExportTo,
         typer.Option(
-            help="Format of the network. PyTorch has deprecated TorchScript: torchscript is another"
-            " name of torch, its torch.export."
+            help="Format of the network, or a vector store for the gallery. PyTorch has deprecated"
+            " TorchScript: torchscript is another name of torch, its torch.export."
         ),
     ] = ExportTo.torch,
     int8: Annotated[
@@ -174,14 +211,60 @@ def export(
 ) -> None:
     """Export a run's network and gallery for use elsewhere. The folder needs none of this package.
     It holds the network (pixels to unit vectors), preprocessing, a FAISS index, a table and a model
-    card. The exported network is checked against the run.
+    card. The exported network is checked against the run. Vector stores get the gallery's vectors
+    with class, source and thresholds, and predict --index lancedb:PATH looks up there.
 
     \b
     Example: dml-bench export runs/EPSHN_cosine_resnet18_sgd_aug --to onnx --out bird_finder
     """
     opened = db.Gallery(run, phase=phase, folder=gallery, data_dir=data_dir)
     exported = opened.export(out, to=to.value, index=index, int8=int8)
-    typer.echo(f"{out}: {exported.describe()}")
+    typer.echo(exported.describe())
+
+
+def require_no_other_output(out: Path | None, others: dict[str, Any]) -> None:
+    """Raises ValueError where options say another output than a file, or no file."""
+    if out is None:
+        raise ValueError("--watch writes to a file: give --out answers.csv")
+    for name, value in others.items():
+        if value:
+            raise ValueError(f"{name} does not go with --out: leave one of them out")
+
+
+def answer_in_file(
+    run: Path,
+    place: dict[str, Any],
+    images: list[Path],
+    out: Path | None,
+    lookup: dict[str, Any],
+    max_unknown: float | None,
+) -> NoReturn:
+    """Look many photos up with progress, and end with the exit code of the answers."""
+    assert out is not None
+    with (
+        options.stopped_by_ctrl_c("finished answers"),
+        options.terminal_callback(notes_aside=True) as callback,
+    ):
+        opened = db.Gallery(run, callback=callback, **place)
+        answers = opened.predict_to(images, out, **lookup)
+    typer.echo(answers.describe())
+    raise typer.Exit(answers.exit_code(max_unknown))
+
+
+def read_paths(images: list[Path]) -> list[Path]:
+    """The same with the paths on standard input in place of -, one on each line, or with a zero
+    byte between them as `find -print0` prints them."""
+    paths = []
+    for image in images:
+        if str(image) != "-":
+            paths.append(image)
+            continue
+        text = sys.stdin.read()
+        names = text.split("\0") if "\0" in text else text.splitlines()
+        paths += [Path(name) for name in names if name]
+    if not paths:
+        raise ValueError("standard input has no path: give the paths of photos, one on each line")
+    return paths
 
 
 def parse_box(text: str) -> tuple[float, ...]:

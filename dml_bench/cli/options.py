@@ -309,7 +309,8 @@ IndexName = Annotated[
     typer.Option(
         help=(
             "FAISS index, e.g. ivf:nprobe=16: flat (exact), hnsw, ivf, ivfpq or sq8. Approximate"
-            " indexes print what they miss. By default all images are compared."
+            " indexes print what they miss. By default all images are compared. For predict also a"
+            " vector store: lancedb:PATH, qdrant:PATH, parquet:PATH or pgvector:URI."
         ),
         metavar="NAME[:KEY=VALUE,...]",
         show_default=False,

@@ -67,6 +67,11 @@ class GalleryEmbedder:
         self.device = choose_device(device)
         self.embedder = trained_network(run, phase).to(self.device)
 
+    @property
+    def no_embeddings(self) -> np.ndarray:
+        """(0, dim) float32."""
+        return np.empty((0, self.embedder.dim), np.float32)
+
     def embed(
         self,
         paths: Sequence[Path],
@@ -78,7 +83,7 @@ class GalleryEmbedder:
         start = time.perf_counter()
         readable: list[Path] = []
         problems: list[Unreadable] = []
-        outputs = [np.empty((0, self.embedder.dim), np.float32)]
+        outputs = [self.no_embeddings]
         done = 0
         for batch in photo_batches(self.view, paths, self.batch_size, digests):
             readable += batch.paths

@@ -29,6 +29,7 @@ __all__ = [
     "parse_renamings",
     "parts_of_photo",
     "photos_by_class",
+    "photos_in",
 ]
 
 TABLE_SUFFIXES = (".csv", ".tsv")
@@ -243,6 +244,11 @@ def images_below(folder: Path, say: Callable[[str], None] = lambda text: None) -
     for sentence in left_out:
         say(sentence)
     return files.images
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """The images in a folder at any depth, perhaps none. What else is there is passed over."""
+    return list(sorted_out(files_below(folder)).images)
 
 
 def named_images(

@@ -79,6 +79,7 @@ class Int8Loss:
 class Exported:
     """What an export has measured."""
 
+    folder: Path
     agreement: Agreement
     """How far the exported network is from the run's."""
     index: str
@@ -88,7 +89,7 @@ class Exported:
 
     def describe(self) -> str:
         """All of it in a line."""
-        parts = [self.agreement.describe(), self.index]
+        parts = [f"{self.folder}: {self.agreement.describe()}", self.index]
         if self.int8 is not None:
             parts.append(self.int8.describe())
         return "; ".join(parts)
@@ -153,7 +154,7 @@ def export(
             network_format,
         )
         write_atomically(draft / "README.md", lambda page: page.write(text.encode()))
-    return Exported(agreement, open_index.describe(), loss)
+    return Exported(out, agreement, open_index.describe(), loss)
 
 
 def int8_loss(run: Run, phase: str, gallery: Gallery, exact: Network, int8: Network) -> Int8Loss:

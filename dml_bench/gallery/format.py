@@ -28,6 +28,7 @@ from dml_bench.gallery.predict import (
     describe_lack,
 )
 from dml_bench.gallery.store import Gallery
+from dml_bench.gallery.vector_stores import OpenStore
 from dml_bench.runs.run import Run
 
 __all__ = ["as_json", "as_table", "describe_enrolment", "describe_promise", "notes"]
@@ -177,8 +178,8 @@ def as_table(run: Run, predictions: Predictions) -> Table:
     )
     table.add_column("similarity", justify="right")
     table.add_column("answer")  # in a column of its own, because a class may be called "unknown"
-    table.add_column("class", overflow="fold")
-    table.add_column("photo, and the images closest to it", overflow="fold", ratio=1)
+    table.add_column("class")
+    table.add_column("photo, and the images closest to it")
     for prediction in predictions.predictions:
         add_rows(table, prediction, root)
     return table
@@ -223,13 +224,13 @@ def notes(
     run: Run,
     gallery: Gallery,
     applied: AppliedThreshold,
-    open_index: OpenIndex | None,
+    open_index: OpenIndex | OpenStore | None,
     photos: Sequence[Path],
 ) -> Iterator[str]:
     """The sentences below the table of photos."""
     if open_index is not None:
         yield open_index.describe()
-    if open_index is None or open_index.spec.exact:
+    if open_index is None or open_index.exact:
         slow = advice(*gallery.embeddings.shape)
         if slow:
             yield slow
@@ -239,7 +240,9 @@ def notes(
 
 
 def as_json(
-    predictions: Predictions, applied: AppliedThreshold, open_index: OpenIndex | None = None
+    predictions: Predictions,
+    applied: AppliedThreshold,
+    open_index: OpenIndex | OpenStore | None = None,
 ) -> dict[str, Any]:
     """Plain values. `class` is null where a photo is unknown; `threshold.value` is null where every
     photo is answered; `index` is there where one was used."""

@@ -116,6 +116,11 @@ class OpenIndex:
     measured: IndexRecall | None = None
     """What it misses; None for an exact one."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether it misses nothing."""
+        return self.spec.exact
+
     @cached_property
     def positions(self) -> np.ndarray:
         """(images) the position of each image of the gallery in the index, ascending."""

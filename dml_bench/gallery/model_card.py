@@ -18,7 +18,7 @@ from dml_bench.runs.run import Run
 from dml_bench.system.markdown import fenced, markdown, markdown_row
 from dml_bench.version import __version__
 
-__all__ = ["Agreement", "card"]
+__all__ = ["PRECISIONS", "Agreement", "card"]
 
 PRECISIONS = (0.8, 0.9, 0.95, 0.99)
 THRESHOLDS = (

@@ -27,6 +27,7 @@ __all__ = [
     "NoPromise",
     "Prediction",
     "Predictions",
+    "check_unknown_options",
     "cuts_to_boxes",
     "describe_lack",
     "outcomes_of_others",
@@ -119,6 +120,16 @@ class AppliedThreshold:
     """The images on which these were chosen; None where a person set the threshold."""
     other: SearchOutcomes | None = None
     """Photos that a person says are of no class in the gallery."""
+
+
+def check_unknown_options(
+    threshold: float | None, precision: float | None, unknown_share: float
+) -> None:
+    """Raises ValueError where two options choose who is unknown, or one has no effect."""
+    if threshold is not None and precision is not None:
+        raise ValueError("threshold and precision both choose who is unknown: give one of them")
+    if precision is None and unknown_share:
+        raise ValueError("unknown_share needs a precision to keep: give --precision, e.g. 0.95")
 
 
 def threshold_of(

@@ -22,9 +22,13 @@ __all__ = [
     "TerminalCallback",
     "as_text",
     "duration",
+    "print_unwrapped",
     "show_comparison",
     "show_outcome",
 ]
+
+WIDEST = 10_000
+"""The number of columns of the widest table that is printed unwrapped."""
 
 
 def duration(seconds: float) -> str:
@@ -32,6 +36,22 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def print_unwrapped(console: Console, table: Table) -> None:
+    """Print a table as wide as it is. The terminal itself wraps long lines, so that a path in one
+    can be copied."""
+    from rich.segment import Segment
+
+    options = console.options.update(max_width=WIDEST)
+    width = max(console.measure(table, options=options).maximum, len(str(table.caption or "")))
+    for line in console.render_lines(table, options.update(width=width), pad=False):
+        while line and not line[-1].text.strip():
+            line.pop()
+        if line:
+            line[-1] = Segment(line[-1].text.rstrip(), line[-1].style)
+        parts = [(part.text, part.style or "") for part in line]
+        console.print(Text.assemble(*parts), soft_wrap=True)
 
 
 def as_text(show: Callable[[Console], None]) -> str:

@@ -1,0 +1,318 @@
+"""Answers for many photos in one file. A journal beside it holds those that are there already, so
+that a command that was stopped goes on, and a folder can be watched."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dml_bench.data.images import photo_file
+from dml_bench.gallery.embedder import embedder_digest
+from dml_bench.gallery.format import count, prediction_json, threshold_json
+from dml_bench.gallery.lookup import LookupOptions, PhotoLookup
+from dml_bench.gallery.store import GalleryFile
+from dml_bench.gallery.stores.base import require_package
+from dml_bench.gallery.vector_stores import OpenStore
+from dml_bench.runs.arrays import embeddings_digest
+from dml_bench.system.drafts import drafted
+from dml_bench.system.files import json_line, json_text, write_atomically, write_csv
+
+__all__ = ["AnswerFile", "AnswerJob", "BatchAnswers", "answer_file", "answer_folder"]
+
+PART = 256
+"""The number of photos that are looked up at a time; a command that is stopped loses no more."""
+COLUMNS = (
+    *("image", "answer", "class", "similarity", "vote_class", "vote_share"),
+    *("nearest_class", "nearest_image", "reason"),
+)
+"""Of CSV and Parquet: `answer` is class, unknown or unreadable, and `reason` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAnswers:
+    """What has become of many photos."""
+
+    out: Path
+    """The file of answers."""
+    answered: int
+    """The number of photos that have a class."""
+    unknown: int
+    """The number of photos that are not similar enough."""
+    unreadable: int
+    """The number of files that can't be read."""
+    resumed: int
+    """The number of these that an earlier command has looked up."""
+
+    @property
+    def unknown_share(self) -> float:
+        """The share of readable photos that are unknown; 0 where there are none."""
+        return self.unknown / max(self.answered + self.unknown, 1)
+
+    def describe(self) -> str:
+        """All of it in a sentence."""
+        total = self.answered + self.unknown + self.unreadable
+        text = (
+            f"{self.out}: {count(total, 'photo')}, {self.answered:,} answered, {self.unknown:,}"
+            f" unknown ({self.unknown_share:.1%}), {self.unreadable:,} unreadable"
+        )
+        return f"{text}; {self.resumed:,} were there already" if self.resumed else text
+
+    def exit_code(self, max_unknown: float | None = None) -> int:
+        """3 where more than a share of the photos is unknown, 1 where a file can't be read, else
+        0."""
+        if max_unknown is not None and self.unknown_share > max_unknown:
+            return 3
+        return 1 if self.unreadable else 0
+
+
+class AnswerFile:
+    """The answers so far. Each line of the journal OUT.part is one photo with its answer, after a
+    line that says what was opened to look it up."""
+
+    def __init__(self, out: Path, identity: str):
+        self.out = out
+        self.journal = out.with_name(f"{out.name}.part")
+        self.places: dict[str, int] = {}
+        self.states: dict[str, list[int]] = {}
+        self.resumed = 0
+        if self.journal.exists():
+            self._read(identity)
+        else:
+            write_atomically(
+                self.journal, lambda file: file.write(json_line({"identity": identity}).encode())
+            )
+
+    def _read(self, identity: str) -> None:
+        """What an earlier command has written, up to its last whole line."""
+        end = 0
+        with open(self.journal, "r+b") as file:
+            for line in file:
+                values = parsed(line)
+                if values is None:
+                    break
+                if end == 0 and values.get("identity") != identity:
+                    raise ValueError(
+                        f"{self.journal} has answers of another gallery, model or options: give"
+                        " the same ones to go on, or remove it to begin anew"
+                    )
+                if end:
+                    self._note(values, end)
+                end += len(line)
+            file.truncate(end)
+        self.resumed = len(self.places)
+
+    def _note(self, values: dict[str, Any], place: int) -> None:
+        self.places[values["path"]] = place
+        self.states[values["path"]] = values["state"]
+
+    def lacking(self, files: Sequence[Path]) -> list[Path]:
+        """The photos that have no answer, or have changed since."""
+        return [file for file in files if self.states.get(str(file)) != state_of(file)]
+
+    def add(self, rows: Sequence[tuple[Path, list[int], dict[str, Any]]]) -> None:
+        """Keep answers of photos that were in these states; they are on the disk at the end."""
+        with open(self.journal, "ab") as file:
+            for path, state, answer in rows:
+                values = {"path": str(path), "state": state, "answer": answer}
+                place = file.tell()
+                file.write(json_line(values).encode())
+                self._note(values, place)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def answers(self, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+        """The answers in the order of some photos."""
+        with open(self.journal, "rb") as journal:
+            for file in files:
+                journal.seek(self.places[str(file)])
+                yield json.loads(journal.readline())["answer"]
+
+    def write(self, files: Sequence[Path], threshold: dict[str, Any]) -> BatchAnswers:
+        """Write the file of answers as a whole, in the order of some photos."""
+        WRITERS[self.out.suffix.lower()](self.out, lambda: self.answers(files), threshold)
+        numbers = {"class": 0, "unknown": 0, "unreadable": 0}
+        for answer in self.answers(files):
+            numbers[kind_of(answer)] += 1
+        return BatchAnswers(
+            self.out, numbers["class"], numbers["unknown"], numbers["unreadable"], self.resumed
+        )
+
+    def close(self) -> None:
+        """Remove the journal, as the file of answers has all."""
+        self.journal.unlink()
+
+
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """A line of the journal; None for one that was cut off."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def state_of(file: Path) -> list[int]:
+    """Size and time of a file, which tell a changed photo; empty where it is gone."""
+    try:
+        status = photo_file(file).stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def kind_of(answer: dict[str, Any]) -> str:
+    """class, unknown or unreadable"""
+    if "reason" in answer:
+        return "unreadable"
+    return "unknown" if answer["class"] is None else "class"
+
+
+def row_of(answer: dict[str, Any]) -> tuple[Any, ...]:
+    """The columns of an answer."""
+    if "reason" in answer:
+        return (answer["image"], "unreadable", *[None] * 6, answer["reason"])
+    nearest = answer["closest"][0]
+    return (
+        place_of(answer),
+        kind_of(answer),
+        answer["class"],
+        answer["similarity"],
+        answer["vote"]["class"],
+        answer["vote"]["share"],
+        answer["closest_class"],
+        nearest["path"],
+        None,
+    )
+
+
+def place_of(answer: dict[str, Any]) -> str:
+    """The photo, with the box that was looked up in it."""
+    box = answer.get("box")
+    return answer["image"] + (f"#{','.join(map(str, box))}" if box else "")
+
+
+Answers = Callable[[], Iterator[dict[str, Any]]]
+
+
+def write_table(out: Path, answers: Answers, threshold: dict[str, Any]) -> None:
+    """CSV."""
+    write_csv(out, COLUMNS, (row_of(answer) for answer in answers()))
+
+
+def write_text(out: Path, answers: Answers, threshold: dict[str, Any]) -> None:
+    """JSON, as `predict --json` prints it, with all closest images."""
+    values = {
+        "threshold": threshold,
+        "answers": [answer for answer in answers() if "reason" not in answer],
+        "unreadable": [answer for answer in answers() if "reason" in answer],
+    }
+    write_atomically(out, lambda file: file.write(json_text(values).encode()))
+
+
+def write_parquet(out: Path, answers: Answers, threshold: dict[str, Any]) -> None:
+    """Parquet, with the columns of CSV."""
+    import pyarrow
+    from pyarrow import parquet
+
+    numbers = ("similarity", "vote_share")
+    schema = pyarrow.schema(
+        [(name, pyarrow.float64() if name in numbers else pyarrow.string()) for name in COLUMNS]
+    )
+    rows = [dict(zip(COLUMNS, row_of(answer), strict=True)) for answer in answers()]
+    with drafted(out) as draft:
+        parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), str(draft))
+
+
+WRITERS = {".csv": write_table, ".json": write_text, ".parquet": write_parquet}
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerJob:
+    """What looks photos up, and where the answers go."""
+
+    lookup: PhotoLookup
+    answers: AnswerFile
+    progress: Callable[[int, int], None]
+    """Is called with the number of photos that are done and the number of all."""
+
+    def run(self, files: Sequence[Path], earlier: Sequence[Path] = ()) -> BatchAnswers:
+        """Look up what has no answer yet, and write all, after those of photos that were there
+        earlier."""
+        lacking = self.answers.lacking(files)
+        done = len(files) - len(lacking)
+        for first in range(0, len(lacking), PART):
+            part = lacking[first : first + PART]
+            states = {file: state_of(file) for file in part}
+            _, predictions = self.lookup.predict(part)
+            rows = [
+                (prediction.path, states[prediction.path], prediction_json(prediction))
+                for prediction in predictions.predictions
+            ]
+            for problem in predictions.unreadable:
+                answer = {"image": str(problem.path), "reason": problem.reason}
+                rows.append((problem.path, states[problem.path], answer))
+            self.answers.add(rows)
+            self.progress(done + first + len(part), len(files))
+        listed = list(dict.fromkeys([*earlier, *files]))
+        return self.answers.write(listed, threshold_json(self.lookup.threshold))
+
+
+def answer_file(
+    gallery_file: GalleryFile, lookup: PhotoLookup, options: LookupOptions, out: Path
+) -> AnswerFile:
+    """The answers so far of a command that writes to `out`. Raises ValueError where the file is
+    there and nothing is to be gone on with, or where it has another suffix."""
+    suffix = out.suffix.lower()
+    if suffix not in WRITERS:
+        raise ValueError(
+            f"{out}: answers are written as {', '.join(WRITERS)}: give --out one of these suffixes"
+        )
+    if suffix == ".parquet":
+        require_package("pyarrow", "a Parquet file")
+    if out.exists() and not out.with_name(f"{out.name}.part").exists():
+        raise ValueError(f"{out} exists already: remove it, or name another file with --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return AnswerFile(out, identity_of(gallery_file, lookup, options))
+
+
+def identity_of(gallery_file: GalleryFile, lookup: PhotoLookup, options: LookupOptions) -> str:
+    """A digest of all that an answer depends on, but for the photo."""
+    gallery = lookup.gallery
+    parts: dict[str, Any] = asdict(replace(options, index=options.index.partition("#")[0]))
+    parts["embedder"] = embedder_digest(gallery_file.run, gallery_file.phase)
+    parts["value"] = lookup.threshold.value if math.isfinite(lookup.threshold.value) else None
+    if isinstance(lookup.open_index, OpenStore):
+        parts["store"] = asdict(lookup.open_index.record)
+    if gallery is not None:
+        parts["gallery"] = embeddings_digest(gallery.embeddings)
+        parts["classes"] = [entry.class_name for entry in gallery.entries]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def answer_folder(
+    job: AnswerJob,
+    photos: Callable[[], list[Path]],
+    wait: Callable[[], bool],
+    say: Callable[[str], None],
+) -> BatchAnswers:
+    """Look photos up as they come, until `wait` returns False: those that two looks in a row have
+    seen in the same state, so that none is still being written. The journal stays, so that the next
+    command goes on."""
+    before: dict[Path, list[int]] = {}
+    answers = job.run([], [Path(name) for name in job.answers.places])
+    while True:
+        now = {file: state_of(file) for file in photos()}
+        settled = [file for file, state in now.items() if before.get(file) == state]
+        if job.answers.lacking(settled):
+            earlier = [Path(name) for name in job.answers.places]
+            answers = job.run(settled, earlier)
+            say(answers.describe())
+        before = now
+        if not wait():
+            return answers

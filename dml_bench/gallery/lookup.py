@@ -1,0 +1,142 @@
+"""A gallery opened once for many look-ups: network, search and threshold, in the run's own gallery
+or in a vector store."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from dml_bench.gallery.calibration import recall_queries
+from dml_bench.gallery.classifier import PhotoClassifier, open_classifier
+from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.index_store import OpenIndex, Search, exact_search, open_or_build
+from dml_bench.gallery.indexes import parse
+from dml_bench.gallery.mean_search import mean_search
+from dml_bench.gallery.predict import (
+    AppliedThreshold,
+    Predictions,
+    check_unknown_options,
+    outcomes_of_others,
+    predict,
+    threshold_of,
+)
+from dml_bench.gallery.store import Gallery, GalleryFile
+from dml_bench.gallery.vector_stores import (
+    OpenStore,
+    named_store,
+    open_store,
+    predict_in_store,
+    store_threshold,
+)
+
+__all__ = ["LookupOptions", "PhotoLookup", "open_lookup"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LookupOptions:
+    """How photos are looked up."""
+
+    k: int = 10
+    """The number of closest images that vote and are listed."""
+    by: str = "photo"
+    """What names the class: `photo`, `mean` or `classifier`."""
+    threshold: float | None = None
+    """The similarity below which a photo is unknown, where a person sets it."""
+    precision: float | None = None
+    """The precision to keep, where one is asked for."""
+    unknown_share: float = 0.0
+    """The share of photos of classes that are not enrolled."""
+    index: str = ""
+    """A FAISS index or a vector store; empty where all images are compared."""
+
+    def __post_init__(self) -> None:
+        check_unknown_options(self.threshold, self.precision, self.unknown_share)
+        if self.by != "photo" and self.index:
+            raise ValueError(
+                f"an index finds photos, got by {self.by} and {self.index}: leave one of them out"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoLookup:
+    """What is opened once. `predict` may be called as often as there are photos."""
+
+    network: GalleryEmbedder
+    gallery: Gallery | None
+    """None where a store has the images."""
+    threshold: AppliedThreshold
+    open_index: OpenIndex | OpenStore | None
+    classifier: PhotoClassifier | None
+    search: Search
+    """The search that decides whether a photo is known."""
+    predict: Callable[[Sequence[Path]], tuple[Gallery, Predictions]]
+    """The predictions for image files, and the gallery in which they were looked up; of a store,
+    the images that were near them."""
+
+    def with_others(self, photos: Sequence[Path]) -> "PhotoLookup":
+        """The same with the outcomes of photos that are of no class in the gallery."""
+        gallery = Gallery((), self.network.no_embeddings) if self.gallery is None else self.gallery
+        outcomes = outcomes_of_others(gallery, self.network, photos, self.search)
+        return replace(self, threshold=replace(self.threshold, other=outcomes))
+
+
+def open_lookup(
+    gallery_file: GalleryFile,
+    options: LookupOptions,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda text: None,
+) -> PhotoLookup:
+    """Open a gallery; `say` is called where an index is built. Raises ValueError where the gallery,
+    the index or the store can't be opened, NoPromise where a precision can't be promised."""
+    store = named_store(options.index)
+    if store is not None:
+        opened = open_store(gallery_file, store)
+        applied = store_threshold(
+            opened, options.threshold, options.precision, options.unknown_share
+        )
+        network = GalleryEmbedder(gallery_file.run, gallery_file.phase, device)
+        look_up = partial(predict_in_store, opened, network, k=options.k, threshold=applied.value)
+        return PhotoLookup(network, None, applied, opened, None, opened.search, look_up)
+    return open_gallery(gallery_file, options, device, say)
+
+
+def open_gallery(
+    gallery_file: GalleryFile, options: LookupOptions, device: str, say: Callable[[str], None]
+) -> PhotoLookup:
+    """As `open_lookup`, in the run's own or changed gallery."""
+    run, phase = gallery_file.run, gallery_file.phase
+    classifier = open_classifier(run, phase) if options.by == "classifier" else None
+    spec = parse(options.index) if options.index else None
+    gallery = gallery_file.read()
+    open_index = None
+    if spec is not None:
+        queries = partial(recall_queries, run, phase, gallery)
+        open_index = open_or_build(gallery_file, gallery, spec, queries, say)
+    find = open_index.search if open_index else exact_search
+    search = mean_search if options.by == "mean" else find
+    applied = AppliedThreshold(value=-math.inf)
+    if classifier is None:
+        applied = threshold_of(
+            gallery_file,
+            gallery,
+            threshold=options.threshold,
+            precision=options.precision,
+            unknown_share=options.unknown_share,
+            search=search,
+        )
+    network = GalleryEmbedder(run, phase, device)
+
+    def look_up(images: Sequence[Path]) -> tuple[Gallery, Predictions]:
+        predictions = predict(
+            gallery,
+            network,
+            images,
+            k=options.k,
+            threshold=applied.value,
+            search=find,
+            answer_by=mean_search if options.by == "mean" else classifier,
+        )
+        return gallery, predictions
+
+    return PhotoLookup(network, gallery, applied, open_index, classifier, search, look_up)

@@ -1,0 +1,166 @@
+"""What all vector stores share: the record of whose vectors they hold, and what a search finds."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from dml_bench.gallery.store import Gallery, GalleryImage
+
+__all__ = ["Hit", "Hits", "StoreRecord", "VectorStore", "batches_of", "columns", "require_package"]
+
+FORMAT = "1"
+TABLE = "gallery"
+"""The name of the table or collection."""
+BATCH = 65_536
+"""The number of images that are written at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreRecord:
+    """Whose vectors a store holds, and the similarities from which on they are answers."""
+
+    format: str = FORMAT
+    embedder: str
+    """The digest of all that makes an image a vector."""
+    experiment: str
+    seed: int
+    phase: str
+    dataset: str
+    """The name of the data set that the run was trained on."""
+    images: int
+    """The number of vectors."""
+    dim: int
+    """The number of their dimensions, of float32. They have unit length: an inner product is a
+    cosine."""
+    thresholds: list[dict[str, Any]]
+    """By precision and share of photos of other classes, the threshold that keeps the precision;
+    null where none does."""
+    approximate: dict[str, Any] = field(default_factory=dict)
+    """The store's own index, and the share of queries to which it gives another class; empty where
+    every search is exact."""
+    dml_bench: str
+
+    def as_json(self) -> str:
+        """The record as the store keeps it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes | None, place: str) -> "StoreRecord":
+        """Raises ValueError where `dml-bench export` did not write it."""
+        try:
+            values = json.loads(text or "")
+            record = cls(**values)
+        except (TypeError, ValueError):
+            record = None
+        if record is None or record.format != FORMAT:
+            raise ValueError(
+                f"{place} has no record of a gallery in format {FORMAT}: write it with `dml-bench"
+                " export --to`"
+            )
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What a search of a store finds, the nearest first; equally near ones in gallery order."""
+
+    rows: np.ndarray
+    """(query, k) int64 rows of the gallery that was exported."""
+    similarities: np.ndarray
+    """(query, k) float32 cosines."""
+    images: Mapping[int, GalleryImage]
+    """The images in these rows."""
+
+
+Hit: TypeAlias = tuple[int, float, GalleryImage]
+"""A row, its similarity and the image in it."""
+
+
+class VectorStore(ABC):
+    """A place where a gallery lies as vectors with class, source, digest and origin."""
+
+    indexes: tuple[str, ...] = ()
+    """The kinds of approximate index that it can build."""
+
+    def __init__(self, location: str, *, approximate: bool = False):
+        self.location = location
+        self.approximate = approximate
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where it is, in words that hold no password."""
+
+    @abstractmethod
+    def write(self, gallery: Gallery, record: StoreRecord, index: str) -> None:
+        """Write a gallery, completely or not at all, with an approximate index where one is named.
+        Raises ValueError where the place is taken."""
+
+    @abstractmethod
+    def write_record(self, record: StoreRecord) -> None:
+        """Replace the record."""
+
+    @abstractmethod
+    def record(self) -> StoreRecord:
+        """Raises ValueError where there is no gallery."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """The number of vectors now."""
+
+    @abstractmethod
+    def search(self, query: np.ndarray, k: int, exact: bool) -> list[list[Hit]]:
+        """The k nearest images of (query, dim) unit vectors, in any order; by an approximate index
+        perhaps fewer."""
+
+    def nearest(self, query: np.ndarray, k: int) -> Hits:
+        """The k nearest images of (query, dim) unit vectors, by an exact search unless the store is
+        `approximate`. Queries for which an index finds too few images are searched exactly."""
+        query = np.asarray(query, np.float32)
+        hits = self.search(query, k, exact=not self.approximate)
+        short = [place for place, neighbours in enumerate(hits) if len(neighbours) < k]
+        if short and self.approximate:
+            for place, neighbours in zip(short, self.search(query[short], k, True), strict=True):
+                hits[place] = neighbours
+        rows = np.empty((len(query), k), np.int64)
+        similarities = np.empty((len(query), k), np.float32)
+        images = {}
+        for place, neighbours in enumerate(hits):
+            ordered = sorted(neighbours, key=lambda hit: (-hit[1], hit[0]))
+            rows[place] = [row for row, _, _ in ordered]
+            similarities[place] = [similarity for _, similarity, _ in ordered]
+            images.update({row: image for row, _, image in ordered})
+        return Hits(rows, similarities, images)
+
+
+def columns(gallery: Gallery, rows: slice) -> dict[str, list[Any]]:
+    """The columns of some rows but for the vectors."""
+    entries = gallery.entries[rows]
+    return {
+        "row": list(range(*rows.indices(len(gallery.entries)))),
+        "class": [entry.class_name for entry in entries],
+        "path": [entry.path for entry in entries],
+        "sha256": [entry.sha256 for entry in entries],
+        "origin": [entry.origin for entry in entries],
+    }
+
+
+def batches_of(gallery: Gallery) -> Iterator[slice]:
+    """The rows of a gallery, so many at a time."""
+    count = len(gallery.entries)
+    for first in range(0, count, BATCH):
+        yield slice(first, min(first + BATCH, count))
+
+
+def require_package(name: str, wanted_for: str) -> None:
+    """Raises ValueError where a package of the extra is missing."""
+    if find_spec(name) is None:
+        raise ValueError(
+            f"{wanted_for} needs the package {name}, which is not installed: pip install"
+            " 'dml-bench[stores]'"
+        )

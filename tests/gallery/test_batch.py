@@ -1,0 +1,227 @@
+"""Many photos looked up into one file: a stopped command goes on, a folder is watched, and the exit
+code tells how many photos are unknown."""
+
+import csv
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny import dml_bench, refusal
+
+import dml_bench as db
+from dml_bench.gallery import batch
+from dml_bench.gallery.batch import AnswerJob, answer_file, answer_folder
+from dml_bench.gallery.lookup import LookupOptions, open_lookup
+
+
+@pytest.fixture(scope="module")
+def folder(trained) -> Path:
+    return trained("train.precision=float32").folder
+
+
+@pytest.fixture(scope="module")
+def gallery(folder) -> db.Gallery:
+    return db.Gallery(folder, device="cpu")
+
+
+@pytest.fixture
+def photos(birds, tmp_path) -> Path:
+    """Twelve photos of birds, and one file that is none."""
+    place = tmp_path / "photos"
+    place.mkdir()
+    for number, file in enumerate(sorted(birds.rglob("*.jpg"))[::5][:12]):
+        shutil.copy(file, place / f"{number:02}.jpg")
+    (place / "12-broken.jpg").write_bytes(b"no image")
+    return place
+
+
+@pytest.fixture
+def parts_of_four(monkeypatch) -> None:
+    monkeypatch.setattr(batch, "PART", 4)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+
+
+def test_the_file_has_the_answers_of_predict_in_the_order_of_the_photos(
+    gallery, photos, tmp_path, parts_of_four
+):
+    similarities = [answer.similarity for answer in gallery.predict(photos)]
+    threshold = sorted(similarities)[2] + 1e-5
+    expected = gallery.predict(photos, threshold=threshold)
+    done = gallery.predict_to(photos, tmp_path / "answers.csv", threshold=threshold)
+    rows = rows_of(tmp_path / "answers.csv")
+    assert [Path(row["image"]) for row in rows] == sorted(photos.iterdir())
+    for row, answer in zip(rows, expected, strict=False):
+        assert row["answer"] == ("class" if answer.known else "unknown")
+        assert row["class"] == (answer.class_name if answer.known else "")
+        assert float(row["similarity"]) == pytest.approx(answer.similarity, abs=1e-5)
+        assert row["nearest_image"] == answer.closest[0][0].path
+    assert rows[12]["answer"] == "unreadable"
+    assert rows[12]["reason"] == "not an image, or of a format that is not read"
+    assert done.unknown == sum(not answer.known for answer in expected) > 0
+    assert (done.answered + done.unknown, done.unreadable) == (12, 1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["answers.csv", "photos"]
+
+
+def test_a_command_that_was_stopped_goes_on_and_ends_as_one_that_was_not(
+    gallery, photos, tmp_path, parts_of_four, monkeypatch
+):
+    gallery.predict_to(photos, tmp_path / "whole.json")
+    looked_up: list[int] = []
+
+    def stopping(progress_after: int):
+        def progress(message: str, done: int, total: int) -> None:
+            looked_up.append(done)
+            if message == "looking up" and done >= progress_after:
+                raise KeyboardInterrupt
+
+        return progress
+
+    monkeypatch.setattr(gallery.callback, "progress", stopping(8))
+    with pytest.raises(KeyboardInterrupt):
+        gallery.predict_to(photos, tmp_path / "answers.json")
+    journal = tmp_path / "answers.json.part"
+    with open(journal, "ab") as file:  # killed while it wrote
+        file.write(b'{"path": "/half')
+    monkeypatch.setattr(gallery.callback, "progress", lambda *numbers: looked_up.append(-1))
+    done = gallery.predict_to(photos, tmp_path / "answers.json")
+    assert done.resumed == 8
+    assert looked_up == [4, 8, -1, -1]
+    assert not journal.exists()
+    stopped, whole = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("answers", "whole")
+    )
+    assert [answer["closest"] for answer in stopped["answers"]] == [
+        answer["closest"] for answer in whole["answers"]
+    ]
+    assert stopped["unreadable"] == whole["unreadable"]
+
+
+def test_a_photo_that_changed_since_is_looked_up_again(gallery, photos, tmp_path):
+    options = LookupOptions()
+    lookup = open_lookup(gallery.file, options, "cpu")
+    answers = answer_file(gallery.file, lookup, options, tmp_path / "a.csv")
+    files = sorted(photos.iterdir())
+    AnswerJob(lookup, answers, lambda done, total: None).run(files)
+    Image.new("RGB", (30, 30), "red").save(files[3])
+    again = answer_file(gallery.file, lookup, options, tmp_path / "a.csv")
+    assert again.lacking(files) == [files[3]]
+
+
+def test_answers_of_other_options_are_not_gone_on_with(gallery, photos, tmp_path):
+    (tmp_path / "a.csv.part").write_text('{"identity": "another"}\n')
+    with pytest.raises(ValueError, match="has answers of another gallery, model or options"):
+        gallery.predict_to(photos, tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("a.txt", r"a\.txt: answers are written as \.csv"), ("there.csv", "exists already")],
+)
+def test_a_file_that_can_t_be_written_is_refused_before_photos_are_looked_up(
+    gallery, photos, tmp_path, out, message
+):
+    (tmp_path / "there.csv").write_text("mine")
+    with pytest.raises(ValueError, match=message):
+        gallery.predict_to(photos, tmp_path / out)
+    assert (tmp_path / "there.csv").read_text() == "mine"
+
+
+def test_parquet_has_the_columns_of_csv(gallery, photos, tmp_path):
+    from pyarrow import parquet
+
+    gallery.predict_to(photos, tmp_path / "a.parquet")
+    gallery.predict_to(photos, tmp_path / "a.csv")
+    table = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    for row, text in zip(table, rows_of(tmp_path / "a.csv"), strict=True):
+        assert {name: "" if value is None else str(value) for name, value in row.items()} == text
+
+
+def test_a_watched_folder_answers_photos_once_they_are_whole_and_keeps_those_that_left(
+    gallery, photos, tmp_path
+):
+    options = LookupOptions()
+    lookup = open_lookup(gallery.file, options, "cpu")
+    answers = answer_file(gallery.file, lookup, options, tmp_path / "a.csv")
+    job = AnswerJob(lookup, answers, lambda done, total: None)
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    files = sorted(photos.glob("0*.jpg"))
+    seen: list[list[str]] = []
+
+    def steps():
+        yield shutil.copy(files[0], watched / "first.jpg")
+        (watched / "second.jpg").write_bytes(files[1].read_bytes()[:200])  # still being written
+        yield
+        shutil.copy(files[1], watched / "second.jpg")
+        yield
+        yield
+        (watched / "first.jpg").unlink()
+        shutil.copy(files[2], watched / "third.jpg")
+        yield
+        yield
+
+    step = steps()
+
+    def wait() -> bool:
+        names = [Path(row["image"]).name for row in rows_of(tmp_path / "a.csv")]
+        seen.append(names)
+        return next(step, "end") != "end"
+
+    said: list[str] = []
+    done = answer_folder(job, lambda: sorted(watched.iterdir()), wait, said.append)
+    assert seen[:3] == [[], [], ["first.jpg"]]
+    assert seen[-1] == ["first.jpg", "second.jpg", "third.jpg"]
+    assert done.answered == 3
+    assert len(said) == 3
+    assert answers.journal.exists()
+
+
+def test_the_command_reads_paths_from_standard_input(folder, photos, tmp_path, monkeypatch, capsys):
+    names = [str(photos / "00.jpg"), str(photos / "01.jpg")]
+    for number, text in enumerate(("\n".join(names) + "\n", "\0".join(names) + "\0")):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        out = tmp_path / f"{number}.csv"
+        assert dml_bench(monkeypatch, "predict", folder, "-", "--out", out) == 0
+        assert [row["image"] for row in rows_of(out)] == names
+        assert f"{out}: 2 photos, 2 answered, 0 unknown (0.0%), 0 unreadable" in (
+            capsys.readouterr().out
+        )
+
+
+def test_the_exit_code_tells_how_many_photos_are_unknown(
+    folder, photos, tmp_path, monkeypatch, capsys
+):
+    strict = ("--threshold", "1", "--max-unknown")
+    typed = ("predict", folder, photos / "00.jpg", photos / "01.jpg")
+    assert dml_bench(monkeypatch, *typed, *strict, "1") == 0
+    assert dml_bench(monkeypatch, *typed, *strict, "0") == 3
+    assert dml_bench(monkeypatch, *typed, *strict, "0", "--out", tmp_path / "a.csv") == 3
+    broken = ("predict", folder, photos, "--max-unknown", "0.5", "--out", tmp_path / "b.csv")
+    assert dml_bench(monkeypatch, *broken) == 1
+
+
+def test_a_long_path_stays_on_one_line(folder, photos, tmp_path, monkeypatch, capsys):
+    long = tmp_path / ("long-" * 30) / "photo.jpg"
+    long.parent.mkdir()
+    shutil.copy(photos / "00.jpg", long)
+    assert dml_bench(monkeypatch, "predict", folder, long) == 0
+    assert str(long) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("photo", "--watch", "1"), "--watch writes to a file: give --out answers.csv"),
+        (("photo", "--out", "a.csv", "--json"), "--json does not go with --out"),
+        (("photo", "--out", "a.csv", "--watch", "1"), "--watch looks at one folder"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(typed, message, folder, monkeypatch, capsys):
+    assert message in refusal(monkeypatch, capsys, "predict", folder, *typed)
