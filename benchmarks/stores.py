@@ -83,8 +83,8 @@ def in_postgres(gallery: Gallery, query: np.ndarray, folder: Path) -> dict[str, 
 
     def size() -> int:
         with psycopg.connect(server.get_uri()) as connection:
-            found = connection.execute("SELECT pg_total_relation_size('gallery')").fetchone()
-        return int(found[0])
+            row = connection.execute("SELECT pg_total_relation_size('gallery')").fetchone()
+        return int(row[0])
 
     try:
         return measured(store, gallery, query, size)

@@ -301,11 +301,11 @@ class Gallery:
         precision: float | None = None,
         unknown_share: float = 0.0,
         index: str = "",
-        watch: float = 0.0,
+        watch_seconds: float = 0.0,
     ) -> "BatchAnswers":
         """Look up many photos as `predict` does, and write the answers into a .csv, .json or
-        .parquet. A journal OUT.part keeps what is done: after a stop the same call goes on. `watch`
-        looks every so many seconds for new photos in one folder, until Ctrl-C.
+        .parquet. A journal OUT.part keeps what is done: after a stop the same call goes on. With
+        `watch_seconds` it looks that often for new photos in one folder, until Ctrl-C.
 
         Raises ValueError as `predict` does, where `out` is there already, and where OUT.part has
         answers of another gallery or other options.
@@ -323,15 +323,18 @@ class Gallery:
             index=index,
         )
         paths = [Path(path) for path in ([images] if isinstance(images, str | Path) else images)]
-        if watch and not (len(paths) == 1 and paths[0].is_dir()):
+        if watch_seconds and not (len(paths) == 1 and paths[0].is_dir()):
             raise ValueError("--watch looks at one folder: give one folder that exists, and no -")
-        files = [] if watch else named_images(paths, self.callback.note)
+        files = [] if watch_seconds else named_images(paths, self.callback.note)
         lookup = open_lookup(self.file, options, self.device, self.callback.note)
         answers = answer_file(self.file, lookup, options, Path(out))
         job = AnswerJob(lookup, answers, partial(self.callback.progress, "looking up"))
-        if watch:
+        if watch_seconds:
             return answer_folder(
-                job, lambda: photos_in(paths[0]), partial(seconds_pass, watch), self.callback.note
+                job,
+                lambda: photos_in(paths[0]),
+                partial(seconds_pass, watch_seconds),
+                self.callback.note,
             )
         done = job.run(files)
         answers.close()

@@ -128,9 +128,10 @@ def predict(
             metavar="FILE",
         ),
     ] = None,
-    watch: Annotated[
+    watch_seconds: Annotated[
         float,
         typer.Option(
+            "--watch",
             help="With --out: look every so many seconds for new photos in a folder.",
             min=0,
             show_default=False,
@@ -164,9 +165,16 @@ def predict(
     known_by = {"threshold": threshold, "precision": precision, "unknown_share": unknown_share}
     lookup: dict[str, Any] = {"k": k, "by": by.value, "index": index, **known_by}
     place: dict[str, Any] = {"phase": phase, "folder": gallery, "device": device}
-    if out is not None or watch:
+    if out is not None or watch_seconds:
         require_no_other_output(out, {"--json": as_json, "--box": box, "--other": other})
-        answer_in_file(run, place, read_paths(images), out, lookup | {"watch": watch}, max_unknown)
+        answer_in_file(
+            run,
+            place,
+            read_paths(images),
+            out,
+            lookup | {"watch_seconds": watch_seconds},
+            max_unknown,
+        )
     opened = db.Gallery(run, callback=options.AsideCallback(), **place)
     boxes = [parse_box(text) for text in box]
     predictions = opened.predict(read_paths(images), other=other, boxes=boxes, **lookup)

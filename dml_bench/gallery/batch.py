@@ -197,15 +197,15 @@ def place_of(answer: dict[str, Any]) -> str:
     return answer["image"] + (f"#{','.join(map(str, box))}" if box else "")
 
 
-Answers = Callable[[], Iterator[dict[str, Any]]]
+AnswerSource = Callable[[], Iterator[dict[str, Any]]]
 
 
-def write_table(out: Path, answers: Answers, threshold: dict[str, Any]) -> None:
+def write_table(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -> None:
     """CSV."""
     write_csv(out, COLUMNS, (row_of(answer) for answer in answers()))
 
 
-def write_text(out: Path, answers: Answers, threshold: dict[str, Any]) -> None:
+def write_text(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -> None:
     """JSON, as `predict --json` prints it, with all closest images."""
     values = {
         "threshold": threshold,
@@ -215,7 +215,7 @@ def write_text(out: Path, answers: Answers, threshold: dict[str, Any]) -> None:
     write_atomically(out, lambda file: file.write(json_text(values).encode()))
 
 
-def write_parquet(out: Path, answers: Answers, threshold: dict[str, Any]) -> None:
+def write_parquet(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -> None:
     """Parquet, with the columns of CSV."""
     import pyarrow
     from pyarrow import parquet

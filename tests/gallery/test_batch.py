@@ -94,13 +94,13 @@ def test_a_command_that_was_stopped_goes_on_and_ends_as_one_that_was_not(
     assert done.resumed == 8
     assert looked_up == [4, 8, -1, -1]
     assert not journal.exists()
-    stopped, whole = (
+    stopped, undisturbed = (
         json.loads((tmp_path / f"{name}.json").read_text()) for name in ("answers", "whole")
     )
     assert [answer["closest"] for answer in stopped["answers"]] == [
-        answer["closest"] for answer in whole["answers"]
+        answer["closest"] for answer in undisturbed["answers"]
     ]
-    assert stopped["unreadable"] == whole["unreadable"]
+    assert stopped["unreadable"] == undisturbed["unreadable"]
 
 
 def test_a_photo_that_changed_since_is_looked_up_again(gallery, photos, tmp_path):
@@ -139,8 +139,10 @@ def test_parquet_has_the_columns_of_csv(gallery, photos, tmp_path):
     gallery.predict_to(photos, tmp_path / "a.parquet")
     gallery.predict_to(photos, tmp_path / "a.csv")
     table = parquet.read_table(tmp_path / "a.parquet").to_pylist()
-    for row, text in zip(table, rows_of(tmp_path / "a.csv"), strict=True):
-        assert {name: "" if value is None else str(value) for name, value in row.items()} == text
+    for row, texts in zip(table, rows_of(tmp_path / "a.csv"), strict=True):
+        assert list(row) == list(texts)
+        for name, value in row.items():
+            assert texts[name] == ("" if value is None else str(value))
 
 
 def test_a_watched_folder_answers_photos_once_they_are_whole_and_keeps_those_that_left(
@@ -150,20 +152,20 @@ def test_a_watched_folder_answers_photos_once_they_are_whole_and_keeps_those_tha
     lookup = open_lookup(gallery.file, options, "cpu")
     answers = answer_file(gallery.file, lookup, options, tmp_path / "a.csv")
     job = AnswerJob(lookup, answers, lambda done, total: None)
-    watched = tmp_path / "watched"
-    watched.mkdir()
+    inbox = tmp_path / "watched"
+    inbox.mkdir()
     files = sorted(photos.glob("0*.jpg"))
     seen: list[list[str]] = []
 
     def steps():
-        yield shutil.copy(files[0], watched / "first.jpg")
-        (watched / "second.jpg").write_bytes(files[1].read_bytes()[:200])  # still being written
+        yield shutil.copy(files[0], inbox / "first.jpg")
+        (inbox / "second.jpg").write_bytes(files[1].read_bytes()[:200])  # still being written
         yield
-        shutil.copy(files[1], watched / "second.jpg")
+        shutil.copy(files[1], inbox / "second.jpg")
         yield
         yield
-        (watched / "first.jpg").unlink()
-        shutil.copy(files[2], watched / "third.jpg")
+        (inbox / "first.jpg").unlink()
+        shutil.copy(files[2], inbox / "third.jpg")
         yield
         yield
 
@@ -175,7 +177,7 @@ def test_a_watched_folder_answers_photos_once_they_are_whole_and_keeps_those_tha
         return next(step, "end") != "end"
 
     said: list[str] = []
-    done = answer_folder(job, lambda: sorted(watched.iterdir()), wait, said.append)
+    done = answer_folder(job, lambda: sorted(inbox.iterdir()), wait, said.append)
     assert seen[:3] == [[], [], ["first.jpg"]]
     assert seen[-1] == ["first.jpg", "second.jpg", "third.jpg"]
     assert done.answered == 3

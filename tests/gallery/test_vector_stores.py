@@ -18,7 +18,7 @@ from dml_bench.gallery.embedder import embedder_digest
 from dml_bench.gallery.index_recall import RecallQueries
 from dml_bench.gallery.predict import NoPromise
 from dml_bench.gallery.store import Gallery, GalleryImage, open_gallery_file
-from dml_bench.gallery.stores.base import StoreRecord
+from dml_bench.gallery.stores.base import Hit, StoreRecord
 from dml_bench.gallery.stores.lance import LanceStore
 from dml_bench.gallery.stores.parquet import ParquetStore
 from dml_bench.gallery.vector_stores import (
@@ -170,6 +170,10 @@ def hand_made(tmp_path: Path, vectors: list[list[float]]) -> tuple[Gallery, Stor
     return Gallery(entries, np.array(vectors, np.float32)), record
 
 
+def without_first(neighbours: list[Hit]) -> list[Hit]:
+    return [hit for hit in neighbours if hit[0] != 0]
+
+
 def test_a_share_of_differing_answers_is_one_of_clear_differences(tmp_path):
     class MissesTheFirst(ParquetStore):
         """An approximate index that never finds row 0."""
@@ -177,8 +181,8 @@ def test_a_share_of_differing_answers_is_one_of_clear_differences(tmp_path):
         def search(self, query, k, exact):
             hits = super().search(query, 3, True)
             if exact:
-                return [found[:k] for found in hits]
-            return [[hit for hit in found if hit[0] != 0][:k] for found in hits]
+                return [neighbours[:k] for neighbours in hits]
+            return [without_first(neighbours)[:k] for neighbours in hits]
 
     gallery, record = hand_made(tmp_path, [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     store = MissesTheFirst(str(tmp_path / "g.parquet"))
