@@ -300,11 +300,11 @@ def searched(place: Path, birds: Path) -> None:
         "validation_classes": ["a", "b"],
         "trials": [trial],
     }
-    write_json(place / "tuning.json", content)
+    write_json(place / "search.json", content)
 
 
 def read_searched(place: Path, birds: Path) -> Bits:
-    return {"study": repr(read_search(place / "tuning.json").tuned()).encode()}
+    return {"study": repr(read_search(place / "search.json").tuned()).encode()}
 
 
 def run_recorded(place: Path, birds: Path) -> None:
@@ -328,7 +328,7 @@ BESIDE = [
     Kind(indexed, look_up, "mine/all.index/*.json", heals=True),
     Kind(mapped, look_at_map, "map.safetensors", heals=True),
     Kind(recorded, read_record, "suite.json"),
-    Kind(searched, read_searched, "tuning.json"),
+    Kind(searched, read_searched, "search.json"),
     Kind(run_recorded, read_run_record, "results/cub/*/*/seed-42.json"),
     Kind(run_recorded, read_run_record, "results/cub/*/*/seed-42.safetensors.xz"),
 ]

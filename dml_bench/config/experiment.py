@@ -105,6 +105,7 @@ class Experiment:
         check_mixing(self)
         check_labels(self)
         check_start(self)
+        check_attack(self)
 
     @property
     def no_drop_because(self) -> str:
@@ -303,6 +304,23 @@ def check_metrix(technique: Component, loss: registry.Entry) -> None:
     )
 
 
+def check_attack(experiment: Experiment) -> None:
+    """Raises ValueError where no logits can be attacked through the network."""
+    if not experiment.evaluate.attack_epsilon:
+        return
+    loss, protocol = registry.losses.of(experiment.loss), registry.protocols[experiment.protocol]
+    require(
+        loss.facts["classifies"] and protocol.facts["has_drop"],
+        "evaluate.attack_epsilon asks for logits of the test images' classes, and loss"
+        f" {loss.name} under {protocol.name} has none; --set evaluate.attack_epsilon=0",
+    )
+    require(
+        experiment.model.trainable == "all" and not experiment.train.folds,
+        "evaluate.attack_epsilon needs gradients of the pixels through one network; --set"
+        " model.trainable=all and train.folds=0",
+    )
+
+
 def check_labels(experiment: Experiment) -> None:
     """Raises ValueError where the labels, their weights or the validation images don't fit the
     rest."""
@@ -422,6 +440,11 @@ def check_images(experiment: Experiment) -> None:
         crop == 0 or crop >= images.size,
         f"augment.random_crop_from is {crop}, smaller than images.size ({images.size})",
     )
+    if experiment.evaluate.tta == "random" and not experiment.augment.active:
+        raise ValueError(
+            "evaluate.tta = random has no effect without [augment]: turn an augmentation on, or"
+            " --set evaluate.tta=none"
+        )
     if experiment.evaluate.tta == "crops" and crop <= images.size:
         raise ValueError(
             "evaluate.tta = crops needs augment.random_crop_from above images.size"
@@ -472,8 +495,7 @@ def check_model(experiment: Experiment) -> None:
             f"{setting} trains on features computed once, so augmentation has no"
             " effect: "
             + " ".join(
-                f"--set augment.{name}={default:g}"
-                for name, default in experiment.augment.changed()
+                f"--set augment.{name}={default}" for name, default in experiment.augment.changed()
             )
         )
     if experiment.evaluate.tta != "none":

@@ -235,6 +235,9 @@ class Augment:
     grows; 0 is off."""
     geometry_probability: float = 0.75
     """Probability of each of `rotate`, `zoom` and `warp`."""
+    padding: Literal["reflection", "border", "zeros"] = "reflection"
+    """What is seen beyond an image's borders, where `rotate` or `warp` look there: the image
+    mirrored, its last pixels, or black."""
     lighting: float = 0.0
     """Strength of random changes of brightness and contrast that keep black and white, from 0 (off)
     to less than 1."""
@@ -243,7 +246,7 @@ class Augment:
 
     def __post_init__(self) -> None:
         limits = {"rotate": (0, 180), "zoom": (1, 10), "warp": (0, 0.5), "lighting": (0, 0.99)}
-        for name in (f.name for f in fields(self) if f.name != "random_crop_from"):
+        for name in (f.name for f in fields(self) if isinstance(f.default, float)):
             low, high = limits.get(name, (0, 1))
             require(
                 low <= getattr(self, name) <= high,
@@ -256,6 +259,10 @@ class Augment:
             " augment.warp",
         )
         require(
+            bool(self.rotate or self.warp) or self.padding == "reflection",
+            "augment.padding has no effect without augment.rotate or augment.warp",
+        )
+        require(
             bool(self.lighting) or self.lighting_probability == 0.75,
             "augment.lighting_probability has no effect without augment.lighting",
         )
@@ -265,7 +272,7 @@ class Augment:
         """Whether any augmentation is on."""
         return self != Augment()
 
-    def changed(self) -> list[tuple[str, float]]:
+    def changed(self) -> list[tuple[str, float | str]]:
         """What is not as by default, with its default."""
         default = Augment()
         return [
@@ -468,14 +475,26 @@ class Evaluate:
     nmi: bool = False
     """Also cluster the test images and report NMI (only for protocols that divide by class), as
     papers before 2020 do."""
-    tta: Literal["none", "mirror", "crops"] = "none"
+    tta: Literal["none", "mirror", "crops", "random"] = "none"
     """Test-time augmentation of the final evaluation, gallery and queries alike. `mirror`: each
     image as it is and mirrored; `crops`: four corners and the centre of the image at
-    `augment.random_crop_from`, each also mirrored. Validation during training has one view."""
+    `augment.random_crop_from`, each also mirrored; `random`: the image as it is, and `tta_draws`
+    times as training could see it. Validation during training has one view."""
     tta_by: Literal["mean", "max"] = "mean"
     """`mean`: an image's embedding is the mean of its views' unit vectors, at unit length again;
     its class probabilities are their mean. `max`: a query is as similar to a gallery image (which
     stays the mean of its views) as the most similar of its views is."""
+    tta_draws: int = 4
+    """How often `tta` = random changes each image; the same way in every phase."""
+    tta_plain_weight: float = 0.25
+    """With `tta` = random and `tta_by` = mean, the part of the image as it is in the mean; its
+    changed views share the rest. 0.25 is fastai's."""
+    attack_epsilon: float = 0.0
+    """Where the loss has logits: their accuracy on test images that were changed against the
+    model, by up to so many of 255 levels in each pixel, by one step (FGSM, Goodfellow et al. 2015)
+    and by `attack_steps` (PGD, Madry et al. 2018). 0 is off."""
+    attack_steps: int = 10
+    """Steps of PGD, each of 2.5 / `attack_steps` of `attack_epsilon`."""
     batch_size: int | None = None
     """Images that are embedded at a time. Where it is left out: `train.batch_size`, on a GPU at
     least 512, which take less memory than training 128 does."""
@@ -494,9 +513,26 @@ class Evaluate:
             self.tta_by == "mean" or self.tta != "none",
             "evaluate.tta_by has no effect without evaluate.tta",
         )
+        self._check_draws()
+        require(
+            0 <= self.attack_epsilon <= 255 and self.attack_steps >= 1,
+            "evaluate.attack_epsilon must be from 0 to 255 levels, with at least 1 step, got"
+            f" {self.attack_epsilon:g} and {self.attack_steps}: 4 or 8 levels are usual",
+        )
         require(
             bool(self.recall_k) and min(self.recall_k) >= 1,
             f"evaluate.recall_k must be positive numbers, got {list(self.recall_k)}",
+        )
+
+    def _check_draws(self) -> None:
+        require(
+            self.tta == "random" or (self.tta_draws, self.tta_plain_weight) == (4, 0.25),
+            "evaluate.tta_draws and evaluate.tta_plain_weight go with evaluate.tta = random",
+        )
+        require(
+            self.tta_draws >= 1 and 0 <= self.tta_plain_weight <= 1,
+            "evaluate.tta_draws must be at least 1 and evaluate.tta_plain_weight from 0 to 1, got"
+            f" {self.tta_draws} and {self.tta_plain_weight:g}: correct them",
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dml_bench.config.experiment import Experiment
 from dml_bench.config.experiments import EXPERIMENTS, names, parent
-from dml_bench.config.variants import base_name, suffix_of, variant_name
+from dml_bench.config.variants import SEPARATOR, base_name, suffix_of, variant_name
 from dml_bench.registry import UnknownName, near_miss
 
 __all__ = ["ExperimentTable", "Family", "PlannedRow", "read_table", "table_names", "table_of"]
@@ -25,6 +25,8 @@ class Family:
     metric: str
     versus: str
     """`parent`, the experiment that a row extends, or the name of an experiment."""
+    without: tuple[str, ...] = ()
+    """Settings of a variant that the experiment beside it does not have."""
 
     def __post_init__(self) -> None:
         if self.versus != PARENT and self.versus not in names():
@@ -39,7 +41,12 @@ class Family:
         other = parent(base_name(row)) if self.versus == PARENT else self.versus
         if other is None or other == base_name(row):
             return None
-        return f"{other}{suffix_of(row)}"
+        suffix = suffix_of(row)
+        if not self.without:
+            return f"{other}{suffix}"
+        settings = suffix.removeprefix(SEPARATOR).split(",")
+        kept = [part for part in settings if part.partition("=")[0] not in self.without]
+        return f"{other}{SEPARATOR}{','.join(kept)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +120,24 @@ def load_table(path: Path) -> ExperimentTable:
 
 
 def variants_in(content: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """By name, the settings of the rows that `[sweep]` makes: all its rows with the first values,
-    then all with the next. Raises KeyError where it has no rows."""
-    if "sweep" not in content:
-        return {}
-    sweep = dict(content["sweep"])
-    swept_rows, variants = sweep.pop("rows"), {}
-    for values in product(*sweep.values()):
-        settings = tuple(f"{key}={value}" for key, value in zip(sweep, values, strict=True))
-        for row in swept_rows:
-            variants[variant_name(str(row), settings)] = settings
+    """By name, the settings of the rows that `[sweep]`, or each `[[sweep]]`, makes: all its rows
+    with the first values, then all with the next. Raises KeyError where it has no rows."""
+    sweeps, variants = content.get("sweep", []), {}
+    for table in sweeps if isinstance(sweeps, list) else [sweeps]:
+        sweep = dict(table)
+        swept_rows = sweep.pop("rows")
+        for values in product(*sweep.values()):
+            settings = tuple(f"{key}={value}" for key, value in zip(sweep, values, strict=True))
+            for row in swept_rows:
+                variants[variant_name(str(row), settings)] = settings
     return variants
 
 
 def family_in(content: dict[str, Any]) -> Family | None:
     if "family" not in content:
         return None
-    return Family(**content["family"])
+    family = dict(content["family"])
+    return Family(**family | {"without": tuple(family.get("without", ()))})
 
 
 def table_of(experiments: Collection[str]) -> ExperimentTable | None:

@@ -89,7 +89,7 @@ def augmented(pixels: Tensor, augment: Augment, drawn: Drawn) -> Tensor:
     if augment.warp:
         homographies.append(tilts(drawn("warp", 3), augment.warp, augment.geometry_probability))
     if homographies:
-        pixels = project(pixels, reduce(np.matmul, homographies))
+        pixels = project(pixels, reduce(np.matmul, homographies), augment.padding)
     if augment.lighting:
         pixels = relight(
             pixels, drawn("lighting", 4), augment.lighting, augment.lighting_probability
@@ -271,9 +271,10 @@ def _identities(count: int) -> np.ndarray:
     return np.tile(np.eye(3), (count, 1, 1))
 
 
-def project(pixels: Tensor, matrices: np.ndarray) -> Tensor:
+def project(pixels: Tensor, matrices: np.ndarray, padding: str = "reflection") -> Tensor:
     """Changes each image by its homography, looked up once and bilinearly; beyond the borders the
-    image is mirrored.
+    image is mirrored, or as `padding` says: `border` goes on with its last pixels, `zeros` is
+    black.
 
     An image whose matrix is the identity keeps its bits. Nothing is antialiased, so matrices should
     not make images much smaller.
@@ -295,7 +296,7 @@ def project(pixels: Tensor, matrices: np.ndarray) -> Tensor:
                 some.permute(0, 3, 1, 2).float(),
                 places,
                 "bilinear",
-                "reflection",
+                padding,
                 align_corners=False,
             ).transpose(0, 1)
         )

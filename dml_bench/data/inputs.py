@@ -39,14 +39,18 @@ class TTAView(NamedTuple):
     right: float | None
     """0 is its left, 1 its right."""
     mirrored: bool
+    draw: int = 0
+    """The number of a random change as training has them, from 1; 0 is none."""
 
 
 PLAIN = TTAView(None, None, False)
 
 
-def tta_views(tta: str) -> tuple[TTAView, ...]:
+def tta_views(tta: str, draws: int = 0) -> tuple[TTAView, ...]:
     """The views that `evaluate.tta` takes together; the ten of `crops` are those of Krizhevsky et
-    al. 2012."""
+    al. 2012. The first of `random` is the image as it is."""
+    if tta == "random":
+        return (PLAIN, *(PLAIN._replace(draw=number) for number in range(1, draws + 1)))
     if tta == "crops":
         places = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
         return tuple(
@@ -135,6 +139,8 @@ class ImageInputs:
 
     def view(self, images: np.ndarray, variant: TTAView = PLAIN) -> Tensor:
         """(batch, size, size, 3) uint8 under the deterministic view, or a variant of it."""
+        if variant.draw:
+            return self._changed_view(images, variant.draw)
         boxes, mirrored = self._squares(len(images)), np.full(len(images), variant.mirrored)
         if variant.down is None or variant.right is None:
             return self._cut(self.view_cache, images, boxes, mirrored)
@@ -149,6 +155,14 @@ class ImageInputs:
         return self._cut(
             self.corner_cache, images, boxes._replace(tops=tops, lefts=lefts), mirrored
         )
+
+    def _changed_view(self, images: np.ndarray, draw: int) -> Tensor:
+        """The images as training could see them; the same in every phase and epoch."""
+
+        def drawn(purpose: str, columns: int) -> np.ndarray:
+            return self._draws("tta", 0, draw, purpose, columns)[images]
+
+        return augmented(self._cropped(images, drawn), self.experiment.augment, drawn)
 
     def statistics(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
         """Channel means and standard deviations (3), 0-1, over every pixel of these images'

@@ -109,6 +109,28 @@ def class_balanced(
     )
 
 
+@samplers.register(
+    "repeated_class",
+    summary="each image once an epoch, those of one class several times",
+    source="oversampling of one class by a factor",
+)
+def repeated_class(
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    key: tuple[object, ...],
+    *,
+    label: Annotated[int, at_least(0)] = 0,
+    factor: Annotated[float, at_least(1)] = 2.0,
+) -> list[np.ndarray]:
+    """Images of the class number `label` (from 0, in the order of the names) are drawn `factor`
+    times as often as others. Of a factor that is no whole number, the rest is that part of them,
+    drawn anew in each epoch. A phase that holds the class out is trained as by `shuffled`."""
+    own = permutation(*key, "repeated", items=images[labels == label])
+    again = np.resize(own, round((factor - 1) * len(own))) if len(own) else own
+    return batches_of(permutation(*key, "order", items=np.concatenate([images, again])), batch_size)
+
+
 def batches_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Consecutive batches; a last one of a single image is left out."""
     return [

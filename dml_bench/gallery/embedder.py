@@ -162,7 +162,7 @@ def check_views(run: Run) -> None:
     """Raises ValueError where the run's evaluation sees its queries as no new photo is seen
     here."""
     evaluate = run.experiment.evaluate
-    if evaluate.tta == "crops" or evaluate.tta_by == "max":
+    if evaluate.tta in ("crops", "random") or evaluate.tta_by == "max":
         raise ValueError(
             f"{run.folder} was evaluated with evaluate.tta = {evaluate.tta} by {evaluate.tta_by},"
             " which new photos don't support: run it with --set evaluate.tta=mirror --set"

@@ -14,10 +14,13 @@ __all__ = ["corrections_blocks"]
 COUNTS = ("training_images", "wrong_labels", "replaced", "replaced_rightly", "wrong_labels_after")
 HEADS = ("labels", "wrong at first", "replaced", "of them rightly", "wrong in the end")
 PARTS = ("precision", "recall")
+OF_LOGITS = ("memorised", "seen_through")
 EXPLANATION = (
     "Labels of training images that were made wrong on purpose, over all phases and seeds."
     " Precision is the part of the replaced labels that is right afterwards, recall the part of the"
     " wrong labels that is. A strategy helps where fewer labels are wrong in the end than at first."
+    " Memorised is the part of the wrong labels that the classifier's logits choose after training;"
+    " seen through is the part whose true class they choose."
 )
 
 
@@ -28,7 +31,7 @@ def corrections_blocks(study: Study) -> Iterator[Block]:
     if not lines:
         return
     columns = [Column("experiment", numeric=False)]
-    columns += [Column(head) for head in (*HEADS, *PARTS)]
+    columns += [Column(head) for head in (*HEADS, *PARTS, "memorised", "seen through")]
     table = Table("Corrections of labels", tuple(columns), tuple(row_of(line) for line in lines))
     yield Details(
         f"Corrections of labels: {len(lines)} experiments", (Text(EXPLANATION, "soft"), table)
@@ -37,8 +40,10 @@ def corrections_blocks(study: Study) -> Iterator[Block]:
     for line in lines:
         for seed, phase, labels in phases_of(line):
             counts = [labels[key] for key in COUNTS]
-            numbers.append([line.name, seed, phase, *counts, *parts_of(*counts)])
-    yield Data("label_corrections", ["experiment", "seed", "phase", *COUNTS, *PARTS], numbers)
+            of_logits = [labels.get(key, "") for key in OF_LOGITS]
+            numbers.append([line.name, seed, phase, *counts, *parts_of(*counts), *of_logits])
+    heads = ["experiment", "seed", "phase", *COUNTS, *PARTS, *OF_LOGITS]
+    yield Data("label_corrections", heads, numbers)
 
 
 def phases_of(line: TableRow) -> list[tuple[int, str, dict[str, Any]]]:
@@ -60,8 +65,16 @@ def row_of(line: TableRow) -> Row:
     cells = [name_cell(line)]
     cells += [Cell(f"{count:,}", float(count)) for count in counts]
     for part in parts_of(*counts):
-        cells.append(Cell("" if part is None else number(part, is_signed=False), part))
+        cells.append(part_cell(part))
+    for key in OF_LOGITS:
+        known = [labels[key] for _, _, labels in phases if key in labels]
+        cells.append(part_cell(sum(known) / len(known) if known else None))
     return Row(tuple(cells))
+
+
+def part_cell(part: float | None) -> Cell:
+    """A part of 1; empty where there is none."""
+    return Cell("" if part is None else number(part, is_signed=False), part)
 
 
 def sum_of(phases: list[tuple[int, str, dict[str, Any]]], key: str) -> int:

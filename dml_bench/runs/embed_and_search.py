@@ -12,12 +12,13 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from torch.nn import functional
 
-from dml_bench.config import Experiment
+from dml_bench.config import Evaluate, Experiment
 from dml_bench.data.cache import view_of
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.data.inputs import tta_views
 from dml_bench.data.split import Split
+from dml_bench.evaluation.attacks import fgsm, pgd
 from dml_bench.evaluation.metrics import shortened
 from dml_bench.evaluation.search import (
     ENTRIES,
@@ -57,20 +58,22 @@ def evaluate_phase(
     """
     start = time.perf_counter()
     views = embed_views(run, split.test)
-    embeddings = {"query": mean_of_views(views)}
+    weights = weights_of_views(run.experiment.evaluate)
+    embeddings = {"query": mean_of_views(views, weights)}
     embeddings["gallery"] = (
         embeddings["query"]
         if split.leaves_one_out
-        else mean_of_views(embed_views(run, split.gallery))
+        else mean_of_views(embed_views(run, split.gallery), weights)
     )
     if run.experiment.evaluate.tta_by == "max":
         embeddings["query_views"] = np.stack([unit(view) for view in views])
     embed_seconds = time.perf_counter() - start
     embedded = len(split.test) + len(split.gallery) * (not split.leaves_one_out)
     if len(split.valid):
-        embeddings |= {"valid": mean_of_views(embed_views(run, split.valid))}
+        embeddings |= {"valid": mean_of_views(embed_views(run, split.valid), weights)}
     if len(split.catalogue):
-        embeddings |= {"catalogue": mean_of_views(embed_views(run, split.catalogue))}
+        embeddings |= {"catalogue": mean_of_views(embed_views(run, split.catalogue), weights)}
+    of_wrong_labels = memorised(run) if run.experiment.data.label_noise else {}
     if not distributed.is_main_process():
         return
     start = time.perf_counter()
@@ -102,7 +105,9 @@ def evaluate_phase(
     write_state(folder / layout.OBJECTIVE, run.objective)
     if run.objective.classifies and not split.leaves_one_out:
         arrays.write_logits(folder / layout.LOGITS, run.trained, probabilities(run, views))
-    write_training(run, folder)
+    write_training(run, folder, of_wrong_labels)
+    if run.experiment.evaluate.attack_epsilon:
+        write_json(folder / layout.ATTACKED, attacked(run, split.test))
     write_answers(folder, split, embeddings, neighbours, cast(PhaseCost, cost))
 
 
@@ -119,15 +124,27 @@ def train_cpu_seconds(run: TrainingState) -> dict[str, float]:
 def embed_views(run: TrainingState, images: np.ndarray) -> list[Tensor]:
     """(images) indices -> for each view that the experiment looks at, (images, dim) before
     normalisation."""
-    return [run.outputs(images, variant) for variant in tta_views(run.experiment.evaluate.tta)]
+    evaluate = run.experiment.evaluate
+    return [run.outputs(images, view) for view in tta_views(evaluate.tta, evaluate.tta_draws)]
 
 
-def mean_of_views(views: Sequence[Tensor]) -> np.ndarray:
+def weights_of_views(evaluate: Evaluate) -> list[float] | None:
+    """What part each view has in a mean; None where all have the same."""
+    if evaluate.tta != "random":
+        return None
+    rest = (1 - evaluate.tta_plain_weight) / evaluate.tta_draws
+    return [evaluate.tta_plain_weight, *[rest] * evaluate.tta_draws]
+
+
+def mean_of_views(views: Sequence[Tensor], weights: Sequence[float] | None = None) -> np.ndarray:
     """(images, dim) of each view, before normalisation -> (images, dim) the mean of their unit
     vectors, at unit length."""
     if len(views) == 1:
         return unit(views[0])
-    return unit(torch.stack([functional.normalize(view, dim=1) for view in views]).mean(0))
+    directions = torch.stack([functional.normalize(view, dim=1) for view in views])
+    if weights is None:
+        return unit(directions.mean(0))
+    return unit((directions * torch.tensor(weights).view(-1, 1, 1)).sum(0))
 
 
 def probabilities(run: TrainingState, views: Sequence[Tensor]) -> np.ndarray:
@@ -138,7 +155,9 @@ def probabilities(run: TrainingState, views: Sequence[Tensor]) -> np.ndarray:
         highest: np.ndarray = of_views.max(axis=0)
         of_images: np.ndarray = highest / highest.sum(axis=1, keepdims=True)
     else:
-        of_images = of_views.mean(axis=0)
+        of_images = np.average(
+            of_views, axis=0, weights=weights_of_views(run.experiment.evaluate)
+        ).astype(of_views.dtype)
     return of_images
 
 
@@ -215,7 +234,51 @@ def write_answers(
     write_json(folder / layout.COST, cost)
 
 
-def write_training(run: TrainingState, folder: Path) -> None:
+def attacked(run: TrainingState, test: np.ndarray) -> dict[str, Any]:
+    """Accuracy of the logits, mean over images, on the test images of trained classes: as they are,
+    after FGSM and after PGD; computed in float32."""
+    evaluate = run.experiment.evaluate
+    images = run.phase.of_trained_classes(run.dataset, test)
+    run.embedder.eval()
+    run.objective.eval()
+
+    def logits(pixels: Tensor) -> Tensor:
+        return run.objective.logits(run.embedder(pixels))
+
+    right = {"clean": 0, "fgsm": 0, "pgd": 0}
+    for start in range(0, len(images), run.embedded_at_a_time):
+        batch = images[start : start + run.embedded_at_a_time]
+        classes = np.searchsorted(run.trained, run.dataset.labels[batch])
+        labels = torch.from_numpy(classes).to(run.device)
+        pixels = run.source.view(batch).float()
+        against = {
+            "clean": pixels,
+            "fgsm": fgsm(logits, pixels, labels, evaluate.attack_epsilon),
+            "pgd": pgd(logits, pixels, labels, evaluate.attack_epsilon, evaluate.attack_steps),
+        }
+        with torch.no_grad():
+            for name, changed in against.items():
+                right[name] += int((logits(changed).argmax(dim=1) == labels).sum())
+    accuracies = {f"logits_accuracy_{name}": count / len(images) for name, count in right.items()}
+    return {"epsilon": evaluate.attack_epsilon, "steps": evaluate.attack_steps, **accuracies}
+
+
+@torch.no_grad()
+def memorised(run: TrainingState) -> dict[str, float]:
+    """Of the training images with a wrong label: the part whose wrong label the logits choose, and
+    the part whose true class they choose (Zhang et al. 2018, mixup, table 2)."""
+    labels = run.labels
+    wrong = run.images[labels.initial[run.images] != labels.clean[run.images]]
+    if not run.objective.classifies or not len(wrong):
+        return {}
+    chosen = run.classify(run.outputs(wrong))
+    return {
+        "memorised": float((chosen == labels.initial[wrong]).mean()),
+        "seen_through": float((chosen == labels.clean[wrong]).mean()),
+    }
+
+
+def write_training(run: TrainingState, folder: Path, of_wrong_labels: dict[str, float]) -> None:
     """What was fitted at once, which epoch was kept, and what became of the labels, where the
     experiment asks for these."""
     if run.fitted:
@@ -226,7 +289,8 @@ def write_training(run: TrainingState, folder: Path) -> None:
             {"epoch": run.best["epoch"], run.experiment.train.checkpoint: run.best["value"]},
         )
     if run.experiment.data.label_noise or run.experiment.labelling.name != "given":
-        write_json(folder / layout.LABELS, run.labels.summary(run.images))
+        summary = run.labels.summary(run.images)
+        write_json(folder / layout.LABELS, summary | of_wrong_labels)
         paths, names = run.dataset.paths, run.dataset.class_names
         rows = (
             (

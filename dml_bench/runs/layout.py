@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 __all__ = [
+    "ATTACKED",
     "CHECKPOINT",
     "CHOSEN_EPOCH",
     "CORRECTIONS",
@@ -68,6 +69,8 @@ EMBEDDINGS = "embeddings.safetensors"
 NEIGHBOURS = "neighbours.safetensors"
 LOGITS = "logits.safetensors"
 COST = "cost.json"
+ATTACKED = "attacked.json"
+"""How well the logits do on images changed against them."""
 CHOSEN_EPOCH = "chosen.json"
 """Which epoch was kept, where validation chose one."""
 FITTED = "fitted.json"

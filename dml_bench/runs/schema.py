@@ -114,6 +114,8 @@ class PhaseSummary(TypedDict):
     """The epoch whose weights were kept, and the value that chose it."""
     fitted: NotRequired[dict[str, Any]]
     """What was fitted at once instead of in epochs."""
+    attacked: NotRequired[dict[str, Any]]
+    """Accuracy of the logits on images changed against them."""
     labels: NotRequired[dict[str, Any]]
     """What became of the training labels."""
     doubts: NotRequired[dict[str, float]]

@@ -261,7 +261,8 @@ class RunSession:
         if job.labels_only:
             embedded = len(job.phase.fold_images)
         else:
-            views = len(tta_views(job.experiment.evaluate.tta))
+            evaluate = job.experiment.evaluate
+            views = len(tta_views(evaluate.tta, evaluate.tta_draws))
             parts = (split.gallery, split.test, split.valid, split.catalogue)
             embedded = views * sum(map(len, parts))
         work = 3 * train.views * drawn * left + validated * validations + embedded
@@ -454,13 +455,15 @@ class RunSession:
         )
 
     def _of_training(self, folder: Path) -> PhaseSummary:
-        """Which epoch was kept, what became of the labels, why its P@1 is to be doubted, and the
-        P@1 of each fold with its mean, where a phase has these."""
+        """Which epoch was kept, what became of labels and of attacked images, why its P@1 is to be
+        doubted, and the P@1 of each fold with its mean, where a phase has these."""
         summary: PhaseSummary = {}
         if (folder / layout.FITTED).exists():
             summary["fitted"] = run_folder.read_json(folder / layout.FITTED)
         if (folder / layout.CHOSEN_EPOCH).exists():
             summary["chosen"] = run_folder.read_json(folder / layout.CHOSEN_EPOCH)
+        if (folder / layout.ATTACKED).exists():
+            summary["attacked"] = run_folder.read_json(folder / layout.ATTACKED)
         if (folder / layout.LABELS).exists():
             summary["labels"] = run_folder.read_json(folder / layout.LABELS)
         gallery = arrays.Embeddings(folder / layout.EMBEDDINGS).gallery

@@ -78,7 +78,7 @@ def files_of(out: Path, name: str, experiment: Experiment) -> list[Path]:
     """The files of an experiment's searches, that of the same seed first. Those of other seeds
     count only where the split is the same for all."""
     files = search_files(out, name)
-    own = [path for path in files if path.parent.name == f"seed-{experiment.seed}"]
+    own = [path for path in files if path.stem == str(experiment.seed)]
     is_shared = experiment.data.split in ("given", "half") and not experiment.data.per_class
     return [*own, *(path for path in files if is_shared and path not in own)]
 

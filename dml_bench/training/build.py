@@ -196,6 +196,11 @@ def check_distributed(experiment: Experiment, device: torch.device) -> None:
             f"{technique.name} mixes images inside the network, and other processes hold some of"
             " them; start one process, or --set mixing.technique=mixup"
         )
+    if experiment.evaluate.attack_epsilon:
+        raise ValueError(
+            "evaluate.attack_epsilon changes images in one process; start one process, or --set"
+            " evaluate.attack_epsilon=0"
+        )
     if experiment.train.head_epochs:
         raise ValueError(
             "train.head_epochs changes what learns, which several processes can't follow; start one"

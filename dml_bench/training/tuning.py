@@ -193,13 +193,13 @@ def search_settings(request: TuningRequest) -> Search:
 
 
 def search_file(out: Path, experiment: str, dataset: str, seed: int) -> Path:
-    """Where the search of an experiment is kept."""
-    return out / SEARCHES / experiment / dataset / f"seed-{seed}" / "tuning.json"
+    """Where the search of an experiment with a seed is kept."""
+    return out / SEARCHES / experiment / dataset / f"{seed}.json"
 
 
 def search_files(out: Path, experiment: str) -> list[Path]:
     """All files of an experiment's searches."""
-    return sorted((out / SEARCHES / experiment).glob("*/seed-*/tuning.json"))
+    return sorted((out / SEARCHES / experiment).glob("*/*.json"))
 
 
 def imported_optuna() -> Any:

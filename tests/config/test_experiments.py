@@ -81,6 +81,7 @@ OFF = {
     "geometry_probability": 0.75,
     "lighting": 0.0,
     "lighting_probability": 0.75,
+    "padding": "reflection",
 }
 SQUASHED = {"images.fit": "squash", "augment": OFF}
 AUGMENTED = {
@@ -589,6 +590,7 @@ TECHNIQUES: dict[str, tuple[str, set[str]]] = {
         for base in (BASELINE, CLASSIFIER)
     },
     f"{BASELINE}+randomsamplepairing": (BASELINE, SAMPLE_PAIRING),
+    f"{CLASSIFIER}+randomsamplepairing": (CLASSIFIER, SAMPLE_PAIRING),
     f"{CLASSIFIER}+labelsmoothing": (CLASSIFIER, {"loss.label_smoothing"}),
     f"{CLASSIFIER}+labelnoise": (CLASSIFIER, {"data.label_noise"}),
     **{

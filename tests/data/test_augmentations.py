@@ -9,6 +9,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from dml_bench.config import Augment
 from dml_bench.data import augmentations
 from dml_bench.data.augmentations import (
     blur,
@@ -590,3 +591,25 @@ class TestEveryChange:
         )
         assert torch.equal(pixels, before[0]) and np.array_equal(draws, before[1])
         assert not torch.equal(result, pixels)
+
+
+@pytest.mark.parametrize(("padding", "corner"), [("zeros", 0), ("border", 90), ("reflection", 90)])
+def test_what_is_seen_beyond_the_borders_is_black_the_last_pixels_or_the_image_mirrored(
+    padding, corner
+):
+    pixels = torch.full((1, 16, 16, 3), 90, dtype=torch.uint8)
+    turned = rotations(np.array([[0.0, 1.0]]), 45, 1.0)
+    after = project(pixels, turned, padding)
+    assert after[0, 0, 0].tolist() == [corner] * 3
+    assert after[0, 8, 8].tolist() == [90] * 3
+    pixels[0, :, 0] = 200  # the left column
+    across = np.eye(3)[None].copy()
+    across[0, 0, 2] = -1.0  # half a side to the left
+    row = project(pixels, across, padding)[0, 8, :8, 0].tolist()
+    expected = {"zeros": [0] * 7, "border": [200] * 7, "reflection": [90] * 7}
+    assert row[:7] == expected[padding]
+
+
+def test_padding_without_geometry_is_refused():
+    with pytest.raises(ValueError, match="augment.padding has no effect"):
+        Augment(padding="zeros", zoom=1.2)

@@ -266,3 +266,18 @@ def test_another_balance_is_refused():
         match=r"sampler.balance must be one of 'both', 'oversample', 'undersample', got 'over'",
     ):
         samplers["class_balanced"].resolve({"balance": "over"}, "sampler")
+
+
+@pytest.mark.parametrize(("factor", "times"), [(1.0, 1.0), (2.0, 2.0), (3.5, 3.5)])
+def test_a_repeated_class_is_drawn_a_factor_as_often_and_the_others_once(factor, times):
+    drawn = np.concatenate(sampled("repeated_class", label=5, factor=factor))
+    of_class = IMAGES[LABELS == 5]
+    others = np.isin(drawn, of_class, invert=True)
+    assert sorted(drawn[others]) == sorted(np.setdiff1d(IMAGES, of_class))
+    visits = counts(drawn[~others])
+    assert sum(visits) == round(times * len(of_class)) and len(visits) == len(of_class)
+    assert max(visits) - min(visits) <= 1
+
+
+def test_without_its_class_the_sampler_shuffles():
+    assert sorted(np.concatenate(sampled("repeated_class", label=4))) == sorted(IMAGES)

@@ -39,19 +39,22 @@ def test_a_row_sums_phases_and_seeds_and_the_file_has_each_of_them():
         {"all": counted(10, 8, 6, 6), "limited": counted(8, 0, 0, 8)},
         {"all": counted(10, 2, 1, 10)},
     ]
+    corrected[0]["all"]["labels"] |= {"memorised": 0.5, "seen_through": 0.1}
+    corrected[1]["all"]["labels"] |= {"memorised": 0.3, "seen_through": 0.3}
     details, data = corrections_blocks(study(plc=corrected, plain=[{"all": NONE}, {"all": {}}]))
     assert isinstance(details, Details) and isinstance(data, Data)
     (table,) = [block for block in details.blocks if isinstance(block, Table)]
     (row,) = table.rows
     assert [cell.text for cell in row.cells] == [
         *("plc", "150", "28", "10", "7", "24"),
-        *("70.0", "25.0"),
+        *("70.0", "25.0", "40.0", "20.0"),
     ]
-    assert [column.head for column in table.columns][-2:] == ["precision", "recall"]
+    heads = [column.head for column in table.columns]
+    assert heads[-4:] == ["precision", "recall", "memorised", "seen through"]
     assert data.name == "label_corrections"
-    assert data.rows[0] == ["plc", 42, "all", 50, 10, 8, 6, 6, 0.75, 0.6]
-    assert data.rows[1] == ["plc", 42, "limited", 50, 8, 0, 0, 8, None, 0]
-    assert data.rows[2] == ["plc", 43, "all", 50, 10, 2, 1, 10, 0.5, pytest.approx(0.1)]
+    assert data.rows[0] == ["plc", 42, "all", 50, 10, 8, 6, 6, 0.75, 0.6, 0.5, 0.1]
+    assert data.rows[1] == ["plc", 42, "limited", 50, 8, 0, 0, 8, None, 0, "", ""]
+    assert data.rows[2][:-2] == ["plc", 43, "all", 50, 10, 2, 1, 10, 0.5, pytest.approx(0.1)]
 
 
 def test_where_no_label_was_made_wrong_on_purpose_nothing_is_said():

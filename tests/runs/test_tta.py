@@ -19,7 +19,7 @@ from dml_bench.gallery.export import export
 from dml_bench.gallery.store import open_gallery_file
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.arrays import read_arrays, read_neighbours
-from dml_bench.runs.embed_and_search import mean_of_views
+from dml_bench.runs.embed_and_search import mean_of_views, weights_of_views
 
 MIRROR = ("evaluate.tta=mirror", "train.epochs=1")
 LARGEST = ("evaluate.tta=mirror", "evaluate.tta_by=max", "train.epochs=1")
@@ -283,7 +283,7 @@ def test_a_run_by_the_most_similar_view_refuses_new_photos_in_one_line(
         (["evaluate.tta_by=max"], "evaluate.tta_by has no effect without evaluate.tta"),
         (
             ["evaluate.tta=flip"],
-            "evaluate.tta must be one of 'none', 'mirror', 'crops', got 'flip'",
+            "evaluate.tta must be one of 'none', 'mirror', 'crops', 'random', got 'flip'",
         ),
         (
             ["evaluate.tta=crops", "augment.random_crop_from=0"],
@@ -303,3 +303,61 @@ def test_a_run_by_the_most_similar_view_refuses_new_photos_in_one_line(
 def test_tta_that_can_t_be_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         tiny(*settings)
+
+
+# Random views
+
+
+RANDOM = (
+    *("evaluate.tta=random", "evaluate.tta_draws=2", "evaluate.tta_plain_weight=0.5"),
+    "train.epochs=1",
+)
+
+
+def test_random_views_are_the_image_and_draws_of_it_that_are_the_same_in_every_phase(
+    birds, cache_dir
+):
+    experiment = tiny(*RANDOM)
+    dataset = open_dataset(experiment.data.dataset, birds, cache_dir)
+    source = open_image_inputs(experiment, dataset, cache_dir, torch.device("cpu"))
+    views = tta_views("random", 2)
+    assert views == (PLAIN, PLAIN._replace(draw=1), PLAIN._replace(draw=2))
+    images = np.arange(6)
+    plain, first, second = (source.view(images, view) for view in views)
+    assert not torch.equal(first, second) and not torch.equal(first, plain)
+    source.train(images, phase="all", epoch=3)
+    assert torch.equal(source.view(images, views[1]), first)
+    assert torch.equal(source.view(images[3:], views[1]), first[3:])
+
+
+def test_the_plain_view_has_its_weight_and_the_draws_share_the_rest():
+    evaluate = tiny(*RANDOM).evaluate
+    assert weights_of_views(evaluate) == [0.5, 0.25, 0.25]
+    assert weights_of_views(tiny(*MIRROR).evaluate) is None
+    views = [torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 5.0]]), torch.tensor([[0.0, 1.0]])]
+    assert mean_of_views(views, [0.5, 0.25, 0.25]) == pytest.approx(
+        np.array([[0.5**0.5, 0.5**0.5]])
+    )
+
+
+def test_a_run_with_random_views_has_other_embeddings_than_one_without(trained):
+    with_views, without = trained(*RANDOM).folder, trained("train.epochs=1").folder
+    one, other = (read_arrays(f / "all" / "embeddings.safetensors") for f in (with_views, without))
+    assert not np.array_equal(one["query"], other["query"])
+    np.testing.assert_allclose(np.linalg.norm(one["query"], axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ("evaluate.tta=random", "augment={}"),
+            "evaluate.tta = random has no effect without [augment]",
+        ),
+        (("evaluate.tta=mirror", "evaluate.tta_draws=2"), "go with evaluate.tta = random"),
+    ],
+)
+def test_random_views_without_effect_are_refused(settings, message):
+    with pytest.raises(ValueError) as caught:
+        tiny(*settings)
+    assert message in str(caught.value)

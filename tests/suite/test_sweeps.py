@@ -13,6 +13,7 @@ from tiny import dml_bench as call
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.compare import compare, read_sides
 from dml_bench.api import analyse
+from dml_bench.config.tables import read_table
 from dml_bench.config.variants import variant_name
 from dml_bench.runs.run import read_folder
 from dml_bench.suite.plan import chosen_rows, in_order
@@ -155,3 +156,18 @@ def test_a_suite_leaves_a_run_with_other_settings_where_it_is(
     variant = read_folder(tmp_path / variant_name(NAME, settings) / "cub" / "seed-42")
     assert variant.experiment.train.epochs == 1
     assert read_folder(old.folder).experiment.train.epochs == 2
+
+
+def test_a_table_may_have_several_sweeps_and_a_family_may_leave_out_what_the_other_lacks():
+    table = read_table("memorisation")
+    assert len(table.rows) == 3 + 9 and table.family is not None
+    row = "crossentropy_resnet18_sgd_aug+mixup~data.label_noise=0.5,mixing.technique.alpha=8.0"
+    assert table.variants[row] == ("data.label_noise=0.5", "mixing.technique.alpha=8.0")
+    beside = "crossentropy_resnet18_sgd_aug~data.label_noise=0.5"
+    assert table.family.other(row) == beside and beside in table.rows
+    assert (
+        read_table("few_images").family.other(
+            "crossentropy_resnet18_sgd_aug+samplepairing~data.per_class=5"
+        )
+        == "crossentropy_resnet18_sgd_aug~data.per_class=5"
+    )

@@ -3,6 +3,7 @@ corrections; and that nothing leaks."""
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from tiny import tiny, train
 from dml_bench.config import Experiment
 from dml_bench.data.label_strategies import Corrected, LikelihoodRatio
 from dml_bench.evaluation.search import search
+from dml_bench.runs.embed_and_search import memorised
+from dml_bench.runs.run import read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.terminal import describe_labels
 from dml_bench.training import validation
@@ -439,3 +442,39 @@ def test_soft_labels_are_judged_among_the_training_classes_where_classes_are_dis
     )
     outcome = train(birds, cache_dir, tmp_path, *settings)
     assert outcome.summary["phases"]["disjoint"]["labels"]["training_images"] == 32
+
+
+def test_what_is_memorised_and_seen_through_is_counted_among_wrong_labels_only():
+    labels = TrainingLabels(
+        trained=np.arange(4),
+        clean=np.array([0, 1, 2, 3, 0, 1]),
+        initial=np.array([0, 2, 1, 3, 1, 0]),
+    )
+    chosen = {1: 2, 2: 2, 4: 3, 5: 0}  # memorised, seen through, neither, memorised
+    state = SimpleNamespace(
+        labels=labels,
+        images=np.arange(6),
+        objective=SimpleNamespace(classifies=True),
+        outputs=lambda images: images,
+        classify=lambda images: np.array([chosen[image] for image in images.tolist()]),
+    )
+    assert memorised(state) == {"memorised": 0.5, "seen_through": 0.25}
+    state.objective.classifies = False
+    assert memorised(state) == {}
+
+
+def test_a_run_under_label_noise_says_what_it_memorised_and_how_it_stands_attacks(trained):
+    run = read_folder(
+        trained(
+            *("data.label_noise=0.3", "loss=crossentropy", "miner=none", "model.head=identity"),
+            *("evaluate.attack_epsilon=8", "evaluate.attack_steps=3", "train.epochs=1"),
+        ).folder
+    )
+    for phase in run.summary["phases"].values():
+        assert phase["labels"]["wrong_labels"] > 0
+        assert 0 <= phase["labels"]["memorised"] + phase["labels"]["seen_through"] <= 1
+        attacked = phase["attacked"]
+        assert attacked["logits_accuracy_clean"] == pytest.approx(
+            phase["logits_accuracy_micro_known"], abs=0.1
+        )
+        assert attacked["logits_accuracy_pgd"] <= attacked["logits_accuracy_clean"]

@@ -129,7 +129,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_trials(searched, birds, c
 
 def test_a_search_does_not_go_on_with_another_experiment(searched, birds, cache_dir):
     search, _ = searched
-    out = search.path.parents[4]
+    out = search.path.parents[3]
     with pytest.raises(ValueError, match="another experiment: move it away"):
         search_settings(request(birds, cache_dir, out, experiment=tiny("model.head.dim=16")))
     with pytest.raises(ValueError, match="another validation_classes|another space"):
@@ -139,7 +139,7 @@ def test_a_search_does_not_go_on_with_another_experiment(searched, birds, cache_
 
 def test_a_tuned_run_says_so_and_stands_beside_the_untuned_one(searched, birds, cache_dir):
     search, _ = searched
-    out = search.path.parents[4]
+    out = search.path.parents[3]
     planned = db.plan_suite([NAME], overrides=SETTINGS, seeds=[42], data_dir=birds, out=out)
     [plain, tuned] = with_tuned_rows(planned.rows, out, "", list(SETTINGS))
     assert (plain.name, tuned.name) == (NAME, f"{NAME}~tuned")
@@ -160,7 +160,7 @@ def test_a_suite_refuses_rows_without_a_search_and_with_unequal_budgets(
     with pytest.raises(ValueError, match=f"dml-bench tune {NAME} makes one"):
         db.plan_suite([NAME], overrides=SETTINGS, tuned=True, out=tmp_path)
     search, _ = searched
-    out = search.path.parents[4]
+    out = search.path.parents[3]
     other = "EPSHN_cosine_resnet18_sgd_aug+mixup"
     search_settings(
         request(
@@ -284,7 +284,7 @@ def test_a_variant_of_a_table_takes_the_search_of_its_experiment_with_the_same_s
     searched, birds
 ):
     search, _ = searched
-    out = search.path.parents[4]
+    out = search.path.parents[3]
     sweep = ["evaluate.every=1,2"]
     planned = db.plan_suite([NAME], overrides=SETTINGS, sweeps=sweep, seeds=[42], out=out)
     rows = with_tuned_rows(planned.rows, out, "", list(SETTINGS))
