@@ -34,7 +34,12 @@ def check_images(
     if "dataset" in kinds:
         yield Finding("unchecked", "images", "its data set is a plug-in, which is never imported")
         return
-    dataset = open_dataset(experiment.data.dataset, data_dir, cache_dir, callback.progress)
+    folder = data_dir if needs_folder(submission) else None
+    try:
+        dataset = open_dataset(experiment.data.dataset, folder, cache_dir, callback.progress)
+    except ValueError as problem:  # a folder of another data set, where several are verified
+        yield Finding("unchecked", "images", str(problem))
+        return
     summary = submission.run.summary
     if other := differing_data(cast(DataFacts, summary), experiment, dataset):
         yield Finding("refused", "data revision", f"it is of {other}")

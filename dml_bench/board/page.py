@@ -120,9 +120,10 @@ def facts_of(table: BoardTable) -> list[tuple[str, str]]:
     dataset = table.run.summary["dataset"]
     publication = PUBLICATIONS.get(dataset["name"])
     revision = dataset["fingerprint"][:12]
-    if publication is not None and publication.fingerprint == dataset["fingerprint"]:
-        revision += ", as published"
-        if publication.version:
+    if publication is not None and publication.fingerprint:
+        is_published = publication.fingerprint == dataset["fingerprint"]
+        revision += ", as published" if is_published else ", not as published"
+        if is_published and publication.version:
             revision += f" ({publication.version[:14]})"
     queries = len(table.run.neighbours[table.run.protocol.main_phase].query_labels)
     return [

@@ -121,11 +121,12 @@ def further_findings(submission: Submission, request: VerifyRequest) -> Iterator
     in_folder = needs_folder(submission)
     if request.data_dir is not None or (request.draws and not in_folder):
         yield from check_images(submission, request.data_dir, request.cache_dir, request.callback)
-    if request.rerun:
-        yield from run_again(
-            submission,
-            request.data_dir,
-            request.cache_dir,
-            request.device,
-            request.callback,
+    if not request.rerun:
+        return
+    if in_folder and request.data_dir is None:
+        raise ValueError(
+            f"{submission.path} can't be made again without its images: give their folder with"
+            " --data DIR"
         )
+    folder = request.data_dir if in_folder else None
+    yield from run_again(submission, folder, request.cache_dir, request.device, request.callback)

@@ -55,6 +55,7 @@ def verify(
         Path | None,
         typer.Option(
             "--data",
+            "--data-dir",
             help="Folder of their images: labels, split and hold-outs are checked too.",
             show_default=False,
         ),

@@ -213,6 +213,21 @@ def test_names_that_people_gave_are_no_markup(results, tmp_path):
     assert "&lt;script&gt;alert(1)" in page.read_text(encoding="utf-8")
 
 
+def test_another_protocol_ranks_by_its_own_metrics(trained, tmp_path):
+    settings = ("protocol=class_disjoint", "data.split=half", "unseen=", "evaluate.nmi=true")
+    folder = trained("train.epochs=1", *settings).folder
+    db.submit_run(folder, tmp_path / "results", by="Jane Doe")
+    page = db.write_leaderboard(tmp_path / "results", tmp_path / "site")
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r'<button type="button" data-metric="(\w+)"', text) == [
+        "recall_at_1",
+        "map_at_r",
+    ]
+    row = row_of(text, "epshn")
+    assert "not comparable 1 of 3 seeds" in row
+    assert row.endswith("Jane Doe")
+
+
 def test_a_folder_of_other_files_is_not_written_into(results, tmp_path, monkeypatch, capsys):
     (tmp_path / "index.html").write_text("<title>My thesis</title>")
     line = refusal(monkeypatch, capsys, "leaderboard", results / BIRDS, "--out", tmp_path)

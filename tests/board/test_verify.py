@@ -24,6 +24,11 @@ RESULTS = Path(__file__).parents[2] / "results"
 EXPERIMENTS = sorted({path.parent for path in RESULTS.rglob("seed-*.json")})
 BIRDS = "demo/stratified-last-10/{}/seed-{}.json"
 EPSHN, ARCFACE = "EPSHN_cosine_resnet18_sgd_aug", "ArcFace_cosine_resnet18_sgd_aug"
+KINDS = {
+    "rotated": ("unseen=random:2 x 2",),
+    "logits": ("loss=crossentropy", "miner=none", "model.head=identity"),
+    "disjoint": ("protocol=class_disjoint", "data.split=half", "unseen=", "evaluate.nmi=true"),
+}
 FROZEN = "grocery/given-random-20-x-4/frozen_efficientnet_lite0/seed-42.json"
 
 
@@ -430,6 +435,13 @@ def test_a_submission_adds_up_beside_its_images(of_trained, birds, cache_dir):
     assert findings_of(of_trained, data_dir=birds, cache_dir=cache_dir) == ()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_runs_of_every_kind_can_be_submitted(kind, trained, birds, cache_dir, tmp_path):
+    folder = trained("train.epochs=1", *KINDS[kind]).folder
+    path = db.submit_run(folder, tmp_path / "results", by="me")
+    assert findings_of(path, data_dir=birds, cache_dir=cache_dir) == ()
+
+
 def test_a_query_whose_file_is_also_in_the_gallery_is_refused(copy_of_submission):
     def copied(content):
         content.arrays["query_images"] = np.sort(content.arrays["gallery_images"][:13])
@@ -481,6 +493,16 @@ def test_answers_that_the_run_does_not_give_again_are_refused(copy_of_submission
     assert findings_of(copy_of_submission) == ()
     request = {"data_dir": birds, "cache_dir": cache_dir, "rerun": True, "device": "cpu"}
     assert refused_for(copy_of_submission, **request) == {"rerun"}
+
+
+def test_images_of_another_data_set_leave_a_submission_unchecked(submitted, birds, cache_dir):
+    findings = findings_of(submitted(FROZEN), data_dir=birds, cache_dir=cache_dir)
+    assert [(one.verdict, one.name) for one in findings] == [("unchecked", "images")]
+
+
+def test_a_run_of_photos_is_not_made_again_without_them(of_trained, monkeypatch, capsys):
+    line = refusal(monkeypatch, capsys, "verify", of_trained, "--rerun")
+    assert line.endswith("made again without its images: give their folder with --data DIR")
 
 
 def test_a_run_made_again_elsewhere_is_refused_where_a_metric_is_another_one(submitted):
