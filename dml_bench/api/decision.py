@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dml_bench.api.arguments import Overrides, PathLike, callback_or_log, override_texts
+from dml_bench.api.arguments import (
+    Overrides,
+    PathLike,
+    callback_or_log,
+    optional_path,
+    override_texts,
+)
 from dml_bench.report.printed import PrintedDocument
 from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
@@ -42,6 +48,7 @@ def decide(
     minutes: float = 30,
     out: PathLike = "decision",
     group: str = "",
+    catalogue: PathLike | None = None,
     overrides: Overrides = (),
     device: str = "auto",
     callback: Callback | None = None,
@@ -54,7 +61,9 @@ def decide(
     into `minutes` are run on the others in a fixed order, one is chosen, and only then the fifth is
     opened. Everything is kept in `out`, with the page index.html; the same call goes on from there.
     `group` says which photos were taken together, as `data.group` does (a column, `parent`,
-    `regex:PATTERN`, `exif:day`, `runs`); without it, this is estimated. Only frozen backbones are
+    `regex:PATTERN`, `exif:day`, `runs`); without it, this is estimated. `catalogue` holds studio
+    photos in class folders or a table; they are tried as a gallery and have no part in the choice.
+    Only frozen backbones are
     used, whose weights come with packages.
 
     Raises ValueError where photos or minutes are too few.
@@ -75,6 +84,7 @@ def decide(
         minutes=minutes,
         out=Path(out),
         group=group,
+        catalogue=optional_path(catalogue),
         cache_dir=cache_folder(cache_dir),
         device=device,
         overrides=override_texts(overrides),

@@ -113,6 +113,14 @@ def decide(
             show_default=False,
         ),
     ] = "",
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(
+            help="Studio photos, one folder per class or a table: tried as a gallery.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for the page and the runs; the same command goes on there.")
     ] = Path("decision"),
@@ -141,6 +149,7 @@ def decide(
             minutes=minutes,
             out=out,
             group=group,
+            catalogue=catalogue,
             overrides=set_,
             device=device,
             cache_dir=cache_dir,

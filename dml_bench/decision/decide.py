@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dml_bench.decision.catalogue import CatalogueGallery, catalogue_gallery
 from dml_bench.decision.choice import By, Candidate, Row, Selection, choose
 from dml_bench.decision.final import FinalPhotos
 from dml_bench.decision.outlook import Enrolment, Outlook, enrolment_of, outlook_of
@@ -59,6 +60,8 @@ class Decision:
     enrolment: Enrolment
     threshold: UnknownThreshold
     outlook: Outlook
+    catalogue: CatalogueGallery | None
+    """Studio photos as the gallery; None where there are none."""
     photos_per_second: float
     gallery_bytes: int
     train_seconds: float
@@ -103,6 +106,7 @@ class Decision:
                 "precision": list(self.outlook.precision),
                 "gain_of_100": self.outlook.gain,
             },
+            "catalogue": None if self.catalogue is None else self.catalogue.as_table(),
             "cost": {
                 "photos_per_second": self.photos_per_second,
                 "gallery_bytes": self.gallery_bytes,
@@ -148,6 +152,7 @@ def decide(  # noqa: PLR0913 - what a person can choose
     device: str,
     overrides: Sequence[str],
     callback: Callback,
+    catalogue: Path | None = None,
 ) -> Decision:
     """Divide, plan, run the rows that fit, choose, and only then open the final part. Raises
     ValueError where there are too few photos or minutes."""
@@ -155,7 +160,9 @@ def decide(  # noqa: PLR0913 - what a person can choose
         raise ValueError(f"{photos} does not exist: give a folder with one folder per class")
     clock = Clock(60 * minutes, time.monotonic())
     out.mkdir(parents=True, exist_ok=True)
-    parts = divide(photos, out, cache_dir, callback, group=group, overrides=overrides)
+    parts = divide(
+        photos, out, cache_dir, callback, group=group, overrides=overrides, catalogue=catalogue
+    )
     callback.note(f"split: {parts.kind}, as {parts.reason}")
     file = out / CHOICE
     if file.exists():
@@ -334,6 +341,7 @@ def open_final(
         enrolment=enrolment_of(runs[0], chosen.by),
         threshold=unknown_threshold(final, runs[0], chosen.by),
         outlook=outlook_of(runs[0], chosen.by, MORE_PHOTOS),
+        catalogue=by_catalogue(final, parts, runs[0], device),
         photos_per_second=float(cost.get("photos_per_second", np.nan)),
         gallery_bytes=int(cost["gallery_bytes"]),
         train_seconds=sum(part["train_seconds"] for part in runs[0].costs.values()),
@@ -342,6 +350,20 @@ def open_final(
         seconds=clock.seconds - clock.left,
         minutes=clock.seconds / 60,
     )
+
+
+def by_catalogue(
+    final: FinalPhotos, parts: Parts, run: Run, device: str
+) -> CatalogueGallery | None:
+    """Studio photos of the run's classes as the gallery of the final photos."""
+    files, classes = [], []
+    for file, name in zip(*parts.catalogue(), strict=True):
+        if name in run.class_ids:
+            files.append(file)
+            classes.append(name)
+    if not files:
+        return None
+    return catalogue_gallery(final, FinalPhotos(files, classes, device), run)
 
 
 def row_name(candidate: Candidate) -> str:

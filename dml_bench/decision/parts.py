@@ -17,7 +17,9 @@ from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.grouped_split import by_groups
 from dml_bench.data.grouping import groups_of
 from dml_bench.data.sessions import estimate_sessions
-from dml_bench.data.split import make_split
+from dml_bench.data.split import catalogue_images, make_split
+from dml_bench.gallery.enrol import photos_by_class
+from dml_bench.registry.names import spelling
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv, read_json, write_csv, write_json
 
@@ -36,6 +38,7 @@ MOST_LEFT_OUT = 0.1
 """Classes with two sessions are left out where they have at most this share of the photos; else all
 classes are divided as these allow."""
 DEVELOPMENT, FINAL, FACTS = "development", "final.csv", "parts.json"
+CATALOGUE = "catalogue.csv"
 SESSION = "session"
 """The column that names the session of a photo."""
 OWN_PARTS = "the data set's own parts"
@@ -99,6 +102,13 @@ class Parts:
         rows = read_csv(self.out / FINAL)
         return [self.photos / row["path"] for row in rows], [row["class"] for row in rows]
 
+    def catalogue(self) -> tuple[list[Path], list[str]]:
+        """The files of studio photos and their classes; none where there is no catalogue."""
+        if not (self.out / CATALOGUE).exists():
+            return [], []
+        rows = read_csv(self.out / CATALOGUE)
+        return [self.photos / row["path"] for row in rows], [row["class"] for row in rows]
+
 
 def divide(
     photos: Path,
@@ -108,10 +118,12 @@ def divide(
     *,
     group: str = "",
     overrides: Sequence[str] = (),
+    catalogue: Path | None = None,
 ) -> Parts:
     """Divide the photos of a folder with one folder for each class, or of a table, or read how they
     were divided. `group` says which photos belong together, as `data.group` does; without it,
-    sessions are estimated.
+    sessions are estimated. Studio photos, from the folder or table `catalogue` or of the part
+    `catalogue`, are in none of the parts.
 
     Raises ValueError where there are too few photos, or where they, or `group`, changed since they
     were divided.
@@ -119,6 +131,10 @@ def divide(
     dataset = open_dataset(
         dataset_component(photos, overrides), photos, cache_dir, callback.progress
     ).sound()
+    listed = catalogue_rows(dataset, catalogue)
+    studio = catalogue_images(dataset)
+    if len(studio):
+        dataset = replace(dataset.without(set(studio.tolist())), left_out=dataset.left_out)
     request = {"photos": digest_of_names(dataset), "group": group}
     file = out / FACTS
     if file.exists():
@@ -128,14 +144,43 @@ def divide(
                 f"{out} holds a decision about other photos or another --group than {photos} and"
                 f" {group!r}: choose another folder with --out"
             )
+        write_catalogue(listed, out)
         return parts_of(facts["parts"], dataset.root, out)
     require_photos(dataset, photos)
+    write_catalogue(listed, out)
     parts, usable, sessions, roles = divided(dataset, group, photos, out)
     write_parts(parts, usable, sessions, roles)
     kept: dict[str, Any] = asdict(parts)
     del kept["photos"], kept["out"]
     write_json(file, {**request, "parts": kept})
     return parts
+
+
+def catalogue_rows(dataset: Dataset, catalogue: Path | None) -> list[tuple[str, str]]:
+    """The studio photos and their classes. Raises ValueError where none of the folder or table
+    `catalogue` is of a class of the photos."""
+    names = dataset.class_names
+    studio = catalogue_images(dataset)
+    rows = [(dataset.paths[image], names[dataset.labels[image]]) for image in studio]
+    if catalogue is None:
+        return rows
+    listed = [(path, spelling(name, names)) for path, name in photos_by_class(catalogue)]
+    known = [(str(path.absolute()), name) for path, name in listed if name in names]
+    if not known:
+        raise ValueError(
+            f"--catalogue {catalogue} must have classes of the photos, got {listed[0][1]!r} and no"
+            " other that they have: name its folders as the classes"
+        )
+    return rows + known
+
+
+def write_catalogue(rows: Sequence[tuple[str, str]], out: Path) -> None:
+    """The list of the studio photos, anew each time: no row sees them, so they may come later."""
+    if rows:
+        out.mkdir(parents=True, exist_ok=True)
+        write_csv(out / CATALOGUE, ("path", "class"), rows)
+    else:
+        (out / CATALOGUE).unlink(missing_ok=True)
 
 
 def dataset_component(photos: Path, overrides: Sequence[str]) -> Component:

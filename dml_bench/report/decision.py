@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from dml_bench.decision.catalogue import CatalogueGallery
 from dml_bench.decision.decide import Decision, by_reason
 from dml_bench.report.document import Block, Cell, Code, Column, Document, Facts, Row, Table, Text
 from dml_bench.report.format import counted, interval_cell, number, percent
@@ -46,6 +47,8 @@ def facts(decision: Decision) -> Iterator[tuple[str, str]]:
     yield "New classes", f"P@1 {percent(decision.new)}, by {way}"
     yield "Best row on the final part", regret(decision)
     yield "Photos that a new class needs", enrolment(decision)
+    if decision.catalogue is not None:
+        yield "Catalogue as gallery", by_catalogue(decision.catalogue)
     yield "Answer unknown", unknown(decision)
     yield "100 more labelled photos", more_photos(decision)
     yield "Cost", cost(decision)
@@ -70,6 +73,20 @@ def enrolment(decision: Decision) -> str:
     ]
     more = " or more" * (curve.needed == max(curve.photos))
     return f"{curve.needed}{more} (P@1 by photos: {', '.join(shown)})"
+
+
+def by_catalogue(catalogue: CatalogueGallery) -> str:
+    studio = f"{catalogue.num_photos} studio photo{'s' * (catalogue.num_photos != 1)} of"
+    curve = [
+        f"{photos}: {number(value, is_signed=False)}%"
+        for photos, value in zip(catalogue.photos, catalogue.precision, strict=True)
+    ]
+    return (
+        f"P@1 {percent(catalogue.known)} by {studio}"
+        f" {counted(catalogue.num_classes, 'class')}, {percent(catalogue.known_centred)} centred;"
+        f" new classes {percent(catalogue.new)}, {percent(catalogue.new_centred)} centred, and with"
+        f" field photos of each class beside them: {', '.join(curve[1:])}"
+    )
 
 
 def unknown(decision: Decision) -> str:

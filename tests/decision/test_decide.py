@@ -225,6 +225,56 @@ def test_the_page_names_each_way_to_answer_and_stays_once_the_final_part_was_ope
 
 
 @pytest.mark.slow
+def test_a_catalogue_is_tried_as_a_gallery_and_has_no_part_in_the_choice(
+    photos, one_row, tmp_path, cache_dir
+):
+    studio = tmp_path / "studio"
+    for species in sorted(photos.iterdir()):
+        (studio / species.name).mkdir(parents=True)
+        (photo, *_) = sorted(species.iterdir())
+        shutil.move(photo, studio / species.name)
+
+    def answer(catalogue: Path | None) -> db.DecisionReport:
+        return db.decide(
+            photos,
+            minutes=5000,
+            out=tmp_path / "decision",
+            catalogue=catalogue,
+            overrides=SMALL,
+            device="cpu",
+            cache_dir=cache_dir,
+        )
+
+    without, with_catalogue = answer(None), answer(studio)
+    assert without.decision.catalogue is None
+    assert with_catalogue.decision.choice.as_table() == without.decision.choice.as_table()
+    measured = with_catalogue.decision.catalogue
+    assert (measured.num_photos, measured.num_classes) == (8, 8)
+    assert measured.precision[0] == pytest.approx(measured.new_centred.estimate)
+    assert "8 studio photos of 8 classes" in str(with_catalogue)
+    shutil.move(studio / sorted(photos.iterdir())[0].name, studio / "stranger")
+    assert answer(studio).decision.catalogue.num_classes == 7
+    with pytest.raises(ValueError, match="must have classes of the photos, got 'stranger'"):
+        shutil.copytree(studio / "stranger", tmp_path / "other" / "stranger")
+        answer(tmp_path / "other")
+
+
+def test_photos_of_the_part_catalogue_are_in_no_other_part(photos, tmp_path, cache_dir):
+    parted = tmp_path / "parted"
+    for species in sorted(photos.iterdir()):
+        for number, photo in enumerate(sorted(species.iterdir())):
+            part = "train" if number < 5 else "test" if number < 7 else "catalogue"
+            (parted / part / species.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(photo, parted / part / species.name)
+    parts = divide(parted, tmp_path / "decision", cache_dir, Callback())
+    files, classes = parts.catalogue()
+    assert len(files) == len(set(classes)) == 8
+    assert {file.relative_to(parted).parts[0] for file in files} == {"catalogue"}
+    others = [*parts.final()[0], *parts.development_photos()]
+    assert parts.num_photos == len(others) == 56
+    assert not set(files) & set(others)
+
+
 def test_a_killed_decision_goes_on_to_the_same_answer(photos, one_row, tmp_path, cache_dir):
     out = tmp_path / "out"
     running = ForkedProgram(lambda: decided(photos, out, cache_dir))
