@@ -13,8 +13,10 @@ from dml_bench.data.split import make_split, unseen_classes
 from dml_bench.evaluation.class_means import nearest_class_mean
 from dml_bench.evaluation.drop import lost_to
 from dml_bench.evaluation.few_shot import FewShotCurve, few_shot_curve
+from dml_bench.evaluation.hubness import Hubness, hubness
 from dml_bench.evaluation.metrics import map_at_r, precision_at_1, r_precision, vote
 from dml_bench.evaluation.open_set import OpenSetResult, open_set_result, search_without_classes
+from dml_bench.evaluation.scatter import scatter, scatter_by_group
 from dml_bench.evaluation.search import Neighbours, search
 from dml_bench.evaluation.statistics import (
     DIFFERENCE,
@@ -83,6 +85,11 @@ class EmbeddingsResult:
     """Queries of the new classes, while the gallery lacks them."""
     drops: dict[str, Interval]
     """By metric, see `protocols.holdout_metrics`."""
+    scatter: dict[str, dict[str, Interval]]
+    """How far queries scatter against the gallery, for `seen` and `unseen` classes, by measure of
+    `evaluation.scatter`."""
+    hubness: Hubness
+    """How unevenly gallery images answer."""
 
     def as_table(self) -> dict[str, Any]:
         """For JSON: proportions, with 95% intervals over classes and queries."""
@@ -98,7 +105,17 @@ class EmbeddingsResult:
             "enrolment": {"images": curve(self.by_images), "class_means": curve(self.by_means)},
             "unknown_classes": unknown,
             "drops": {name: value.as_table() for name, value in self.drops.items()},
+            "scatter": scatter_table(self.scatter),
+            "hubness": self.hubness.as_table(),
         }
+
+
+def scatter_table(groups: dict[str, dict[str, Interval]]) -> dict[str, dict[str, Any]]:
+    """For JSON."""
+    table: dict[str, dict[str, Any]] = {}
+    for group, means in groups.items():
+        table[group] = {measure: mean.as_table() for measure, mean in means.items()}
+    return table
 
 
 def curve(few_shot: FewShotCurve) -> dict[str, Any]:
@@ -168,7 +185,13 @@ def evaluate_embeddings(
     means = nearest_class_mean(gallery, query, queries.gallery_labels)
     drops = {} if of_all is None else drops_of(queries, neighbours_of(queries, of_all), neighbours)
     return EmbeddingsResult(
-        tuple(lines_of(queries, neighbours, means)), curves[0], curves[1], unknown, drops
+        lines=tuple(lines_of(queries, neighbours, means)),
+        by_images=curves[0],
+        by_means=curves[1],
+        unknown=unknown,
+        drops=drops,
+        scatter=scatter_by_group(scatter(gallery, query, *labels), queries.unseen),
+        hubness=hubness(neighbours),
     )
 
 

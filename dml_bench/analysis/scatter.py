@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 
 from dml_bench.analysis.study import held_out
-from dml_bench.evaluation.scatter import MEASURES, scatter
+from dml_bench.evaluation.scatter import GROUPS, MEASURES, bounds_of, scatter
 from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.runs.run import Run
 
@@ -23,8 +23,6 @@ __all__ = [
 ]
 
 ALL, LIMITED, DIFFERENCE = "all", "limited", "limited - all"
-DISTANCE = (0.0, 2.0)
-GROUPS = ("seen", "unseen")
 
 PhaseScatter = dict[str, Scores]
 """By measure, one value for each image."""
@@ -121,12 +119,8 @@ def mean_of(seeds: Sequence[Scores], measure: str, model: str) -> Interval | Non
     shared = reduce(np.intersect1d, defined)
     if not len(shared):
         return None
-    low, high = DISTANCE
-    if model == DIFFERENCE or measure.endswith("margin"):
-        low = -high
-    if measure == "mean_shift":
-        low = -np.inf
-    return interval([of_seed.of_classes(shared) for of_seed in seeds], within=(low, high))
+    bounds = bounds_of(measure, is_difference=model == DIFFERENCE)
+    return interval([of_seed.of_classes(shared) for of_seed in seeds], within=bounds)
 
 
 def class_rows(measured: RunScatter) -> Iterator[tuple[str, str, bool, list[float]]]:

@@ -5,12 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
-from dml_bench.analysis.embeddings import Queries, neighbours_of, queries_of
+from dml_bench.analysis.embeddings import Queries, queries_of
 from dml_bench.browse.families import coarse_classes_of
-from dml_bench.browse.images import GALLERY, QUERY, BrowseSource, BrowseTable, phase_columns
+from dml_bench.browse.images import (
+    GALLERY,
+    QUERY,
+    VOTERS,
+    BrowseSource,
+    BrowseTable,
+    phase_columns,
+)
 from dml_bench.data.embeddings import read_embeddings, read_labels
 from dml_bench.evaluation.metrics import precision_at_1
-from dml_bench.evaluation.search import Neighbours
+from dml_bench.evaluation.search import Neighbours, search
 from dml_bench.runs.arrays import embeddings_digest
 
 __all__ = ["EmbeddedImages", "read_embedded_images"]
@@ -42,10 +49,11 @@ class EmbeddedImages:
         labels = dataset.labels[order]
         neighbours, phases = {}, {}
         for phase, vectors in self.vectors.items():
-            neighbours[phase] = neighbours_of(queries, vectors)
-            phases[phase] = phase_columns(
-                neighbours[phase], vectors[queries.gallery], vectors[queries.query]
+            gallery, query = vectors[queries.gallery], vectors[queries.query]
+            neighbours[phase] = search(
+                gallery, query, queries.gallery_labels, queries.query_labels, VOTERS
             )
+            phases[phase] = phase_columns(neighbours[phase], gallery, query)
         class_names = dict(enumerate(dataset.class_names))
         parts = [GALLERY] * len(queries.gallery) + [QUERY] * len(queries.query)
         return BrowseTable(

@@ -37,6 +37,7 @@ from dml_bench.browse.images import GALLERY, LOST, BrowseTable
 from dml_bench.browse.map_data import (
     EMBEDDED,
     MAP,
+    NOTES,
     SETTINGS,
     TITLES,
     chip_of,
@@ -371,6 +372,7 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
 
     titles = images.source.phase_titles
     dataset.info[TITLES] = {phase_key(phase): titles[phase] for phase in images.phases}
+    dataset.info[NOTES] = {phase_key(phase): images.notes(phase) for phase in images.phases}
     answers = [f"answer_{phase_key(phase)}" for phase in images.phases]
     if dataset.has_field(ANSWER_UNSEEN):
         answers.append(ANSWER_UNSEEN)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable
+from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable, with_bounds
 from dml_bench.browse.thumbnails import ThumbnailFolder
 from dml_bench.data.digests import digest_of
 from dml_bench.data.images import Unreadable, decode
@@ -107,6 +107,7 @@ def phase_facts(images: BrowseTable, phase: str, points: np.ndarray) -> dict[str
         "elected": places(images, columns.elected),
         "share": numbers(columns.share, 2),
         "scatter": scatter_lines(images, phase),
+        "notes": images.notes(phase)[-1:],
     }
 
 
@@ -121,13 +122,14 @@ SHOWN = {
 
 def scatter_lines(images: BrowseTable, phase: str) -> list[dict[str, Any]]:
     """For each measure beside a map: its head, what it is, and its means over seen and over unseen
-    classes."""
-    means = images.scatter(phase)
-    lines = []
+    classes with their intervals."""
+    groups = images.scatter(phase, with_margins=True)
+    lines: list[dict[str, Any]] = []
     for measure, head in SHOWN.items():
-        if measure in means:
-            values = numbers(np.array(means[measure]), 2)
-            lines.append({"head": head, "what": MEASURES[measure], "means": values})
+        means = [of_group.get(measure) for of_group in groups.values()]
+        if any(means):
+            texts = [mean and with_bounds(mean) for mean in means]
+            lines.append({"head": head, "what": MEASURES[measure], "means": texts})
     return lines
 
 

@@ -14,10 +14,11 @@ import numpy as np
 
 from dml_bench.analysis.sessions import chains
 from dml_bench.browse.projection import aligned, project
-from dml_bench.evaluation.metrics import macro, vote
-from dml_bench.evaluation.scatter import scatter
+from dml_bench.evaluation.hubness import hubness, occurrences
+from dml_bench.evaluation.metrics import vote
+from dml_bench.evaluation.scatter import scatter, scatter_by_group
 from dml_bench.evaluation.search import Neighbours, search_leaving_one_out
-from dml_bench.evaluation.statistics import Scores
+from dml_bench.evaluation.statistics import Interval
 from dml_bench.registry.names import label_named
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "PhaseColumns",
     "chosen_classes",
     "phase_columns",
+    "with_bounds",
 ]
 
 VOTERS = 10
@@ -133,12 +135,10 @@ class BrowseTable:
     def hubness(self, phase: str) -> np.ndarray:
         """(images) how often an image is among the ten nearest of a query, as a multiple of the
         mean over gallery images (N_10 of Radovanović et al. 2010); nan for what is not in it."""
-        neighbours = self.source.neighbours[phase]
-        nearest = neighbours.indices[:, :VOTERS]
-        counts = np.bincount(nearest.ravel(), minlength=len(neighbours.gallery_labels))
-        hubness = np.full(len(self.paths), np.nan)
-        hubness[: len(counts)] = counts / counts.mean()
-        return hubness
+        counts = occurrences(self.source.neighbours[phase])
+        multiples = np.full(len(self.paths), np.nan)
+        multiples[: len(counts)] = counts / counts.mean()
+        return multiples
 
     @cached_property
     def session(self) -> np.ndarray:
@@ -204,10 +204,10 @@ class BrowseTable:
             maps[phase] = points
         return maps
 
-    def scatter(self, phase: str) -> dict[str, tuple[float, float]]:
-        """How far test images scatter against training images in a phase, by measure of
-        `evaluation.scatter`: the means over seen and over unseen classes, nan without any. Empty
-        where each image is searched among all others."""
+    def scatter(self, phase: str, *, with_margins: bool) -> dict[str, dict[str, Interval]]:
+        """How far test images scatter against training images in a phase, for `seen` and `unseen`
+        classes, by measure of `evaluation.scatter`. Empty where each image is searched among all
+        others."""
         columns = self.phases[phase]
         labels, part = self.labels[columns.rows], self.part[columns.rows]
         is_gallery, is_query = part == GALLERY, part == QUERY
@@ -218,19 +218,36 @@ class BrowseTable:
             columns.embeddings[is_query],
             labels[is_gallery],
             labels[is_query],
+            with_margins=with_margins,
         )
-        unseen = np.unique(self.labels[self.unseen])
-        means = {}
-        for measure, scores in measured.items():
-            defined = scores.where(np.isfinite(scores.values))
-            is_unseen = np.isin(defined.labels, unseen)
-            means[measure] = (mean_of(defined, ~is_unseen), mean_of(defined, is_unseen))
-        return means
+        return scatter_by_group(measured, np.unique(self.labels[self.unseen]))
+
+    def notes(self, phase: str) -> list[str]:
+        """What stands beside a map of a phase: the scatter of seen and unseen classes, with 95%
+        intervals, and hubness."""
+        lines = []
+        for group, means in self.scatter(phase, with_margins=False).items():
+            if {"train_dispersion", "test_to_train"} <= means.keys():
+                training = with_bounds(means["train_dispersion"])
+                test = with_bounds(means["test_to_train"])
+                lines.append(
+                    f"{group} classes: training images {training} apart, test images {test} from"
+                    " them"
+                )
+        measured = hubness(self.source.neighbours[phase])
+        if np.isfinite(measured.skewness):
+            lines.append(
+                f"hubness {measured.skewness:.1f} (skewness of how often images answer);"
+                f" {measured.never:.0%} of the gallery never answers"
+            )
+        return lines
 
 
-def mean_of(scores: Scores, chosen: np.ndarray) -> float:
-    """The mean over classes of the chosen images; nan without any."""
-    return macro(scores.values[chosen], scores.labels[chosen]) if chosen.any() else np.nan
+def with_bounds(mean: Interval) -> str:
+    """`0.33 ±0.04`, or the mean alone where it has no bounds."""
+    if not np.isfinite(mean.low):
+        return f"{mean.estimate:.2f}"
+    return f"{mean.estimate:.2f} \N{PLUS-MINUS SIGN}{(mean.high - mean.low) / 2:.2f}"
 
 
 def phase_columns(

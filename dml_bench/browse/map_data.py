@@ -15,6 +15,7 @@ from dml_bench.plots.colours import BLUE, GOLD, GREEN, GREY, ORANGE, SKY, distin
 __all__ = [
     "EMBEDDED",
     "MAP",
+    "NOTES",
     "SETTINGS",
     "TITLES",
     "chip_of",
@@ -27,8 +28,9 @@ Dataset: TypeAlias = Any
 
 MAP, EMBEDDED = "umap_", "similarity_"
 """What the keys of maps and of searches by similarity begin with; the phase follows."""
-SETTINGS, TITLES = "dml_bench_map", "dml_bench_phases"
-"""The keys of the dataset's info for what a person chose in the panel, and for what phases are."""
+SETTINGS, TITLES, NOTES = "dml_bench_map", "dml_bench_phases", "dml_bench_notes"
+"""The keys of the dataset's info for what a person chose in the panel, for what phases are, and for
+the lines beside their maps."""
 GALLERY_SPLITS = ("train", "gallery", "enrolled")
 NEAREST = 10
 DIGITS = 4
@@ -118,6 +120,7 @@ def phase_data(dataset: Dataset, phase: str, ids: list[str]) -> dict[str, Any]:
     return {
         "name": phase,
         "title": dataset.info[TITLES][phase],
+        "notes": dataset.info[NOTES][phase],
         "x": rounded([None if point is None else point[0] for point in points]),
         "y": rounded([None if point is None else point[1] for point in points]),
         **values,

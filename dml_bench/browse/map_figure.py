@@ -38,17 +38,6 @@ def map_figure(
 
 
 def map_title(images: BrowseTable, phase: str) -> str:
-    """Which classes the model was trained on, and how far test images of a class lie from its
-    training images, beside how far these lie from each other."""
-    lines = [literal(images.source.phase_titles[phase])]
-    scatter = images.scatter(phase)
-    if not scatter:
-        return lines[0]
-    pairs = zip(scatter["train_dispersion"], scatter["test_to_train"], strict=True)
-    for name, (training, test) in zip(("seen", "unseen"), pairs, strict=True):
-        if np.isfinite(training) and np.isfinite(test):
-            lines.append(
-                f"{name} classes: training images {training:.2f} apart, test images {test:.2f}"
-                " from them"
-            )
-    return "\n".join(lines)
+    """Which classes the model was trained on, how far test images of a class lie from its training
+    images, beside how far these lie from each other, and hubness."""
+    return "\n".join([literal(images.source.phase_titles[phase]), *images.notes(phase)])

@@ -6,16 +6,20 @@ vectors. All are means over pairs of different images, so that classes of few im
 distances of classes of many.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
 
 from dml_bench.evaluation.few_shot import sums
 from dml_bench.evaluation.search import ENTRIES
-from dml_bench.evaluation.statistics import Scores
+from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.system.shapes import Float, Int, shaped
 
-__all__ = ["MEASURES", "scatter"]
+__all__ = ["GROUPS", "MEASURES", "bounds_of", "scatter", "scatter_by_group"]
+
+GROUPS = ("seen", "unseen")
+"""Groups of classes."""
 
 MEASURES = {
     "train_dispersion": "distance between two training images of a class",
@@ -43,9 +47,12 @@ def scatter(
     query: Annotated[np.ndarray, Float("query dim")],
     gallery_labels: Annotated[np.ndarray, Int("gallery")],
     query_labels: Annotated[np.ndarray, Int("query")],
+    *,
+    with_margins: bool = True,
 ) -> dict[str, Scores]:
     """By the names of MEASURES, one value for each training image (gallery) or test image (query),
-    of unit vectors; nan where an image has no partner.
+    of unit vectors; nan where an image has no partner. Margins, which compare all images, take
+    longest: `with_margins` says whether they are wanted.
 
     The mean of a class's `mean_shift` is the unbiased estimate, which may lie a little below 0.
     """
@@ -61,14 +68,40 @@ def scatter(
         "test_dispersion": of_test,
         "test_to_train": between,
         "mean_shift": shift,
-        "train_margin": margins(gallery, gallery_labels, gallery, gallery_labels, itself=True),
-        "test_margin": margins(query, query_labels, gallery, gallery_labels, itself=False),
     }
+    if with_margins:
+        of_gallery = margins(gallery, gallery_labels, gallery, gallery_labels, itself=True)
+        values["train_margin"] = of_gallery
+        of_queries = margins(query, query_labels, gallery, gallery_labels, itself=False)
+        values["test_margin"] = of_queries
     results = {}
-    for name in MEASURES:
-        of_gallery = name.startswith("train")
-        results[name] = Scores(values[name], gallery_labels if of_gallery else query_labels)
+    for name, of_images in values.items():
+        labels = gallery_labels if name.startswith("train") else query_labels
+        results[name] = Scores(of_images, labels)
     return results
+
+
+def scatter_by_group(
+    measured: Mapping[str, Scores], unseen: Sequence[int] | np.ndarray
+) -> dict[str, dict[str, Interval]]:
+    """By `seen` and `unseen`, then by measure of `scatter`, the mean over classes with its 95%
+    interval. `unseen` are class ids; what no image of a group has is left out."""
+    groups: dict[str, dict[str, Interval]] = {group: {} for group in GROUPS}
+    for measure, scores in measured.items():
+        defined = scores.where(np.isfinite(scores.values))
+        is_unseen = np.isin(defined.labels, unseen)
+        for group, chosen in zip(GROUPS, (~is_unseen, is_unseen), strict=True):
+            if chosen.any():
+                mean = interval([defined.where(chosen)], within=bounds_of(measure))
+                groups[group][measure] = mean
+    return groups
+
+
+def bounds_of(measure: str, *, is_difference: bool = False) -> tuple[float, float]:
+    """The range of a measure, or of a difference of two."""
+    if measure == "mean_shift":
+        return -np.inf, 2.0
+    return (-2.0 if is_difference or measure.endswith("margin") else 0.0), 2.0
 
 
 def within_class(vectors: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

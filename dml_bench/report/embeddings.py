@@ -1,9 +1,11 @@
 """The report on embeddings that any program computed."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from dml_bench.analysis.embeddings import TEST_FRACTION, EmbeddingsResult, Queries
 from dml_bench.evaluation.few_shot import FewShotCurve
+from dml_bench.evaluation.scatter import GROUPS
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols.holdout_metrics import COST, TO_SEEN, TO_UNSEEN, drop_name
 from dml_bench.report.document import (
@@ -18,6 +20,7 @@ from dml_bench.report.document import (
     Text,
 )
 from dml_bench.report.format import band_cell, counted, interval_cell, number
+from dml_bench.report.scatter import distance_cell
 
 __all__ = ["compose_embeddings"]
 
@@ -43,6 +46,7 @@ def compose_embeddings(
         blocks += drop_blocks(results, last)
     for name, result in results.items():
         blocks += accuracy_blocks(name, queries, result)
+        blocks += scatter_blocks(name, result)
     blocks += enrolment_blocks(last, results[last])
     blocks += unknown_blocks(last, results[last])
     return Document(f"Embeddings: {', '.join(results)}", (*blocks, *end))
@@ -99,6 +103,39 @@ def accuracy_blocks(name: str, queries: Queries, result: EmbeddingsResult) -> It
         " photos. The gallery has all classes.",
         "soft",
     )
+
+
+SCATTER = {
+    "train_dispersion": "two gallery images of a class",
+    "test_dispersion": "two queries of a class",
+    "test_to_train": "a query and a gallery image of its class",
+    "mean_shift": "mean of the queries and mean of the gallery images",
+    "test_margin": "margin of a query to the nearest other class",
+}
+"""Measures of `evaluation.scatter`, in words for a gallery and queries."""
+
+
+def scatter_blocks(name: str, result: EmbeddingsResult) -> Iterator[Block]:
+    """How far queries scatter against the gallery, and hubness."""
+    yield Heading(f"{name}: how far do queries scatter against the gallery?")
+    rows = []
+    for measure, text in SCATTER.items():
+        means = [result.scatter[group].get(measure) for group in GROUPS]
+        rows.append(Row((Cell(text), *(distance_cell(mean, is_signed=False) for mean in means))))
+    yield Table("", heads("distance", ["old classes", "new classes"]), tuple(rows))
+    uneven = result.hubness
+    yield Text(
+        "One minus the cosine similarity: 0 is the same, 1 is unrelated. A margin above 0 answers"
+        " rightly. Means over classes; ± reaches to the ends of the 95% interval.",
+        "soft",
+    )
+    if math.isfinite(uneven.skewness):
+        yield Text(
+            f"Hubness {uneven.skewness:.1f}: the skewness of how often gallery images are among the"
+            f" ten nearest of a query. The most frequent one is {uneven.largest:.1f} times as often"
+            f" there as the mean; {uneven.never:.0%} never are.",
+            "soft",
+        )
 
 
 def drop_blocks(results: dict[str, EmbeddingsResult], last: str) -> Iterator[Block]:

@@ -31,7 +31,14 @@ from dml_bench.report.document import (
 )
 from dml_bench.report.format import counted
 
-__all__ = ["compose_scatter", "explanation", "scatter_data", "scatter_table", "scatters_of"]
+__all__ = [
+    "compose_scatter",
+    "distance_cell",
+    "explanation",
+    "scatter_data",
+    "scatter_table",
+    "scatters_of",
+]
 
 HEADS = {
     "train_dispersion": "training",

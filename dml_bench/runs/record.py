@@ -219,8 +219,14 @@ def small(values: np.ndarray) -> np.ndarray:
 
 
 def summary_of(run: Run) -> dict[str, Any]:
-    """The summary without digests of files and paths of a machine."""
+    """The summary without digests of files, paths of a machine, and the scatter of embeddings,
+    which would lengthen a record by a third."""
     summary: dict[str, Any] = dict(run.summary)
+    if "phases" in summary:
+        phases = {}
+        for phase, values in summary["phases"].items():
+            phases[phase] = {key: values[key] for key in values if key != "scatter"}
+        summary["phases"] = phases
     dataset = {key: run.summary["dataset"].get(key) for key in run.summary["dataset"]}
     for key in OF_THIS_MACHINE:
         dataset.pop(key, None)

@@ -120,6 +120,11 @@ class PhaseSummary(TypedDict):
     """What became of the training labels."""
     doubts: NotRequired[dict[str, float]]
     """Reasons to doubt P@1."""
+    scatter: NotRequired[dict[str, dict[str, dict[str, float]]]]
+    """For `seen` and `unseen` classes, by measure of `evaluation.scatter`, the mean over classes
+    with its 95% interval; missing in runs of older versions."""
+    hubness: NotRequired[dict[str, float]]
+    """How unevenly the gallery answers (`evaluation.hubness`)."""
     folds: NotRequired[FoldScores]
 
 

@@ -27,7 +27,9 @@ from dml_bench.data.inputs import ImageInputs, tta_views
 from dml_bench.data.sessions import session_warning
 from dml_bench.data.split import Phase, Split
 from dml_bench.evaluation.collapse import doubts
+from dml_bench.evaluation.hubness import hubness
 from dml_bench.evaluation.metrics import precision_at_1
+from dml_bench.evaluation.scatter import scatter, scatter_by_group
 from dml_bench.evaluation.statistics import PROPORTION, Scores, interval
 from dml_bench.protocols import protocol_of
 from dml_bench.protocols.base import PhaseOutput, Result
@@ -484,6 +486,24 @@ class RunSession:
             }
         return summary
 
+    def _spread(self, phase: Phase) -> PhaseSummary:
+        """How far the queries of a phase scatter against its gallery, and how unevenly that
+        answers; nothing where each image is searched among all others."""
+        folder = self.folder.phase(phase.name)
+        neighbours = arrays.read_neighbours(folder / layout.NEIGHBOURS)
+        if neighbours.leaves_one_out:
+            return {}
+        stored = arrays.Embeddings(folder / layout.EMBEDDINGS)
+        labels = neighbours.gallery_labels, neighbours.query_labels
+        unseen = phase.held_out_classes or [
+            label for other in self.phases for label in other.held_out_classes
+        ]
+        groups = scatter_by_group(scatter(stored.gallery, stored.query, *labels), list(unseen))
+        by_measure: dict[str, dict[str, dict[str, float]]] = {}
+        for group, means in groups.items():
+            by_measure[group] = {measure: mean.as_table() for measure, mean in means.items()}
+        return {"scatter": by_measure, "hubness": hubness(neighbours).as_table()}
+
     def conclude(self) -> Summary:
         """Metrics, tables and the summary from what both phases found; seals the run."""
         costs: dict[str, PhaseCost] = {
@@ -498,7 +518,7 @@ class RunSession:
         write_tables(result, self.folder.path, kind)
         metrics = result.summary()
         for phase in self.phases:
-            of_training = self._of_training(self.folder.phase(phase.name))
+            of_training = self._of_training(self.folder.phase(phase.name)) | self._spread(phase)
             if of_training:
                 metrics.setdefault("phases", {}).setdefault(phase.name, {}).update(of_training)
         session = self.environment["sessions"][-1]

@@ -88,3 +88,15 @@ def test_of_several_holdouts_an_image_has_the_mean_over_those_of_its_group():
     belongs = np.array([[True, False, False], [True, True, False]])
     means = mean_over_holdouts(values, belongs)
     assert means.tolist() == pytest.approx([2, 4, math.nan], nan_ok=True)
+
+
+def test_the_summary_of_a_run_has_the_scatter_of_both_phases_with_intervals_and_hubness(folders):
+    phases = read_folder(folders[0]).summary["phases"]
+    for phase, of_phase in phases.items():
+        for classes, is_unseen in (("seen", False), ("unseen", True)):
+            mean = of_phase["scatter"][classes]["test_to_train"]
+            expected = distance_to_training(folders[0], phase, unseen=is_unseen)
+            assert mean["estimate"] == pytest.approx(expected, abs=1e-6)
+            assert mean["low"] <= mean["estimate"] <= mean["high"]
+        assert of_phase["hubness"]["largest"] >= 1
+    assert phases["all"]["scatter"] != phases["limited"]["scatter"]

@@ -200,3 +200,23 @@ def test_the_command_prints_and_writes_the_report_without_pytorch(desk):
     page = Path("page/report.md").read_text()
     assert "how many photos does a new class need?" in page
     assert "cost of being unseen" in Path("page/index.html").read_text()
+
+
+def test_queries_scatter_as_cosine_distances_say_and_hubs_are_counted(desk):
+    report = db.evaluate("all.npz", labels="labels.csv", unseen="last:2")
+    table = report.results["all.npz"].as_table()
+    vectors = clouds(0.6)
+    for group, classes in (("seen", range(6)), ("unseen", range(6, 8))):
+        distances = []
+        for label in classes:
+            of_class = np.flatnonzero(np.equal(LABELS, label))
+            queries = vectors[of_class[IS_QUERY[of_class]]]
+            gallery = vectors[of_class[~IS_QUERY[of_class]]]
+            distances.append(1 - (queries @ gallery.T).mean())
+        mean = table["scatter"][group]["test_to_train"]
+        assert mean["estimate"] == pytest.approx(np.mean(distances), abs=1e-6)
+        assert mean["low"] < mean["estimate"] < mean["high"]
+    assert 0 <= table["hubness"]["never"] < 1
+    text = str(report)
+    assert "how far do queries scatter against the gallery?" in text
+    assert f"Hubness {table['hubness']['skewness']:.1f}: the skewness" in text

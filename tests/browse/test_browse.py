@@ -223,12 +223,17 @@ def test_the_scatter_beside_a_map_is_of_its_gallery_and_queries_by_seen_and_unse
         class_names={0: "a", 1: "b"},
         phases={"all": made},
     )
-    scatter = known.scatter("all")
-    assert scatter["train_dispersion"] == NEAR([0.5, math.nan], nan_ok=True)
-    assert scatter["test_to_train"] == NEAR([1 - math.cos(math.radians(30)), math.nan], nan_ok=True)
+    groups = known.scatter("all", with_margins=True)
+    means = {measure: mean.estimate for measure, mean in groups["seen"].items()}
     margin = math.cos(math.radians(30)) - math.cos(math.radians(60))
-    assert scatter["test_margin"] == NEAR([margin, math.nan], nan_ok=True)
-    assert scatter["test_dispersion"] == NEAR([math.nan, math.nan], nan_ok=True)
+    distance = 1 - math.cos(math.radians(30))
+    assert means["train_dispersion"] == NEAR(0.5)
+    assert means["test_to_train"] == NEAR(distance)
+    assert means["test_margin"] == NEAR(margin)
+    assert "test_dispersion" not in means  # of one test image
+    assert "test_to_train" not in groups["unseen"]  # a class without test images
+    assert known.notes("all")[0].startswith("seen classes: training images 0.50 apart")
+    assert "train_margin" not in known.scatter("all", with_margins=False)["seen"]
 
 
 def test_a_class_is_found_by_its_name_with_or_without_its_number(images):

@@ -442,8 +442,8 @@ def lasso_the_left_half(page: Any) -> None:
 class Browsing:
     """`dml-bench browse` as a person starts it, until Ctrl-C; one for all tests here."""
 
-    def __init__(self, run: Path, home: Path):
-        self.run, self.home, self.port = run, home, free_port()
+    def __init__(self, shown: list[Path | str], home: Path):
+        self.shown, self.home, self.port = list(map(str, shown)), home, free_port()
         self.process: subprocess.Popen[str] | None = None
         self.url = self.said = ""
         """With its token, and what it says on its terminal."""
@@ -454,8 +454,8 @@ class Browsing:
         return plain | {"HOME": str(self.home)}
 
     def command(self, *options: str) -> list[str]:
-        folders = [str(self.run), "--cache-dir", str(self.home / "cache")]
-        return [sys.executable, "-m", "dml_bench", "browse", *folders, *options]
+        shown = [*self.shown, "--cache-dir", str(self.home / "cache")]
+        return [sys.executable, "-m", "dml_bench", "browse", *shown, *options]
 
     def start(self) -> None:
         if self.process is not None:
@@ -487,7 +487,7 @@ class Browsing:
 
 @pytest.fixture(scope="module")
 def shared_app(run, tmp_path_factory) -> Iterator[Browsing]:
-    browsing = Browsing(run, tmp_path_factory.mktemp("home"))
+    browsing = Browsing([run], tmp_path_factory.mktemp("home"))
     yield browsing
     browsing.end()
 
@@ -713,6 +713,89 @@ def test_a_view_of_mistakes_has_one_red_answer_on_each_image_and_the_maps_have_i
     screenshot(page, tmp_path / "mistakes.png")
 
 
+def expected_views(table: BrowseTable) -> dict[str, tuple[int, str]]:
+    """By name of a saved view, how many images it has and the field of their chips."""
+    first = next(iter(table.phases))
+    doubted = np.nan_to_num(table.phases[first].mistakenness) > 0.5
+    lost = (table.outcome == "lost") & table.unseen
+    views = {
+        "unseen classes": (int(table.unseen.sum()), f"answer_{first}"),
+        "lost when unseen": (int(lost.sum()), "answer_unseen"),
+        "labels to doubt": (int(doubted.sum()), "doubt"),
+    }
+    for phase, columns in table.phases.items():
+        right, voted = table.right(phase), columns.elected == table.labels
+        rows = {
+            "mistakes": table.is_query & ~right,
+            "vote saves": table.is_query & ~right & voted,
+            "vote ruins": table.is_query & right & ~voted,
+            "hubs": np.nan_to_num(table.hubness(phase)) >= 3,
+        }
+        for name, chosen in rows.items():
+            views[f"{name} ({phase})"] = (int(chosen.sum()), f"answer_{phase}")
+    return views
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_each_saved_view_has_its_points_on_both_maps_and_its_chips_in_the_grid(page, run, tmp_path):
+    table = read_browse_table(read_folder(run))
+    for name, (count, chip) in expected_views(table).items():
+        open_view(page, name)
+        page.get_by_text(f"{count} of 64 images").wait_for()
+        page.wait_for_function(f"dmlMaps.panes.every((pane) => pane.drawn == {count})")
+        chips = page.locator("[data-cy=fo-grid] [data-cy^=tag-]")
+        if count:
+            page.locator(f"[data-cy=tag-{chip}]").first.wait_for()
+            fields = chips.evaluate_all("chips => chips.map(chip => chip.dataset.cy)")
+            assert set(fields) == {f"tag-{chip}"}, name
+        if count and name.startswith(("mistakes", "lost", "vote saves")):
+            assert all("\N{RIGHTWARDS ARROW}" in text for text in chips.all_inner_texts()), name
+            colours = chips.evaluate_all(
+                "chips => chips.map(chip => getComputedStyle(chip).backgroundColor)"
+            )
+            assert set(colours) == {"rgb(179, 38, 30)"}, name
+        screenshot(page, tmp_path / f"{name}.png")
+    notes = page.locator(".dml .notes").first.inner_text()
+    assert "seen classes: training images" in notes
+    assert "hubness" in notes
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_a_pair_of_files_of_embeddings_opens_with_linked_maps(run, chromium, tmp_path):
+    """The images of the run, with its embeddings as another program would save them."""
+    opened = read_folder(run)
+    table = read_browse_table(opened)
+    root = opened.images.root
+    names = [str(Path(path).relative_to(root)) for path in table.paths]
+    rows = ["path,class,split"]
+    for name, label, part in zip(names, table.labels.tolist(), table.part, strict=True):
+        rows.append(f"{name},{table.class_names[label]},{part}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    for phase, columns in table.phases.items():
+        np.savez(tmp_path / f"{phase}.npz", embeddings=columns.embeddings, paths=np.array(names))
+    unseen = ",".join(opened.summary["unseen_classes"])
+    labels = ("--labels", tmp_path / "labels.csv", "--unseen", unseen, "--data-dir", root)
+    app = Browsing([tmp_path / "all.npz", tmp_path / "limited.npz", *labels], tmp_path / "home")
+    try:
+        app.start()
+        with page_at(chromium, app.url) as page:
+            page.wait_for_function("window.dmlMaps?.panes?.every((pane) => pane.drawn == 64)")
+            titles = page.locator(".dml .title").all_inner_texts()
+            assert titles == [
+                "all.npz, trained on all classes",
+                "limited.npz, without the unseen classes",
+            ]
+            mistakes = int((table.is_query & ~table.right("limited")).sum())
+            open_view(page, "mistakes (limited)")
+            page.get_by_text(f"{mistakes} of 64 images").wait_for()
+            page.wait_for_function(f"dmlMaps.panes.every((pane) => pane.drawn == {mistakes})")
+            screenshot(page, tmp_path / "embeddings.png")
+    finally:
+        assert app.end() == 0, app.said
+
+
 @needs_chromium
 def test_a_lasso_on_a_map_filters_the_grid_and_both_maps(page):
     lasso_the_left_half(page)
@@ -811,5 +894,7 @@ def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, c
         assert page.evaluate("[...chosen]") == [int(images.labels[shown])]
         page.locator("#mode").select_option("right or wrong")
         assert "right" in page.locator("#legend").inner_text()
+        notes = page.locator("figcaption").all_inner_texts()
+        assert all("hubness" in text and "\N{PLUS-MINUS SIGN}" in text for text in notes)
         screenshot(page, tmp_path / "map.png")
         assert errors == []

@@ -57,6 +57,7 @@ LEFT_OUT = (
     *("cost", "root", "root_from_run"),
     *("digest", "files", "weights_sha256"),  # checksums of files that hold timings
     *("schema_version", "experiment", "profile", "protocol", "seed", "kind"),  # settings
+    *("scatter", "hubness"),  # of embeddings and neighbours, which have digests themselves
 )
 """The other keys of JSON values that are no result."""
 

@@ -126,7 +126,8 @@
       const label = element("label", { title: phase.title }, toggle, ` ${name}`);
       this.bar.append(label);
       const title = element("div", { className: "title", textContent: phase.title });
-      pane.box = element("div", { className: "pane" }, title, canvas);
+      const notes = element("div", { className: "notes", textContent: phase.notes.join("\n") });
+      pane.box = element("div", { className: "pane" }, title, notes, canvas);
       pane.extent = extent(phase);
       this.listen(pane);
       return pane;
@@ -664,7 +665,9 @@
     .dml .field { flex: 1 1 0; min-height: 200px; display: flex; gap: 6px; }
     .dml .pane { flex: 1 1 0; min-height: 0; min-width: 0; display: flex; flex-direction: column;
       border: 1px solid #343b43; border-radius: 4px; }
-    .dml .title { padding: 2px 8px; color: #a0a9b3; }
+    .dml .title { padding: 2px 8px 0; font-weight: 600; }
+    .dml .notes { padding: 0 8px 2px; color: #a0a9b3; font-size: 11px; line-height: 1.3;
+      white-space: pre-line; }
     .dml canvas { flex: 1 1 0; min-height: 0; width: 100%; cursor: crosshair; touch-action: none; }
     .dml .legend { display: flex; flex-wrap: wrap; gap: 4px; max-height: 92px; overflow: auto;
       align-items: center; }
