@@ -13,11 +13,12 @@ from dml_bench.evaluation.aggregates import (
     performance_profile,
 )
 
-__all__ = ["FEWEST_DATA_SETS", "Aggregate", "MethodOverall", "aggregates_of"]
+__all__ = ["FEWEST_DATA_SETS", "THRESHOLDS", "Aggregate", "MethodOverall", "aggregates_of"]
 
 FEWEST_DATA_SETS = 5
 """Interquartile means and profiles of fewer say too little."""
-THRESHOLDS = np.linspace(0, 1, 51)
+THRESHOLDS = np.linspace(0, 1, 101)
+"""Scores at which profiles are taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ import numpy as np
 from markupsafe import Markup
 
 from dml_bench.board.cost_picture import CostPicture, cost_picture
-from dml_bench.board.over_data_sets import Aggregate
+from dml_bench.board.over_data_sets import THRESHOLDS, Aggregate
 from dml_bench.board.ranking import Contrast
 from dml_bench.board.tables import KINDS, BoardRow, BoardTable, improvement
 from dml_bench.board.verify import Verified
 from dml_bench.data.publications import PUBLICATIONS
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.plots.colours import style
+from dml_bench.plots.colours import distinct, style
 from dml_bench.report.format import cost_cell, interval_cell, number
 from dml_bench.runs.run import RecordedRun, Run
 from dml_bench.system.terminal import duration
@@ -204,12 +204,25 @@ class AggregateView:
         self.metric = aggregate.tables[0].metric(aggregate.metric)
         lines = [row.line for row in aggregate.tables[0].rows]
         self.short = {line.name: line.short for line in lines}
-        self.has_profiles = aggregate.methods[0].profile is not None
+        self.colours = distinct(len(aggregate.methods))
+        profiles = [m.profile for m in aggregate.methods if m.profile is not None]
+        self.has_profiles = bool(profiles)
+        if profiles:
+            falls = np.flatnonzero(np.min(profiles, axis=0) < 1)
+            still_there = np.flatnonzero(np.max(profiles, axis=0) > 0)
+            self.first = max(int(falls[0]) - 1, 0)
+            self.last = min(int(still_there[-1]) + 1, len(THRESHOLDS) - 1)
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The scores between which the profiles fall, in percent."""
+        return f"{100 * THRESHOLDS[self.first]:.0f}", f"{100 * THRESHOLDS[self.last]:.0f}"
 
     def points(self, profile: np.ndarray) -> str:
         """Of a polyline in a square of 100."""
-        across = np.linspace(0, 100, len(profile))
-        pairs = zip(across.tolist(), profile.tolist(), strict=True)
+        shown = profile[self.first : self.last + 1]
+        across = np.linspace(0, 100, len(shown))
+        pairs = zip(across.tolist(), shown.tolist(), strict=True)
         return " ".join(f"{x:.1f},{100 * (1 - y):.1f}" for x, y in pairs)
 
 

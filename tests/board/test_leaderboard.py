@@ -16,6 +16,7 @@ from tiny import refusal
 import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.board.over_data_sets import aggregate_of
+from dml_bench.board.page import Board, index_page
 from dml_bench.board.tables import BoardTable, table_of
 from dml_bench.runs import record_format
 
@@ -253,6 +254,18 @@ def test_methods_of_several_data_sets_have_a_mean_rank_and_from_five_on_a_profil
     assert best.profile is not None
     assert (best.profile[0], best.profile[-1]) == (1, 0)
     assert aggregate_of("precision drop", [table]) is None
+
+
+def test_the_page_shows_aggregates_with_profiles_from_five_data_sets_on(tables):
+    table = tables["demo"]
+    pages = []
+    for count in (2, 5):
+        aggregate = aggregate_of("precision drop, split stratified", [table] * count)
+        assert aggregate is not None
+        pages.append(index_page(Board([table], [aggregate], [], [], "dml-bench leaderboard")))
+    assert "Interquartile means and performance profiles need five data sets." in pages[0]
+    assert ("<polyline" in pages[1], pages[1].count('class="profile"')) == (True, 1)
+    assert "mean rank interquartile mean" in text_of(pages[1])
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
