@@ -28,6 +28,7 @@ LONGEST = (
     *("test_suite", "test_wandb_mirror", "test_artifacts", "test_progressive", "test_browse"),
     *("test_training_labels", "test_gallery", "test_gpu_paths", "test_neighbour_panels"),
     *("test_statistics", "test_explain_methods", "test_mixing", "test_embedder", "test_losses"),
+    *("test_verify", "test_serve", "test_page_commands", "test_beside"),
     *("test_page", "test_checkpoint", "test_api", "test_all_tests", "test_tta", "test_record"),
     *("test_memory", "test_sweeps", "test_identity", "test_page_numbers", "test_bench"),
 )
@@ -99,7 +100,7 @@ def all_are_asked_for(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Where all tests are asked for, each that is skipped is listed with its reason, as by -rs. How
     dear a test may be is known where all share what they import, as they do with `--forks`."""
-    times = ProcessorTimes(enforced=config.getoption("--forks"))
+    times = ProcessorTimes(enforced=config.getoption("--forks"), longest=LONGEST)
     config.pluginmanager.register(times, "processor_times")
     if all_are_asked_for(config) and "s" not in config.option.reportchars:
         config.option.reportchars += "s"
