@@ -1,8 +1,8 @@
 """Several seeds, and several data sets, in one number: probability of improvement, interquartile
 mean, performance profile (Agarwal et al. 2021, NeurIPS), and mean rank (Demšar 2006, JMLR 7).
 
-Only estimates. The bootstrap that is usual for them resamples the seeds of fixed tasks, and its
-intervals cover 21 to 80% where 95% is wanted: reports/coverage.
+Only estimates. The bootstrap that is usual for them resamples the seeds of fixed tasks, as if other
+classes and queries could not give other numbers.
 """
 
 from collections.abc import Sequence
