@@ -56,6 +56,8 @@ class CatalogueGallery:
 def catalogue_gallery(final: FinalPhotos, studio: FinalPhotos, run: Run) -> CatalogueGallery:
     """What the studio photos say of the final photos, in each phase of a run."""
     images = images_of(final, studio, run, ALL)
+    most = int(np.bincount(images.field_labels).max())
+    ks = tuple(k for k in KS if k <= most)
     new, new_centred, curves, sizes = [], [], [], []
     for phase, held_out in run.held_out.items():
         of_phase = images_of(final, studio, run, phase)
@@ -64,7 +66,8 @@ def catalogue_gallery(final: FinalPhotos, studio: FinalPhotos, run: Run) -> Cata
         centred = of_phase.centred(~np.isin(of_phase.field_labels, held_out))
         new.append(scores_of(of_phase, chosen))
         new_centred.append(scores_of(centred, chosen))
-        curves.append(catalogue_curve(centred, chosen, seed=run.seed).beside_catalogue.mean(1))
+        curve = catalogue_curve(centred, chosen, ks=ks, seed=run.seed)
+        curves.append(curve.beside_catalogue.mean(1))
         sizes.append(len(held_out))
     everything = np.ones(len(images.query_labels), bool)
     return CatalogueGallery(
@@ -74,7 +77,7 @@ def catalogue_gallery(final: FinalPhotos, studio: FinalPhotos, run: Run) -> Cata
         known_centred=interval([scores_of(images.centred(), everything)], within=PROPORTION),
         new=interval([concatenated(new)], within=PROPORTION),
         new_centred=interval([concatenated(new_centred)], within=PROPORTION),
-        photos=KS,
+        photos=ks,
         precision=tuple(np.average(curves, axis=0, weights=sizes).tolist()),
     )
 

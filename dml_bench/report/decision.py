@@ -49,6 +49,7 @@ def facts(decision: Decision) -> Iterator[tuple[str, str]]:
     yield "Photos that a new class needs", enrolment(decision)
     if decision.catalogue is not None:
         yield "Catalogue as gallery", by_catalogue(decision.catalogue)
+        yield "Catalogue, new classes", new_by_catalogue(decision.catalogue)
     yield "Answer unknown", unknown(decision)
     yield "100 more labelled photos", more_photos(decision)
     yield "Cost", cost(decision)
@@ -76,16 +77,21 @@ def enrolment(decision: Decision) -> str:
 
 
 def by_catalogue(catalogue: CatalogueGallery) -> str:
-    studio = f"{catalogue.num_photos} studio photo{'s' * (catalogue.num_photos != 1)} of"
+    photos = counted(catalogue.num_photos, "studio photo")
+    return (
+        f"P@1 {percent(catalogue.known)} by {photos} of {counted(catalogue.num_classes, 'class')},"
+        f" {percent(catalogue.known_centred)} with the domains centred"
+    )
+
+
+def new_by_catalogue(catalogue: CatalogueGallery) -> str:
     curve = [
         f"{photos}: {number(value, is_signed=False)}%"
-        for photos, value in zip(catalogue.photos, catalogue.precision, strict=True)
+        for photos, value in zip(catalogue.photos[1:], catalogue.precision[1:], strict=True)
     ]
     return (
-        f"P@1 {percent(catalogue.known)} by {studio}"
-        f" {counted(catalogue.num_classes, 'class')}, {percent(catalogue.known_centred)} centred;"
-        f" new classes {percent(catalogue.new)}, {percent(catalogue.new_centred)} centred, and with"
-        f" field photos of each class beside them: {', '.join(curve[1:])}"
+        f"P@1 {percent(catalogue.new)}, {percent(catalogue.new_centred)} centred (with field photos"
+        f" of each class beside it: {', '.join(curve)})"
     )
 
 

@@ -224,7 +224,6 @@ def test_the_page_names_each_way_to_answer_and_stays_once_the_final_part_was_ope
     assert again.decision.choice.as_table() == made.decision.choice.as_table()
 
 
-@pytest.mark.slow
 def test_a_catalogue_is_tried_as_a_gallery_and_has_no_part_in_the_choice(
     photos, one_row, tmp_path, cache_dir
 ):
@@ -252,10 +251,9 @@ def test_a_catalogue_is_tried_as_a_gallery_and_has_no_part_in_the_choice(
     assert (measured.num_photos, measured.num_classes) == (8, 8)
     assert measured.precision[0] == pytest.approx(measured.new_centred.estimate)
     assert "8 studio photos of 8 classes" in str(with_catalogue)
-    shutil.move(studio / sorted(photos.iterdir())[0].name, studio / "stranger")
-    assert answer(studio).decision.catalogue.num_classes == 7
+    (tmp_path / "other" / "stranger").mkdir(parents=True)
+    shutil.copy(next(studio.glob("*/*")), tmp_path / "other" / "stranger")
     with pytest.raises(ValueError, match="must have classes of the photos, got 'stranger'"):
-        shutil.copytree(studio / "stranger", tmp_path / "other" / "stranger")
         answer(tmp_path / "other")
 
 
@@ -275,6 +273,7 @@ def test_photos_of_the_part_catalogue_are_in_no_other_part(photos, tmp_path, cac
     assert not set(files) & set(others)
 
 
+@pytest.mark.slow
 def test_a_killed_decision_goes_on_to_the_same_answer(photos, one_row, tmp_path, cache_dir):
     out = tmp_path / "out"
     running = ForkedProgram(lambda: decided(photos, out, cache_dir))
