@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dml_bench.gallery.index_store import OpenIndex
     from dml_bench.gallery.predict import AppliedThreshold, Prediction, Predictions
     from dml_bench.gallery.store import Gallery as EmbeddedImages
+    from dml_bench.gallery.upgrade import Upgrade
     from dml_bench.gallery.vector_stores import OpenStore
     from dml_bench.runs.run import Run
     from dml_bench.serve.monitor import Monitored
@@ -395,6 +396,39 @@ class Gallery:
         from dml_bench.serve.monitor import monitor
 
         return GalleryMonitor(monitor(self.file))
+
+    def upgrade(
+        self,
+        new_run: "Run | str | Path",
+        *,
+        photos: PathLike | Sequence[PathLike] = (),
+        folder: PathLike | None = None,
+    ) -> "Upgrade":
+        """Embed all images of this gallery again, from their files, with the network of another run
+        and the same phase, and write them as its gallery in one step; `folder` keeps it elsewhere
+        than in that run's folder. This gallery stays as it is.
+
+        The result lists the `photos` to which the two galleries give other classes; without photos
+        the test images of both runs.
+
+        Raises ValueError, with nothing written, where the new run has a changed gallery already, or
+        where an image is gone, changed or unreadable.
+        """
+        from dml_bench.gallery.embedder import GalleryEmbedder
+        from dml_bench.gallery.enrol import named_images
+        from dml_bench.gallery.store import GalleryFile, chosen_phase
+        from dml_bench.gallery.upgrade import upgrade_gallery
+
+        opened = run_of(new_run)
+        new = GalleryFile(opened, chosen_phase(opened, self.file.phase), optional_path(folder))
+        paths = [photos] if isinstance(photos, str | Path) else photos
+        return upgrade_gallery(
+            self.file,
+            new,
+            lambda place: GalleryEmbedder(place.run, place.phase, self.device),
+            named_images([Path(path) for path in paths], self.callback.note),
+            partial(self.callback.progress, "embedding"),
+        )
 
     def export(
         self,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 app = typer.Typer()
+gallery_app = typer.Typer(help="Bring a gallery to another model.", no_args_is_help=True)
+app.add_typer(gallery_app, name="gallery")
 
 
 class AnswerBy(StrEnum):
@@ -228,6 +230,45 @@ def export(
     opened = db.Gallery(run, phase=phase, folder=gallery, data_dir=data_dir)
     exported = opened.export(out, to=to.value, index=index, int8=int8)
     typer.echo(exported.describe())
+
+
+@gallery_app.command("upgrade")
+def upgrade(
+    run: options.RunFolderPath,
+    new_run: Annotated[
+        Path, typer.Option("--run", help="Finished run whose model is to answer.", metavar="NEW")
+    ],
+    photos: Annotated[
+        list[Path],
+        typer.Option(
+            help="Photos, or folders of them, whose answers are compared; repeatable. By default"
+            " the test images of both runs.",
+            metavar="IMAGE",
+        ),
+    ] = [],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the new gallery, if it is not NEW/gallery.", metavar="DIR"),
+    ] = None,
+    phase: options.PhaseName = "",
+    gallery: options.GalleryDir = None,
+    data_dir: options.ImagesDir = None,
+    device: options.Device = "auto",
+    allow_plugin: options.AllowPlugin = [],
+) -> None:
+    """Embed a gallery again with the model of another run. All its images are read from their
+    files. Answers that change are listed. The old gallery stays as it is.
+
+    \b
+    Example: dml-bench gallery upgrade runs/OLD --run runs/NEW
+    """
+    with options.terminal_callback(notes_aside=True) as callback:
+        opened = db.Gallery(
+            run, phase=phase, folder=gallery, data_dir=data_dir, device=device, callback=callback
+        )
+        upgraded = opened.upgrade(new_run, photos=photos, folder=out)
+    for line in upgraded.describe():
+        typer.echo(line)
 
 
 def require_no_other_output(out: Path | None, others: dict[str, Any]) -> None:

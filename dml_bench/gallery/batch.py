@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dml_bench.data.images import photo_file
-from dml_bench.gallery.embedder import embedder_digest
 from dml_bench.gallery.format import count, prediction_json, threshold_json
+from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.lookup import LookupOptions, PhotoLookup
 from dml_bench.gallery.store import GalleryFile
 from dml_bench.gallery.stores.base import require_package

@@ -1,11 +1,9 @@
 """A run's trained embedder, with the view of images and the precision that the run embedded its
 gallery with."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dml_bench.config import Experiment
-from dml_bench.config.loader import as_table
 from dml_bench.data.cache import view_of
 from dml_bench.data.images import Unreadable
 from dml_bench.data.photos import photo_batches
@@ -31,7 +28,6 @@ __all__ = [
     "FoldEnsemble",
     "GalleryEmbedder",
     "MirrorTTA",
-    "embedder_digest",
     "precision_of",
     "trained_embedder",
     "trained_network",
@@ -108,19 +104,6 @@ class GalleryEmbedder:
             outputs = self.embedder(torch.from_numpy(pixels).to(self.device))
         raw: np.ndarray = outputs.float().cpu().numpy()
         return raw
-
-
-def embedder_digest(run: Run, phase: str) -> str:
-    """SHA-256 of all that makes an image a vector: weights, network, view of images and test-time
-    views. Weights alone don't tell two runs apart that train none at two image sizes."""
-    parts = {
-        "weights": run.weights_digest(phase),
-        "model": as_table(run.experiment)["model"],
-        "images": asdict(view_of(run.experiment.images)),
-        "tta": run.experiment.evaluate.tta,
-    }
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def precision_of(run: Run) -> str:

@@ -16,7 +16,8 @@ from torch.nn import functional
 from dml_bench.data.cache import View, view_of
 from dml_bench.data.images import Unreadable, decode, photo_file
 from dml_bench.gallery.calibration import calibration_set, recall_queries
-from dml_bench.gallery.embedder import GalleryEmbedder, embedder_digest
+from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.index_store import build_index, exact_search
 from dml_bench.gallery.indexes import IndexSpec
 from dml_bench.gallery.model_card import Agreement, card

@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from dml_bench.data.digests import digest_of
+from dml_bench.gallery.identity import embedder_digest
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.registry.names import composed, spelling
 from dml_bench.runs import layout
@@ -224,6 +225,12 @@ class GalleryFile:
                 f"{self.path} was made with other weights than those of {self.run.folder}, phase"
                 f" {self.phase}: remove it and enrol anew, or name another with --gallery DIR"
             )
+        digest = embedder_digest(self.run, self.phase)
+        if facts.get("embedder", digest) != digest:
+            raise ValueError(
+                f"{self.path} was made by another model than {self.run.folder}, phase {self.phase}:"
+                " remove it and enrol anew, or name another with --gallery DIR"
+            )
         then, now = facts.get("dataset", self.data), self.data
         if then != now:
             raise ValueError(
@@ -259,6 +266,7 @@ class GalleryFile:
             "format": FORMAT,
             "weights": self.run.weights_digest(self.phase),
             "dataset": self.data,
+            "embedder": embedder_digest(self.run, self.phase),
         }
         if step is not None:
             facts["step"] = json.dumps(asdict(step))

@@ -12,7 +12,8 @@ import numpy as np
 
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.gallery.calibration import calibration_set, recall_queries
-from dml_bench.gallery.embedder import GalleryEmbedder, embedder_digest
+from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.index_recall import RecallQueries
 from dml_bench.gallery.model_card import PRECISIONS
 from dml_bench.gallery.predict import (

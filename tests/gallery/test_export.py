@@ -23,9 +23,10 @@ import dml_bench
 from dml_bench.cli.app import main
 from dml_bench.evaluation.thresholds import SearchOutcomes
 from dml_bench.gallery.calibration import CalibrationSet
-from dml_bench.gallery.embedder import GalleryEmbedder, embedder_digest
+from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import GalleryChanges, change_gallery, photos_by_class
 from dml_bench.gallery.export import Int8Loss, export
+from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.model_card import describe_thresholds, threshold_table
 from dml_bench.gallery.network_formats import open_onnx, save
 from dml_bench.gallery.store import Gallery, GalleryFile, open_gallery_file

@@ -14,7 +14,7 @@ import pytest
 from tiny import dml_bench, refusal
 
 import dml_bench as db
-from dml_bench.gallery.embedder import embedder_digest
+from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.index_recall import RecallQueries
 from dml_bench.gallery.predict import NoPromise
 from dml_bench.gallery.store import Gallery, GalleryImage, open_gallery_file

@@ -1,0 +1,269 @@
+"""A gallery brought to another model: its images are embedded again from their files, and the
+answers that change are listed. The old gallery stays as it is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dml_bench.data.images import box_of, boxed, photo_file
+from dml_bench.gallery.calibration import current_names
+from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.enrol import image_key
+from dml_bench.gallery.index_store import exact_search
+from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, run_gallery
+from dml_bench.runs.run import Run
+
+__all__ = ["ChangedAnswer", "Networks", "Upgrade", "upgrade_gallery"]
+
+Networks = Callable[[GalleryFile], GalleryEmbedder]
+"""Makes the network of a gallery."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChangedAnswer:
+    """A photo to which the new gallery gives another class."""
+
+    image: str
+    class_name: str | None
+    """The class that it has; None where that is not known."""
+    before: str
+    similarity_before: float
+    after: str
+    similarity_after: float
+    """Similarities of two models can't be compared."""
+
+    @property
+    def effect(self) -> str:
+        """Whether the answer got right or wrong."""
+        if self.class_name is None:
+            return "changed"
+        if self.after == self.class_name:
+            return "now right"
+        return "now wrong" if self.before == self.class_name else "still wrong"
+
+    def describe(self) -> str:
+        """The photo and both answers, in a line."""
+        return (
+            f"{self.effect}: {self.image}: {self.before} ({self.similarity_before:.4f}) ->"
+            f" {self.after} ({self.similarity_after:.4f})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upgrade:
+    """A gallery of another model, and what it answers otherwise."""
+
+    gallery: Gallery
+    path: Path
+    """The file of the new gallery."""
+    embedded: int
+    """The number of images that were embedded again; the others are the new run's own."""
+    queries: int
+    """The number of photos that both galleries answered."""
+    source: str
+    """What these photos are."""
+    changed: tuple[ChangedAnswer, ...]
+    test_images: int
+    """The number of images in the gallery that are test images of the new run: what that run
+    measured on them holds no more."""
+
+    def describe(self) -> list[str]:
+        """Sentences, then a line for each changed answer."""
+        effects = [answer.effect for answer in self.changed]
+        numbers = [f"{effects.count(name)} {name}" for name in sorted(set(effects))]
+        lines = [
+            (
+                f"{self.path}: {len(self.gallery.entries):,} images of"
+                f" {len(self.gallery.class_names):,} classes, of which {self.embedded:,} were"
+                " embedded anew and the others are the new run's own"
+            )
+        ]
+        if self.test_images:
+            lines.append(
+                f"{self.test_images:,} of these are test images of the new run, which find"
+                " themselves: what it measured doesn't hold for this gallery"
+            )
+        summary = f"of {self.queries:,} {self.source}, {len(self.changed):,} get another class"
+        lines.append(summary + (f" ({', '.join(numbers)})" if numbers else ""))
+        return [*lines, *(answer.describe() for answer in self.changed)]
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """Photos that both models have embedded."""
+
+    images: tuple[str, ...]
+    class_names: tuple[str | None, ...]
+    before: np.ndarray
+    """(photos, dim) of the old model."""
+    after: np.ndarray
+    """(photos, dim) of the new model."""
+    source: str
+
+
+def upgrade_gallery(
+    old: GalleryFile,
+    new: GalleryFile,
+    networks: Networks,
+    photos: Sequence[Path] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Upgrade:
+    """Write the gallery of `old` as one of the model of `new`, in one step, and compare answers to
+    `photos`, or to the test images of both runs. Raises ValueError, with nothing written, where
+    `new` has a changed gallery already, or a source is gone, changed or unreadable."""
+    with new.lock():
+        if new.path.exists():
+            raise ValueError(
+                f"{new.path} is there already: remove it, or name another folder with --out DIR"
+            )
+        before = old.read()
+        after, embedded = embedded_again(old, new, before, networks, progress)
+        queries = (
+            named_photos(old, new, networks, photos)
+            if photos
+            else shared_test_images(old, new, before)
+        )
+        changed = changed_answers(before, after, queries)
+        new.write(after)
+    is_query = query_digests(new.run, new.phase)
+    enrolled = [entry.sha256 for entry in after.entries if entry.origin == "enrolled"]
+    return Upgrade(
+        gallery=after,
+        path=new.path,
+        embedded=embedded,
+        queries=len(queries.images),
+        source=queries.source,
+        changed=changed,
+        test_images=sum(digest in is_query for digest in enrolled),
+    )
+
+
+def embedded_again(
+    old: GalleryFile,
+    new: GalleryFile,
+    before: Gallery,
+    networks: Networks,
+    progress: Callable[[int, int], None],
+) -> tuple[Gallery, int]:
+    """The images of a gallery in its order as the new model sees them, and how many of them were
+    embedded for that. Images of the new run's own gallery are there already."""
+    own = run_gallery(new.run, new.phase)
+    rows = {image_key(entry): row for row, entry in enumerate(own.entries) if entry.sha256}
+    before = before.hashed()
+    entries: list[GalleryImage] = []
+    places: list[int] = []
+    sources: dict[int, Path] = {}
+    for place, entry in enumerate(before.entries):
+        row = rows.get(image_key(entry), -1) if entry.origin == "run" else -1
+        places.append(row)
+        if row >= 0:
+            entries.append(replace(own.entries[row], class_name=entry.class_name))
+            continue
+        sources[place] = source_of(old.run, entry)
+        entries.append(replace(entry, path=str(sources[place].absolute()), origin="enrolled"))
+    require_sources(list(sources.values()))
+    vectors = np.asarray(own.embeddings)[places]
+    if sources:
+        files = list(sources.values())
+        digests = {file: entries[place].sha256 for place, file in sources.items()}
+        embedded = networks(new).embed(files, lambda done: progress(done, len(files)), digests)
+        if embedded.unreadable:
+            raise ValueError(
+                f"{embedded.unreadable[0]}: mend it, or remove its class with `dml-bench enrol"
+                " --remove`"
+            )
+        vectors[list(sources)] = embedded.embeddings
+    return Gallery(tuple(entries), vectors), len(sources)
+
+
+def source_of(run: Run, entry: GalleryImage) -> Path:
+    """The file of an image, with the box to which its run cut it."""
+    if entry.origin != "run":
+        return Path(entry.path)
+    file = run.images.located(entry.path)
+    box = run.images.boxes.get(Path(entry.path).relative_to(run.images.recorded_root).as_posix())
+    if box is None or box_of(file) is not None:
+        return file
+    left, top, width, height = (float(value) for value in box)
+    return Path(boxed(str(file), (left, top, left + width, top + height)))
+
+
+def require_sources(files: Sequence[Path]) -> None:
+    """Raises ValueError where files are gone."""
+    gone = [file for file in files if not photo_file(file).is_file()]
+    if gone:
+        raise ValueError(
+            f"{len(gone):,} of {len(files):,} images to embed are gone, the first is {gone[0]}: put"
+            " them back, say where the run's lie with --data-dir DIR, or remove their classes"
+        )
+
+
+def query_digests(run: Run, phase: str) -> dict[str, int]:
+    """The places of a phase's test images, by the digests of their files."""
+    images = run.embeddings(phase).query_images
+    return {run.split[image].sha256: place for place, image in enumerate(images)}
+
+
+def shared_test_images(old: GalleryFile, new: GalleryFile, gallery: Gallery) -> Photos:
+    """The test images of both runs, with the names that their classes have in the gallery."""
+    stored = old.run.embeddings(old.phase)
+    names = current_names(old.run, gallery, stored.gallery_images)
+    there = query_digests(new.run, new.phase)
+    rows, places, images, class_names = [], [], [], []
+    for row, image in enumerate(stored.query_images):
+        entry = old.run.split[image]
+        if entry.sha256 in there:
+            rows.append(row)
+            places.append(there[entry.sha256])
+            images.append(old.run.images.recorded(image))
+            class_names.append(names.get(entry.class_name, entry.class_name))
+    return Photos(
+        tuple(images),
+        tuple(class_names),
+        stored.query[rows],
+        new.run.embeddings(new.phase).query[places],
+        "test images of both runs",
+    )
+
+
+def named_photos(
+    old: GalleryFile, new: GalleryFile, networks: Networks, photos: Sequence[Path]
+) -> Photos:
+    """Photos that a person names."""
+    before, after = networks(old).embed(photos), networks(new).embed(photos)
+    return Photos(
+        tuple(str(path) for path in before.paths),
+        (None,) * len(before.paths),
+        before.embeddings,
+        after.embeddings,
+        "photos",
+    )
+
+
+def changed_answers(before: Gallery, after: Gallery, queries: Photos) -> tuple[ChangedAnswer, ...]:
+    """The photos to which two galleries give other classes."""
+    if not queries.images:
+        return ()
+    no_labels = np.full(len(queries.images), -1)
+    first = exact_search(before, queries.before, no_labels, 1)
+    second = exact_search(after, queries.after, no_labels, 1)
+    changed = []
+    for row, image in enumerate(queries.images):
+        names = (
+            before.class_names[first.labels[row, 0]],
+            after.class_names[second.labels[row, 0]],
+        )
+        if names[0] != names[1]:
+            changed.append(
+                ChangedAnswer(
+                    image=image,
+                    class_name=queries.class_names[row],
+                    before=names[0],
+                    similarity_before=float(first.similarities[row, 0]),
+                    after=names[1],
+                    similarity_after=float(second.similarities[row, 0]),
+                )
+            )
+    return tuple(changed)
