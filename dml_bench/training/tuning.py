@@ -338,6 +338,8 @@ class TrialTrainer:
             path.parent.mkdir(parents=True, exist_ok=True)
             return content
         before = read_content(path)
+        # Settings that came after the search have their defaults.
+        before["experiment"] = defined(as_table(load(before["experiment"])))
         for key, now in defined(content).items():
             if key != "trials" and before[key] != now:
                 raise ValueError(

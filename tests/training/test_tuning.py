@@ -23,6 +23,7 @@ from dml_bench.registry import losses
 from dml_bench.runs.execute import execute
 from dml_bench.runs.request import RunRequest
 from dml_bench.suite.tuned import with_tuned_rows
+from dml_bench.system.files import read_json, write_json
 from dml_bench.training.tuning import (
     Trial,
     TrialTrainer,
@@ -125,6 +126,11 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_trials(searched, birds, c
     tried = [(trial.settings, trial.score) for trial in stopped.trials]
     assert tried == [(trial.settings, trial.score) for trial in straight.trials]
     assert stopped.tuned() == straight.tuned()
+    older = read_json(stopped.path)
+    del older["experiment"]["mixing"]["pair_weight"]  # a setting that came later
+    write_json(stopped.path, older)
+    again = search_settings(request(birds, cache_dir, tmp_path, trials=3))
+    assert again.tuned() == straight.tuned()
 
 
 def test_a_search_does_not_go_on_with_another_experiment(searched, birds, cache_dir):
