@@ -341,7 +341,27 @@ class Model:
     """`frozen` keeps the statistics and the affine parameters of the backbone's BatchNorm layers as
     they were loaded; `frozen_statistics` keeps the statistics, and the affine parameters learn."""
 
+    lora_rank: int = 0
+    """Rank of the adapters beside the backbone's linear layers (LoRA), which then learn in place of
+    the backbone; 0 is none. Needs peft."""
+    lora_alpha: float = 16.0
+    """What the adapters add counts `lora_alpha` / `lora_rank` times."""
+
     def __post_init__(self) -> None:
+        require(
+            self.lora_rank >= 0 and self.lora_alpha > 0,
+            "model.lora_rank must be at least 0 and model.lora_alpha above 0, got"
+            f" {self.lora_rank} and {self.lora_alpha:g}: 8 and 16 are usual",
+        )
+        require(
+            self.lora_rank == 0 or self.trainable == "all",
+            f"model.lora_rank needs model.trainable = all, got {self.trainable}: the adapters learn"
+            " inside the backbone",
+        )
+        require(
+            self.lora_rank > 0 or self.lora_alpha == 16,
+            "model.lora_alpha has no effect without model.lora_rank: set it to 8, or leave it out",
+        )
         require(
             bool(re.fullmatch(r"all|head|last:[1-9]\d*", self.trainable)),
             "model.trainable must be all, head or last:N with N from 1, e.g. last:2, got"

@@ -13,6 +13,7 @@ from dml_bench.models.backbones import check_image_size, drop_pooling, replace_p
 from dml_bench.models.convolutions import speed_up_small_maps
 from dml_bench.models.depthwise import open_depthwise_to_float32
 from dml_bench.models.encoders import describe_interpolation
+from dml_bench.models.lora import add_lora
 from dml_bench.models.stages import LastStages, cut_backbone, first_stages
 from dml_bench.models.weights import load_backbone
 from dml_bench.registry import backbones, heads, poolings
@@ -165,6 +166,8 @@ def build_embedder(
     if heads.of(config.head).facts["takes_map"]:
         drop_pooling(backbone, name, config.head.name)
     head = heads.of(config.head).build(backbone.num_features, **config.head.options)
+    if config.lora_rank:
+        add_lora(backbone, name, rank=config.lora_rank, alpha=config.lora_alpha)
     made_with = getattr(backbone, "pretrained_cfg", entry.facts)
     images = experiment.images
     mean, std = statistics or (
