@@ -230,15 +230,12 @@ class BrowseTable:
             if {"train_dispersion", "test_to_train"} <= means.keys():
                 training = with_bounds(means["train_dispersion"])
                 test = with_bounds(means["test_to_train"])
-                lines.append(
-                    f"{group} classes: training images {training} apart, test images {test} from"
-                    " them"
-                )
+                lines.append(f"{group} classes: training {training} apart, test {test} from them")
         measured = hubness(self.source.neighbours[phase])
         if np.isfinite(measured.skewness):
             lines.append(
-                f"hubness {measured.skewness:.1f} (skewness of how often images answer);"
-                f" {measured.never:.0%} of the gallery never answers"
+                f"hubness {measured.skewness:.1f} (skewness); {measured.never:.0%} of gallery"
+                " images never answer"
             )
         return lines
 

@@ -60,7 +60,7 @@ def embedding_maps(
             axes.set_axis_off()
         for axes, embedding_map in zip(grid.flat, maps, strict=False):
             draw_map(axes, embedding_map.points, is_query, drawn_groups)
-            axes.set_title(embedding_map.title, fontsize=8)
+            axes.set_title(embedding_map.title, fontsize=7.5)
         handles = [
             key_line("training image", INK, marker=GALLERY_MARK, linestyle="", markersize=4),
             key_line("test image", INK, marker=QUERY_MARK, linestyle="", markersize=4),

@@ -232,7 +232,7 @@ def test_the_scatter_beside_a_map_is_of_its_gallery_and_queries_by_seen_and_unse
     assert means["test_margin"] == NEAR(margin)
     assert "test_dispersion" not in means  # of one test image
     assert "test_to_train" not in groups["unseen"]  # a class without test images
-    assert known.notes("all")[0].startswith("seen classes: training images 0.50 apart")
+    assert known.notes("all")[0].startswith("seen classes: training 0.50 apart")
     assert "train_margin" not in known.scatter("all", with_margins=False)["seen"]
 
 

@@ -757,7 +757,7 @@ def test_each_saved_view_has_its_points_on_both_maps_and_its_chips_in_the_grid(p
             assert set(colours) == {"rgb(179, 38, 30)"}, name
         screenshot(page, tmp_path / f"{name}.png")
     notes = page.locator(".dml .notes").first.inner_text()
-    assert "seen classes: training images" in notes
+    assert "seen classes: training" in notes
     assert "hubness" in notes
 
 
