@@ -22,6 +22,7 @@ import psutil
 import pytest
 from handmade import experiment, finish, store
 from listening import listening
+from PIL import Image
 from tiny import dml_bench
 
 from dml_bench.browse import fiftyone_app, map_data, projection
@@ -792,6 +793,37 @@ def test_a_pair_of_files_of_embeddings_opens_with_linked_maps(run, chromium, tmp
             page.get_by_text(f"{mistakes} of 64 images").wait_for()
             page.wait_for_function(f"dmlMaps.panes.every((pane) => pane.drawn == {mistakes})")
             screenshot(page, tmp_path / "embeddings.png")
+    finally:
+        assert app.end() == 0, app.said
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_the_grid_shows_large_photos_by_small_copies_that_are_made_when_they_are_seen(
+    chromium, tmp_path
+):
+    rng = np.random.default_rng(0)
+    rows = ["path,class,split"]
+    for number in range(12):
+        pixels = rng.integers(0, 255, (300, 400, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.jpg", quality=95)
+        rows.append(f"{number}.jpg,{'abc'[number % 3]},{'query' if number > 8 else 'gallery'}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    np.savez(tmp_path / "mine.npz", embeddings=np.eye(3)[np.arange(12) % 3] + 0.1)
+    shown = [tmp_path / "mine.npz", "--labels", tmp_path / "labels.csv"]
+    app = Browsing(shown, tmp_path / "home")
+    try:
+        app.start()
+        copies = tmp_path / "home" / "cache" / "thumbnails"
+        assert not copies.exists()
+        with page_at(chromium, app.url) as page:
+            page.wait_for_function("window.dmlMaps?.panes?.[0]?.drawn == 12")
+            page.locator("[data-cy=tag-answer_embeddings]").first.wait_for()
+            page.wait_for_timeout(3000)
+            made = list(copies.rglob("*.jpg"))
+            assert len(made) == 12
+            assert {Image.open(copy).size for copy in made} == {(320, 240)}
+            screenshot(page, tmp_path / "thumbnails.png")
     finally:
         assert app.end() == 0, app.said
 
