@@ -96,7 +96,8 @@ def test_the_example_of_a_public_name_runs(name, at_desk, plugins_removed):
     example = doctest.DocTestParser().get_doctest(text, names, name, None, 0)
     assert example.examples, f"{name} has no example"
     said: list[str] = []
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)
+    flags = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+    runner = doctest.DocTestRunner(verbose=False, optionflags=flags)  # else as `pytest -v` has it
     runner.run(example, out=said.append)
     assert not said, "".join(said)
 
