@@ -29,6 +29,7 @@ FORM = {
     "required": ["images"],
     "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
 }
+REFUSED = {422: "An image, or the request, can't be read."}
 BASE64 = {
     "type": "object",
     "required": ["images"],
@@ -156,7 +157,6 @@ def application(service: GalleryService, k: int) -> FastAPI:
         summary=f"The gallery of {service.file.run.experiment.name}, phase {service.file.phase}",
         docs_url=None,  # it loads programs from elsewhere
         redoc_url=None,
-        responses={422: {"model": Problem, "description": "The request can't be carried out."}},
     )
     add_errors(app)
     add_questions(app, service, k)
@@ -168,7 +168,7 @@ def application(service: GalleryService, k: int) -> FastAPI:
 def add_questions(app: FastAPI, service: GalleryService, k: int) -> None:
     """What changes nothing."""
 
-    @app.post("/predict", openapi_extra=body_of(FORM, BASE64), **documented(PredictAnswer))
+    @app.post("/predict", openapi_extra=body_of(FORM, BASE64), **documented(PredictAnswer, REFUSED))
     async def predict(
         request: Request,
         k: int = Query(k, ge=1, le=100, description="Closest images that vote and are listed."),
@@ -238,7 +238,9 @@ def add_changes(app: FastAPI, service: GalleryService) -> None:
     @app.post(
         "/enrol",
         openapi_extra=body_of(with_class(FORM), with_class(BASE64)),
-        **documented(EnrolAnswer, {409: "The gallery has an image under another class."}),
+        **documented(
+            EnrolAnswer, {**REFUSED, 409: "The gallery has an image under another class."}
+        ),
     )
     async def enrol(request: Request) -> Response:
         """Add photos to a class, which may be new: all of them or none."""

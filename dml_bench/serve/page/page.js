@@ -13,6 +13,13 @@ function element(kind, properties = {}, ...children) {
 const plural = (number, noun) =>
   `${number.toLocaleString("en")} ${number === 1 ? noun : noun + (/[sx]$/.test(noun) ? "es" : "s")}`;
 
+// A long name may break behind its underscores.
+function named(kind, name) {
+  const node = element(kind);
+  name.split("_").forEach((part, place) => node.append(...(place ? ["_", element("wbr"), part] : [part])));
+  return node;
+}
+
 async function ask(path, options = {}) {
   const token = sessionStorage.getItem("token");
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
@@ -80,7 +87,7 @@ function describe(answer, threshold) {
 function card(answer, file, threshold) {
   const unknown = answer.class === null;
   const body = element("div", {},
-    element("h3", { textContent: unknown ? "unknown" : answer.class }),
+    named("h3", unknown ? "unknown" : answer.class),
     scale(answer.similarity, threshold),
     element("p", { textContent: describe(answer, threshold) }));
   if (unknown) body.append(element("p", { textContent: `The closest image is of ${answer.closest_class}.` }));
@@ -128,7 +135,7 @@ function row(entry) {
   const button = element("button", { type: "button", textContent: "Remove", onclick: () => carryOut(() => remove(entry.class)) });
   button.setAttribute("aria-label", `Remove ${entry.class}`);
   return element("li", {}, picture(entry.image, ""),
-    element("span", { className: "name" }, entry.class, element("small", { textContent: sizes })), button);
+    element("span", { className: "name" }, named("span", entry.class), element("small", { textContent: sizes })), button);
 }
 
 function list() {
@@ -140,7 +147,7 @@ function list() {
 
 async function load() {
   const gallery = await (await ask("gallery")).json();
-  $("about").textContent = `${gallery.run}, phase ${gallery.phase}: ${plural(gallery.classes, "class")}, ${plural(gallery.images, "image")}`;
+  $("about").textContent = `${plural(gallery.classes, "class")}, ${plural(gallery.images, "image")} (${gallery.run}, phase ${gallery.phase})`;
   $("rule").textContent = gallery.rule.charAt(0).toUpperCase() + gallery.rule.slice(1) + ".";
   classes = (await (await ask("classes")).json()).classes;
   classes.sort((one, other) => (other.enrolled > 0) - (one.enrolled > 0));
