@@ -151,7 +151,7 @@ class Mixed:
         results = await asyncio.gather(*requests, return_exceptions=True)
         self.outcomes["lost"] += sum(isinstance(result, BaseException) for result in results)
 
-    async def asked(self, method: str, path: str, **more: Any) -> httpx.Response:
+    async def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         start = time.perf_counter()
         for _ in range(PATIENCE_SECONDS):
             response = await self.http.request(method, path, **more)
@@ -164,19 +164,19 @@ class Mixed:
         return response
 
     async def predict(self, photo: bytes, class_name: str) -> None:
-        response = await self.asked("POST", "/predict", files=[("images", photo)])
+        response = await self.request("POST", "/predict", files=[("images", photo)])
         right = response.status_code == 200
         right = right and response.json()["answers"][0]["class"] == class_name
         self.outcomes["right" if right else "wrong"] += 1
 
     async def classes(self) -> None:
-        response = await self.asked("GET", "/classes")
+        response = await self.request("GET", "/classes")
         self.outcomes["right" if response.status_code == 200 else "wrong"] += 1
 
     async def enrol(self, number: int) -> None:
         name, photos = f"new {number}", self.new[number]
         files = [("images", photo) for photo in photos]
-        response = await self.asked("POST", "/enrol", data={"class": name}, files=files)
+        response = await self.request("POST", "/enrol", data={"class": name}, files=files)
         right = response.status_code == 200 and response.json()["enrolled"] == len(photos)
         self.outcomes["right" if right else "wrong"] += 1
         self.enrolled.append(name)
@@ -244,10 +244,9 @@ def main() -> None:
         strangers = db.draw_birds(
             folder / "new", classes=options.count // 20, per_class=NEW_PHOTOS, size=64, seed=99
         )
-        new = [
-            [path.read_bytes() for path in sorted(species.glob("*.jpg"))]
-            for species in sorted((strangers / "images").iterdir())
-        ]
+        new = []
+        for species in sorted((strangers / "images").iterdir()):
+            new.append([path.read_bytes() for path in sorted(species.glob("*.jpg"))])
         photos = list(known)
         result: dict[str, Any] = {**facts(), "size": options.size, "times": {}}
         times = result["times"]
