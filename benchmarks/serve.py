@@ -206,6 +206,11 @@ def missing(url: str, names: Sequence[str]) -> int:
     return len(set(names) - {row["class"] for row in listed})
 
 
+def photos_in(folder: Path) -> list[bytes]:
+    """The photos of a class."""
+    return [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
+
+
 def page(result: dict[str, Any]) -> list[str]:
     rows = []
     for name, times in result["times"].items():
@@ -244,9 +249,7 @@ def main() -> None:
         strangers = db.draw_birds(
             folder / "new", classes=options.count // 20, per_class=NEW_PHOTOS, size=64, seed=99
         )
-        new = []
-        for species in sorted((strangers / "images").iterdir()):
-            new.append([path.read_bytes() for path in sorted(species.glob("*.jpg"))])
+        new = [photos_in(species) for species in sorted((strangers / "images").iterdir())]
         photos = list(known)
         result: dict[str, Any] = {**facts(), "size": options.size, "times": {}}
         times = result["times"]
