@@ -25,6 +25,7 @@ IMPORTED = {
     "encoders": "open_clip, sentence_transformers, transformers",
     "fonts": "manimgx_fonts",
     "lite": "importlib.util",
+    "lora": "peft",
     "onnx": "onnx, onnxruntime, onnxscript",
     "ray": "ray",
     "serve": "fastapi, multipart, prometheus_client, uvicorn",

@@ -23,6 +23,7 @@ USES = {
     "browse": "browse and umap",
     "encoders": "encoders of transformers, OpenCLIP and sentence-transformers",
     "fonts": "names in any script in figures",
+    "lora": "low-rank adapters of transformers",
     "lite": "ImageNet weights without a download",
     "onnx": "export to ONNX",
     "ray": "suites on several machines",
