@@ -242,9 +242,10 @@ class BrowseTable:
 
 def with_bounds(mean: Interval) -> str:
     """`0.33 ±0.04`, or the mean alone where it has no bounds."""
+    estimate = f"{round(mean.estimate, 2) + 0.0:.2f}"  # no -0.00
     if not np.isfinite(mean.low):
-        return f"{mean.estimate:.2f}"
-    return f"{mean.estimate:.2f} \N{PLUS-MINUS SIGN}{(mean.high - mean.low) / 2:.2f}"
+        return estimate
+    return f"{estimate} \N{PLUS-MINUS SIGN}{(mean.high - mean.low) / 2:.2f}"
 
 
 def phase_columns(

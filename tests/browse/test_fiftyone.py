@@ -818,6 +818,7 @@ def test_the_grid_shows_large_photos_by_small_copies_that_are_made_when_they_are
         assert not copies.exists()
         with page_at(chromium, app.url) as page:
             page.wait_for_function("window.dmlMaps?.panes?.[0]?.drawn == 12")
+            assert page.locator(".dml select").input_value() == "label"  # all classes are seen
             page.locator("[data-cy=tag-answer_embeddings]").first.wait_for()
             page.wait_for_timeout(3000)
             made = list(copies.rglob("*.jpg"))

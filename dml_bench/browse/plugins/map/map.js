@@ -64,7 +64,8 @@
       note.remove();
       const { settings, phases } = this.data;
       this.rowOf = new Map(this.data.ids.map((id, row) => [id, row]));
-      this.colouring = settings.colouring in COLOURINGS ? settings.colouring : "class_group";
+      const usual = this.data.common.class_group.includes("unseen") ? "class_group" : "label";
+      this.colouring = settings.colouring in COLOURINGS ? settings.colouring : usual;
       this.shown = phases.map((phase) => phase.name);
       if (this.shown.length > 2) this.shown = this.shown.slice(0, 2);
       const known = (settings.shown ?? []).filter((name) => phases.some((p) => p.name === name));
