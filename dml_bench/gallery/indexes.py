@@ -204,7 +204,7 @@ def ivf(images: int, dim: int, *, nlist: int = 0, nprobe: int = 0) -> IndexPlan:
     "ivfpq",
     summary=(
         "the same as ivf, with each image in m codes of so many bits; k_factor times as many images"
-        " are compared again uncompressed, or none with 0"
+        " are compared again in 8 bits a value, or none with 0"
     ),
     source="Jegou, Douze and Schmid 2011, Product quantization for nearest neighbor search",
     compresses=True,
@@ -237,7 +237,8 @@ def ivfpq(
         f" got {images:,}",
         "choose fewer bits, or another index",
     )
-    refined = ",RFlat" if k_factor else ""
+    # Raw vectors beside the codes would make the file larger than the gallery.
+    refined = ",Refine(SQ8)" if k_factor else ""
     built = {"nlist": nlist, "m": m, "bits": bits} | ({} if k_factor else {"k_factor": 0})
     # np: without FAISS's reordering of codes for Hamming distances, which takes minutes and is not
     # used
