@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dml_bench.board.submission import Finding
 from dml_bench.runs import record_format, record_schema
+from dml_bench.runs.layout import records_below
 from dml_bench.runs.record_schema import Record
 
 __all__ = ["beside_others"]
@@ -78,7 +79,7 @@ def same_answers(path: Path, record: Record, other: Path, mate: Record) -> Findi
 def readable(folder: Path) -> list[Mate]:
     """The submissions of a table that can be read; what can't is refused by itself."""
     mates = []
-    for path in sorted(folder.rglob("seed-*.json")):
+    for path in records_below(folder):
         stat = path.stat()
         record = read_once(path, stat.st_mtime_ns, stat.st_size)
         if record is not None:

@@ -9,6 +9,7 @@ from dml_bench.board.against_images import check_images, needs_folder
 from dml_bench.board.rerun import run_again
 from dml_bench.board.submission import Finding, Refused, Submission, open_submission
 from dml_bench.board.table_mates import beside_others
+from dml_bench.runs.layout import records_below
 from dml_bench.system.callbacks import Callback
 
 __all__ = ["Verified", "VerifyRequest", "submissions_below", "verify"]
@@ -73,7 +74,7 @@ def submissions_below(paths: Sequence[Path]) -> list[Path]:
     there is none."""
     files = []
     for path in paths:
-        below = sorted(path.rglob("seed-*.json")) if path.is_dir() else [path]
+        below = records_below(path) if path.is_dir() else [path]
         if not below or not below[0].exists():
             what = "holds no submission" if path.is_dir() else "does not exist"
             raise ValueError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from dml_bench.registry import backbones
+from dml_bench.runs import layout
 from dml_bench.system import provenance
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def is_installed(package: str) -> bool:
 def next_steps(data_dir: Path | None, runs: Path) -> Iterator[tuple[str, str]]:
     """What somebody with this machine would do now, each with its command."""
     baseline = "EPSHN_cosine_resnet18_sgd_aug"
-    if any(runs.glob("*/*/seed-*/summary.json")):
+    if layout.has_finished_run(runs):
         yield "Read the runs that have ended on one page", f"dml-bench report {runs} --out report"
     else:
         yield "See it work in minutes, without data or network", f"dml-bench run {baseline} --demo"

@@ -495,7 +495,8 @@ def check_model(experiment: Experiment) -> None:
             f"{setting} trains on features computed once, so augmentation has no"
             " effect: "
             + " ".join(
-                f"--set augment.{name}={default}" for name, default in experiment.augment.changed()
+                f"--set augment.{name}={plain_text(default)}"
+                for name, default in experiment.augment.changed()
             )
         )
     if experiment.evaluate.tta != "none":
@@ -551,3 +552,8 @@ def has_validation(experiment: Experiment) -> bool:
     """Whether each phase has validation images, as far as the experiment alone can say."""
     data = experiment.data
     return bool(data.valid_fraction or experiment.train.folds or data.split == "given")
+
+
+def plain_text(value: float | str) -> str:
+    """As a person types it: 0, not 0.0."""
+    return value if isinstance(value, str) else f"{value:g}"

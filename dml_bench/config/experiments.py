@@ -164,6 +164,7 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
     scale numbers, keep them small, and set more where the experiment has certain values. Where a
     rule says why the claims are not tested, the experiment loses them.
 
+    A factor that is a key stands for the ratio in which the profile changes the value of that key.
     A factor or limit that is a table gives it by the name of a component of the experiment: sgd and
     adam, or losses of another scale, want different learning rates.
     """
@@ -182,7 +183,8 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
         if current in swaps:
             assign(table, key, swaps[current])
     for key, factors in rules["scale"].items():
-        change_numbers(table, before, key, factors, lambda current, factor: current * factor)
+        by = in_step(factors, rules, before)
+        change_numbers(table, before, key, by, lambda current, factor: current * factor)
     scaled = load(table)
     for key, limits in rules["at_most"].items():
         change_numbers(table, scaled, key, limits, min)
@@ -190,6 +192,13 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
         if all(value_at(before, key) == value for key, value in rule["is"].items()):
             apply_rule(table, rule)
     table["profile"] = name
+
+
+def in_step(factors: Any, rules: dict[str, Any], before: Experiment) -> Any:
+    """The factors themselves, or the ratio in which a profile changes the key that they name."""
+    if not isinstance(factors, str):
+        return factors
+    return rules["set"][factors] / value_at(before, factors)
 
 
 OF_STEPS = ("train.epochs", "schedule", "schedule.name")
@@ -258,7 +267,10 @@ def describe_profile(name: str) -> tuple[str, ...]:
         for before, after in swaps.items():
             sentences.append(f"{key} is {after} where it was {before}.")
     for key, factors in rules["scale"].items():
-        sentences.append(f"{key} is multiplied by {describe_value(factors, 'with')}.")
+        if isinstance(factors, str):
+            sentences.append(f"{key} changes in the ratio of {factors}.")
+        else:
+            sentences.append(f"{key} is multiplied by {describe_value(factors, 'with')}.")
     for key, limits in rules["at_most"].items():
         reason = rules.get("because", {}).get(key)
         limit = describe_value(limits, "with")

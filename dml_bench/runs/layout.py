@@ -33,9 +33,11 @@ __all__ = [
     "WEIGHTS",
     "folds_of",
     "gallery",
+    "has_finished_run",
     "judged_files",
     "neighbours_of_folds",
     "projection",
+    "records_below",
     "run_folder",
     "runs_below",
     "seed_name",
@@ -98,6 +100,16 @@ def run_folder(out: Path, experiment: str, dataset: str, seed: int) -> Path:
 def runs_below(experiment: Path) -> list[Path]:
     """The run folders of one experiment, whose own folder is given."""
     return sorted(file.parent for file in experiment.glob(f"*/seed-*/{EXPERIMENT}"))
+
+
+def has_finished_run(runs: Path) -> bool:
+    """Whether a folder of run folders holds a finished run."""
+    return any(runs.glob(f"*/*/seed-*/{SUMMARY}"))
+
+
+def records_below(folder: Path) -> list[Path]:
+    """The records of runs in a folder, at any depth."""
+    return sorted(folder.rglob("seed-*.json"))
 
 
 def judged_files(phase: Path) -> list[Path]:

@@ -385,5 +385,9 @@ def test_a_saved_copy_holds_every_option_so_that_a_later_default_can_not_change_
         "nmi": False,
         "tta": "none",
         "tta_by": "mean",
+        "tta_draws": 4,
+        "tta_plain_weight": 0.25,
+        "attack_epsilon": 0.0,
+        "attack_steps": 10,
     }
     assert table["data"]["dataset"] == {"name": "cub", "crop_to_box": False}
