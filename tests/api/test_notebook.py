@@ -19,12 +19,15 @@ for setting in SETTINGS:
 
 @pytest.fixture
 def desk(birds, tmp_path, monkeypatch, cache_dir, plugins_removed) -> Path:
-    """A folder with a photo and a new class, in which a notebook is started."""
+    """A folder with photos and a new class, in which a notebook is started."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DML_BENCH_CACHE", str(cache_dir))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     photos = sorted((birds / "images").glob("*/*.jpg"))
     (tmp_path / "photo.jpg").write_bytes(photos[0].read_bytes())
+    (tmp_path / "photos").mkdir()
+    for photo in photos[:2]:
+        (tmp_path / "photos" / photo.name).write_bytes(photo.read_bytes())
     (tmp_path / "new_classes" / "pigeon").mkdir(parents=True)
     ImageOps.flip(Image.open(photos[-1])).save(tmp_path / "new_classes" / "pigeon" / "one.png")
     return tmp_path
@@ -54,12 +57,12 @@ def assert_says_what_it_promises(names: dict[str, object]) -> None:
     assert "first - second" in str(names["comparison"])
     assert names["enrolment"].new_classes == ("pigeon",)
     assert [prediction.path for prediction in names["predictions"]] == [Path("photo.jpg")]
+    assert len(Path("answers.csv").read_text().splitlines()) == 1 + 2
     assert Path("model/embedder.pt2").is_file()
     assert own.experiment.loss.name == "MyLoss"
     assert own.folder != run.folder
 
 
-@pytest.mark.slow
 def test_the_page_runs_on_a_small_data_set(desk, birds, cache_dir):
     train(birds, cache_dir, Path("runs"), "name=other", "optimizer.lr=0.01")
     text = code()
