@@ -14,7 +14,18 @@ __all__ = ["LONGEST", "is_classifier", "is_linear_probe", "is_untrained", "short
 
 SIZE = re.compile(r"(patch)?\d+")
 LONGEST = 32
-"""Letters of a short name, where that is possible."""
+"""Letters of a short name before the settings of a variant, where that is possible."""
+SHORTER = {
+    "either": "both",
+    "featuremixup": "mixup",
+    "labelnoise40": "noise40",
+    "randomsamplepairing": "random pairs",
+}
+    "featuremixup": "mixup",
+    "labelnoise40": "noise40",
+    "randomsamplepairing": "random pairs",
+}
+"""Additions to a name, in a name that is too long otherwise."""
 
 
 def short_names(rows: Sequence[Experiment]) -> dict[str, str]:
@@ -42,6 +53,9 @@ def short_names(rows: Sequence[Experiment]) -> dict[str, str]:
             if shorter in names.values():
                 break
             names[name] = shorter
+        if len(names[name]) > LONGEST and names[name] != name:
+            shorter = " + ".join(SHORTER.get(part, part) for part in names[name].split(" + "))
+            names[name] = names[name] if shorter in names.values() else shorter
     return distinct(names, by_name)
 
 

@@ -200,7 +200,7 @@ class EmbeddingsReport(PrintedDocument):
     >>> _ = pathlib.Path("labels.csv").write_text("\\n".join(lines))
     >>> report = db.evaluate("embeddings.npz", labels="labels.csv")
     >>> sorted(report.results["embeddings.npz"].as_table())
-    ['accuracy', 'drops', 'enrolment', 'unknown_classes']
+    ['accuracy', 'drops', 'enrolment', 'hubness', 'scatter', 'unknown_classes']
     """
 
     results: "dict[str, EmbeddingsResult]"
