@@ -21,10 +21,6 @@ SHORTER = {
     "labelnoise40": "noise40",
     "randomsamplepairing": "random pairs",
 }
-    "featuremixup": "mixup",
-    "labelnoise40": "noise40",
-    "randomsamplepairing": "random pairs",
-}
 """Additions to a name, in a name that is too long otherwise."""
 
 
