@@ -57,6 +57,14 @@ LATER_SETTINGS: dict[str, Any] = {
     "optimizer.betas": [0.9, 0.999],
     "sampler.drop_last": False,
     "labelling.listen_from": 0.0,
+    "augment.padding": "reflection",
+    "evaluate.attack_epsilon": 0.0,
+    "evaluate.attack_steps": 10,
+    "evaluate.tta_draws": 4,
+    "evaluate.tta_plain_weight": 0.25,
+    "mixing.pair_weight": "anchor",
+    "model.lora_alpha": 16.0,
+    "model.lora_rank": 0,
 }
 """Settings that came after the first caches of trained stages, as they are where they change
 nothing: a stage without them keeps its key, and caches of earlier versions are used."""

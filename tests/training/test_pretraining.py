@@ -1,6 +1,7 @@
 """Starts: stages that see only what their phase sees, carry everything over, resume, and are
 shared."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dml_bench.data.inputs import ImageInputs
 from dml_bench.registry import starts
 from dml_bench.training import checkpoint, loop, pretraining
 from dml_bench.training.batches import Batch, training_batch
-from dml_bench.training.pretraining import Stage
+from dml_bench.training.pretraining import Stage, source_experiment, without_later_settings
 from dml_bench.training.training_state import TrainingState
 
 CLASSIFIER = "start={name='classifier', epochs=2, batch_size=16, lr=0.05}"
@@ -249,3 +250,11 @@ def test_simclr_on_squashed_images_says_which_of_its_own_settings_crops():
 
 def stage(experiment):
     return starts[experiment.start.name].build(experiment, **experiment.start.options)
+
+
+def test_weights_that_an_earlier_version_trained_are_found_again():
+    table = without_later_settings(
+        as_table(source_experiment(resolve("EPSHN_cosine_resnet18_sgd_aug", profile="demo")))
+    )
+    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+    assert digest[:16] == "7e5703ca5fb55e2e", "add new settings to LATER_SETTINGS"
