@@ -20,6 +20,7 @@ from dml_bench.evaluation.statistics import Interval
 from dml_bench.plots.colours import distinct, style
 from dml_bench.report.format import cost_cell, interval_cell, number
 from dml_bench.runs.run import RecordedRun, Run
+from dml_bench.system.templates import templates
 from dml_bench.system.terminal import duration
 
 if TYPE_CHECKING:
@@ -44,16 +45,7 @@ class Board:
 
 
 def environment() -> "jinja2.Environment":
-    import jinja2
-
-    folders = [Path(__file__).parent, Path(__file__).parents[1] / "report"]
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = templates(Path(__file__).parent, Path(__file__).parents[1] / "report")
     made.globals |= {"colours": Markup(style()), "kinds": KINDS}
     made.filters |= {"probability": probability, "duration": duration}
     return made

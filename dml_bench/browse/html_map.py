@@ -3,7 +3,6 @@ shows it and its predictions."""
 
 import base64
 import io
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from dml_bench.data.images import Unreadable, decode
 from dml_bench.evaluation.scatter import MEASURES
 from dml_bench.plots import colours
 from dml_bench.system.files import write_atomically
+from dml_bench.system.templates import script_data, templates
 
 __all__ = ["write_html_map"]
 
@@ -42,7 +42,6 @@ def write_html_map(
 ) -> int:
     """Write the page; `chosen` are the class ids that it highlights at first, `copies` keeps small
     copies of its images. Returns how many images could not be read, or were changed."""
-    import jinja2
     import markupsafe
 
     side = LARGE if len(images.paths) <= MANY else SMALL
@@ -57,19 +56,11 @@ def write_html_map(
         "chosen": places(images, np.array(chosen, int)),
         "palette": {name: getattr(colours, name) for name in NAMED_COLOURS},
     }
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # A "<" inside a script could end it.
-    script = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    script = script.replace("<", "\\u003c")
-    text = environment.get_template("html_map.html.jinja").render(
-        title=images.source.title, data=script, colours=markupsafe.Markup(colours.style())
+    page = templates(Path(__file__).parent).get_template("html_map.html.jinja")
+    text = page.render(
+        title=images.source.title,
+        data=script_data(data),
+        colours=markupsafe.Markup(colours.style()),
     )
     write_atomically(path, lambda file: file.write(text.encode()))
     return unreadable

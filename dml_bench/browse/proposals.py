@@ -4,7 +4,6 @@ drops and accepts them there; the page then saves a table that `enrol` reads.
 A page that is opened from disk can change no gallery, and the table can be read before it does.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from dml_bench.gallery.discover import Discovery
 from dml_bench.plots import colours
 from dml_bench.runs.run import Run
 from dml_bench.system.files import write_atomically, write_csv
+from dml_bench.system.templates import script_data, templates
 
 __all__ = ["PAGE", "TABLE", "require_free", "write_proposals"]
 
@@ -44,7 +44,6 @@ def write_proposals(
 ) -> Path:
     """Write the page and a table of the unknown photos into the folder, and return the page.
     `class_names` are those of the gallery, `enrol_command` is what applies the decisions."""
-    import jinja2
     import markupsafe
 
     require_free(folder)
@@ -60,18 +59,10 @@ def write_proposals(
         "classes": list(class_names),
         "command": enrol_command,
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # A "<" inside a script could end it.
-    script = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    text = environment.get_template("proposals.html.jinja").render(
+    template = templates(Path(__file__).parent).get_template("proposals.html.jinja")
+    text = template.render(
         title=f"New classes for {run.experiment.name}",
-        data=script.replace("<", "\\u003c"),
+        data=script_data(data),
         colours=markupsafe.Markup(colours.style()),
     )
     page = folder / PAGE

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from dml_bench.plots.colours import style
 from dml_bench.report.document import Block, Cell, Column, Document, Heading, Picture
 from dml_bench.system.files import write_atomically
+from dml_bench.system.templates import templates
 
 __all__ = ["text", "write"]
 
@@ -23,15 +24,7 @@ def write(path: Path, document: Document) -> None:
 
 def text(document: Document) -> str:
     """The whole page; `page.html.jinja` says how each kind of block is set."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters |= {
         "kind": kind,
         "spoken": partial(spoken, names=document.names),

@@ -1,9 +1,10 @@
 """The page of the HTTP interface, made of its OpenAPI description. FastAPI's own pages load
 programs from elsewhere."""
 
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from dml_bench.system.templates import templates
 
 __all__ = ["api_page"]
 
@@ -16,9 +17,7 @@ CURL = {
 
 def api_page(description: dict[str, Any]) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("dml_bench.serve", "page"), autoescape=True, undefined=StrictUndefined
-    )
+    environment = templates(Path(__file__).parent / "page")
     schemas = description.get("components", {}).get("schemas", {})
     operations = []
     for path, methods in description["paths"].items():
