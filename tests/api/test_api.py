@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import logging
 import pkgutil
 import shutil
 import subprocess
@@ -153,7 +154,9 @@ def test_the_table_of_runs_has_configuration_and_metrics_as_columns(at_desk):
     assert list(table["precision_at_1_macro_limited"]) == limited
 
 
-def test_the_table_of_runs_warns_of_what_it_leaves_out(at_desk, tmp_path, capsys):
+def test_the_table_of_runs_warns_of_what_it_leaves_out(at_desk, tmp_path, monkeypatch, capsys):
+    # As in a program that sets no logging up; libraries of other tests may have done so.
+    monkeypatch.setattr(logging.root, "handlers", [])
     folder = Path("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42")
     broken = tmp_path / "runs" / "a" / "cub" / "seed-42"
     broken.mkdir(parents=True)
