@@ -24,6 +24,7 @@ __all__ = [
     "Split",
     "disjoint_phases",
     "fold_phases",
+    "held_out_by",
     "holdouts",
     "is_rotated",
     "make_disjoint_split",
@@ -241,6 +242,14 @@ def thinned(split: Split, dataset: Dataset, per_class: int, seed: int) -> Split:
         gallery=train if split.gallery is split.train else split.gallery,
         fingerprint=fingerprint(dataset, **masks),
     )
+
+
+def held_out_by(phases: Sequence[Phase]) -> set[int]:
+    """Ids of the classes that any of the phases never sees."""
+    held_out: set[int] = set()
+    for phase in phases:
+        held_out.update(phase.held_out_classes)
+    return held_out
 
 
 def make_split(

@@ -1,10 +1,11 @@
-"""Phases that train beside each other: on a CPU each has a process of its own, because two threads
-make a training step little faster, and two phases have nothing to wait for in each other.
+"""Phases that train beside each other: on a CPU each has a process of its own. Threads of one step
+wait for each other, and for one that other programs keep from its core; two phases have nothing to
+wait for in each other.
 
 The first process of a run keeps the run folder, trains its own share of the phases, and hears from
-the others (`beside_worker.py`) what they have done. Which phases train together, and
-on how many threads, follows from the experiment and the machine alone, so a run that goes on after
-an interruption has the same bits.
+the others (`beside_worker.py`) what they have done. Which phases train together, and on how many
+threads, follows from the experiment and the machine alone, so a run that goes on after an
+interruption has the same bits.
 """
 
 import queue
@@ -29,7 +30,7 @@ __all__ = ["BesidePhases", "phases_at_once"]
 
 PROGRAM = (sys.executable, "-m", "dml_bench.runs.beside_worker")
 MOST = 4
-"""Phases at a time, unless more are wanted for: each holds a network and its batches in memory."""
+"""Phases at a time, unless a person wants more: each holds a network and its batches in memory."""
 LEAST_WORK = 2e7
 """Pixels in each of which a phase must be trained, or its process costs more than it saves."""
 

@@ -1,6 +1,5 @@
 """One experiment, from its data set to its sealed run folder."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ from dml_bench.config import Experiment, as_table, load
 from dml_bench.config.experiment import components_of
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import describe_copies
-from dml_bench.data.split import Phase, Split, split_of
+from dml_bench.data.split import Split, held_out_by, split_of
 from dml_bench.evaluation.collapse import describe_doubts
 from dml_bench.models.embedder import build_embedder
 from dml_bench.models.precision import network_precision
@@ -105,14 +104,6 @@ def require_unseen_by_search(experiment: Experiment, dataset: Dataset, split: Sp
             f"the search of {tuned.by} knew {len(seen)} of the classes that are held out, e.g."
             f" {first}: {again}, or --set unseen={tuned.unseen}"
         )
-
-
-def held_out_by(phases: Sequence[Phase]) -> set[int]:
-    """Ids of the classes that any of the phases never sees."""
-    held_out: set[int] = set()
-    for phase in phases:
-        held_out.update(phase.held_out_classes)
-    return held_out
 
 
 def open_images(request: RunRequest) -> Dataset:

@@ -16,7 +16,7 @@ from dml_bench.config import Experiment, as_table
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import differing_data
 from dml_bench.data.images import box_of
-from dml_bench.data.split import split_of
+from dml_bench.data.split import held_out_by, split_of
 from dml_bench.evaluation.metrics import map_at_r, r_precision, vote
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols import phases_of, protocol_of
@@ -268,7 +268,7 @@ def why_other(run: RecordedRun, experiment: Experiment, dataset: Dataset) -> str
     if not summary["dataset"].get("left_out"):
         split = split_of(experiment, dataset)
         phases = phases_of(experiment, dataset, split)
-        never = {dataset.class_names[label] for phase in phases for label in phase.held_out_classes}
+        never = {dataset.class_names[label] for label in held_out_by(phases)}
         if split.fingerprint != summary["split"]["fingerprint"]:
             return "another division of the images"
         if never and never != set(summary["unseen_classes"]):

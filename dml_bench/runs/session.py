@@ -25,7 +25,7 @@ from dml_bench.data.identity import (
 )
 from dml_bench.data.inputs import ImageInputs, tta_views
 from dml_bench.data.sessions import session_warning
-from dml_bench.data.split import Phase, Split
+from dml_bench.data.split import Phase, Split, held_out_by
 from dml_bench.evaluation.collapse import doubts
 from dml_bench.evaluation.hubness import hubness
 from dml_bench.evaluation.metrics import precision_at_1
@@ -194,7 +194,7 @@ class RunSession:
 
     def _unseen(self) -> list[int]:
         """Ids of all classes that are looked up and were not trained on in some phase."""
-        never = {label for phase in self.phases for label in phase.held_out_classes}
+        never = held_out_by(self.phases)
         return sorted(never & set(self.dataset.labels[self.split.test].tolist()))
 
     def _write_split(self) -> None:
@@ -495,9 +495,7 @@ class RunSession:
             return {}
         stored = arrays.Embeddings(folder / layout.EMBEDDINGS)
         labels = neighbours.gallery_labels, neighbours.query_labels
-        unseen = phase.held_out_classes or [
-            label for other in self.phases for label in other.held_out_classes
-        ]
+        unseen = phase.held_out_classes or sorted(held_out_by(self.phases))
         groups = scatter_by_group(scatter(stored.gallery, stored.query, *labels), list(unseen))
         by_measure: dict[str, dict[str, dict[str, float]]] = {}
         for group, means in groups.items():

@@ -21,7 +21,7 @@ from dml_bench.config import Experiment, as_table, load
 from dml_bench.config.experiments import assign, value_at
 from dml_bench.config.sections import Tuned
 from dml_bench.config.tuning import TuningSpace
-from dml_bench.data.split import Phase, Split
+from dml_bench.data.split import Phase, Split, held_out_by
 from dml_bench.evaluation.metrics import macro, map_at_r
 from dml_bench.evaluation.search import search_leaving_one_out
 from dml_bench.models.embedder import build_embedder
@@ -433,10 +433,7 @@ def validation_classes(
     set_aside = np.setdiff1d(np.unique(dataset.labels[split.valid]), trained)
     if len(set_aside):
         return set_aside
-    held_out: set[int] = set()
-    for phase in inputs.phases:
-        held_out.update(phase.held_out_classes)
-    known = np.setdiff1d(trained, sorted(held_out))
+    known = np.setdiff1d(trained, sorted(held_out_by(inputs.phases)))
     count = round(fraction * len(known))
     if count < 2 or len(known) - count < 2:
         raise ValueError(
@@ -450,9 +447,7 @@ def validation_classes(
 def among_known_classes(inputs: TrainingInputs, validation: np.ndarray) -> tuple[Phase, Split]:
     """The phase of a trial, and a split that has neither test images nor held-out classes."""
     dataset, split = inputs.dataset, inputs.split
-    unused: set[int] = set(validation.tolist())
-    for phase in inputs.phases:
-        unused.update(phase.held_out_classes)
+    unused = {*validation.tolist(), *held_out_by(inputs.phases)}
     trained = split.train[~np.isin(dataset.labels[split.train], sorted(unused))]
     pool = np.union1d(split.train, split.valid)
     judged = pool[np.isin(dataset.labels[pool], validation)]
