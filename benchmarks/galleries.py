@@ -32,7 +32,8 @@ from common import (
 )
 
 from dml_bench.gallery.index_recall import IndexRecall, RecallQueries, measure_recall
-from dml_bench.gallery.indexes import build, one_thread, open_mapped, parse, tune
+from dml_bench.gallery.index_store import OpenIndex, tuned
+from dml_bench.gallery.indexes import build, one_thread, open_mapped, parse
 
 DIM = 128
 PER_CLASS = 50
@@ -78,21 +79,21 @@ def peak() -> int:
 
 
 def build_one(kind: str, vectors: Path, index: Path) -> dict[str, Any]:
-    """Build and write an index, in this process: seconds, bytes, and the peak above the vectors,
-    which are read into memory first."""
+    """Build and write an index with the number of cells it chooses to search, in this process:
+    seconds, bytes, and the peak above the vectors, which are read into memory first."""
     import faiss
 
-    embeddings = np.load(vectors)
-    plan = parse(kind).plan(*embeddings.shape)
+    embeddings, spec = np.load(vectors), parse(kind)
+    plan, live = spec.plan(*embeddings.shape), np.ones(len(embeddings), bool)
     before, start = peak(), time.perf_counter()
-    made = build(plan, embeddings)
+    made = tuned(OpenIndex(spec, plan, build(plan, embeddings), live, embeddings))
     took, above = time.perf_counter() - start, peak() - before
-    faiss.write_index(made, str(index))
+    faiss.write_index(made.index, str(index))
     return {
         "seconds": took,
         "bytes": index.stat().st_size,
         "peak_bytes_above_vectors": above,
-        "parameters": plan.parameters,
+        "parameters": made.plan.parameters,
     }
 
 
@@ -104,7 +105,6 @@ def look_up_one(kind: str, vectors: Path, index: Path, mapped: bool) -> dict[str
     embeddings, query = np.load(vectors, mmap_mode="r"), np.load(queries_of(vectors))
     before = memory_of_this()
     opened = open_mapped(index) if mapped else faiss.read_index(str(index))
-    tune(opened, parse(kind).plan(*embeddings.shape))
     after_opening = memory_of_this()
     with one_thread():
         opened.search(query, 10)

@@ -14,18 +14,29 @@ from dml_bench.gallery.indexes import one_thread
 from dml_bench.system.seeding import permutation
 
 __all__ = [
+    "Finder",
     "IndexRecall",
+    "K",
     "Proportion",
     "RecallQueries",
     "exact_finder",
     "measure_recall",
     "recalls",
     "sample_of_gallery",
+    "tune_recall",
     "wilson",
 ]
 
 MOST = 1000
 """The number of queries on which recall is measured."""
+K = 10
+"""The number of images that are searched for."""
+GOAL = 0.95
+"""The recall@1 that a search of cells is to reach, with 95% confidence."""
+GROWTH = math.sqrt(2)
+"""How many times more cells each try of a number of cells searches."""
+GAIN = 0.002
+"""The least gain of recall@1 for which that is worth it: the rest is lost to compression."""
 SINGLE = 50
 """The number of searches that are timed one by one."""
 BATCH, TIMES = 100, 3
@@ -140,11 +151,12 @@ def wilson(share: float, trials: int) -> Proportion:
     return Proportion(share, max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale))
 
 
-def sample_of_gallery(embeddings: np.ndarray) -> RecallQueries:
+def sample_of_gallery(embeddings: np.ndarray, *, tuning: bool = False) -> RecallQueries:
     """A sample of a gallery's own images, each left out of its own search. It depends on the
-    gallery's size alone."""
+    gallery's size alone. The one for `tuning` is another, and overlaps only in a gallery of fewer
+    than 2,000 images."""
     order = permutation("recall", len(embeddings), items=np.arange(len(embeddings)))
-    rows = np.sort(order[:MOST])
+    rows = np.sort(order[-MOST:] if tuning else order[:MOST])
     description = "images of the gallery, each left out of its own search"
     return RecallQueries(embeddings[rows], rows, description)
 
@@ -200,7 +212,7 @@ def measure_recall(
     queries = queries.evenly_spaced()
     query = np.ascontiguousarray(queries.embeddings, np.float32)
     find_exactly = exact_finder(embeddings)
-    k = min(10, len(embeddings) - 1)
+    k = min(K, len(embeddings) - 1)
     with one_thread():
         _, exact_rows = search_without_self(find_exactly, query, queries.own_rows, k)
         similarities, rows = search_without_self(find, query, queries.own_rows, k)
@@ -222,6 +234,35 @@ def measure_recall(
         bytes=size,
         exact_bytes=embeddings.shape[0] * embeddings.shape[1] * 4,
     )
+
+
+def tune_recall(
+    find_among: Callable[[int], Finder], first: int, cells: int, embeddings: np.ndarray
+) -> int:
+    """The number of cells to search: the least that is tried, from `first` to all `cells`, with
+    which recall@1 on a sample of the gallery (images, dim) reaches 0.95 with 95% confidence, or
+    beyond which more cells gain nothing.
+
+    `find_among` gives the search among a number of cells.
+    """
+    queries = sample_of_gallery(embeddings, tuning=True)
+    query = np.ascontiguousarray(queries.embeddings, np.float32)
+    k = min(K, len(embeddings) - 1)
+
+    def recall(find: Finder) -> float:
+        rows = search_without_self(find, query, queries.own_rows, k)[1]
+        return float(recalls(embeddings, query, exact_rows, rows, 1).mean())
+
+    with one_thread():
+        exact_rows = search_without_self(exact_finder(embeddings), query, queries.own_rows, k)[1]
+        nprobe, reached = first, recall(find_among(first))
+        while wilson(reached, len(query)).low < GOAL and nprobe < cells:
+            more = min(cells, math.ceil(GROWTH * nprobe))
+            with_more = recall(find_among(more))
+            if with_more - reached < GAIN:
+                break
+            nprobe, reached = more, with_more
+    return nprobe
 
 
 def milliseconds(find: Finder, query: np.ndarray, k: int) -> tuple[float, float]:

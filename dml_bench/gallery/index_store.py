@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from dml_bench.evaluation.search import Neighbours, ask, nearest, search
-from dml_bench.gallery.index_recall import IndexRecall, RecallQueries, measure_recall
+from dml_bench.gallery.index_recall import (
+    Finder,
+    IndexRecall,
+    K,
+    RecallQueries,
+    measure_recall,
+    tune_recall,
+)
 from dml_bench.gallery.indexes import (
     IndexPlan,
     IndexSpec,
@@ -39,10 +46,11 @@ __all__ = [
     "exact_search",
     "open_or_build",
     "step_between",
+    "tuned",
     "update_indexes",
 ]
 
-FORMAT = "2"
+FORMAT = "3"
 SHAPE: Shape = {
     "format": str,
     "name": str,
@@ -52,6 +60,7 @@ SHAPE: Shape = {
     "embeddings": str,
     "sha256": str,
     "removed": [int],
+    "chosen": {...: int},
     "measured": {...: dict},
 }
 MOST_REMOVED = 0.25
@@ -88,6 +97,8 @@ class IndexRecord:
     """The digest of the file."""
     removed: tuple[int, ...] = ()
     """The positions of vectors that are no longer in the gallery."""
+    chosen: dict[str, int] = field(default_factory=dict)
+    """The parameters of a search that were chosen by what is found, for who sets none."""
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What it misses, by the parameters of a search, as `nprobe=8`."""
 
@@ -128,8 +139,10 @@ class OpenIndex:
 
     def find(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """(query, k) similarities and rows of the gallery, the nearest first. Queries for which the
-        index finds too few images are searched exactly."""
-        k = min(k, len(self.positions))
+        index finds too few images are searched exactly. An approximate index searches for ten
+        images or more, as it was measured: product codes of fewer candidates miss more."""
+        wanted = k
+        k = min(k if self.exact else max(k, K), len(self.positions))
         params = None if self.live.all() else narrowed(self.index, self.live)
         if self.spec.exact:
             similarities, positions = nearest(self.index, query, k, len(self.positions), params)
@@ -145,7 +158,7 @@ class OpenIndex:
             similarities[short], rows[short] = exact.similarities, exact.indices
         if self.spec.compresses:
             similarities = np.clip(similarities, -1, 1)
-        return similarities, rows
+        return similarities[:, :wanted], rows[:, :wanted]
 
     def search(self, gallery: Gallery, query: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
         """As `search_all`, of the gallery that this is the index of."""
@@ -210,12 +223,17 @@ def open_or_build(
         say(f"building index {spec.name} of {len(gallery.entries):,} images{because}")
         record = build_and_record(path, gallery, spec, plan)
     else:
-        plan = spec.plan(record.images, gallery.embeddings.shape[1], **record.built)
-    index = open_mapped(path)
-    tune(index, plan)
-    open_index = OpenIndex(spec, plan, index, record.live, gallery.embeddings)
+        size_then = record.images, gallery.embeddings.shape[1]
+        plan = spec.plan(*size_then, chosen=record.chosen, **record.built)
+    open_index = OpenIndex(spec, plan, open_mapped(path), record.live, gallery.embeddings)
     if spec.exact:
         return open_index
+    if not record.chosen and spec.tunes:
+        open_index = tuned(open_index)
+        plan = open_index.plan
+        record = replace(record, chosen={"nprobe": plan.search_parameters["nprobe"]})
+        write_record(path, record)
+    tune(open_index.index, plan)
     key = ",".join(f"{name}={value}" for name, value in plan.search_parameters.items())
     if key not in record.measured:
         size = path.stat().st_size
@@ -231,14 +249,35 @@ def build_index(
     """An index of a gallery in a file of its own, with what it misses. Raises ValueError where the
     index does not fit the gallery."""
     plan = spec.plan(*gallery.embeddings.shape)
-    write_index(path, build(plan, gallery.embeddings))
     live = np.ones(len(gallery.embeddings), bool)
-    open_index = OpenIndex(spec, plan, open_mapped(path), live, gallery.embeddings)
+    built = OpenIndex(spec, plan, build(plan, gallery.embeddings), live, gallery.embeddings)
+    built = tuned(built)
+    write_index(path, built.index)
+    open_index = replace(built, index=open_mapped(path))
     if spec.exact:
         return open_index
     size = path.stat().st_size
     recall = measure_recall(open_index.find, gallery.embeddings, queries(), size)
     return replace(open_index, measured=recall)
+
+
+def tuned(open_index: OpenIndex) -> OpenIndex:
+    """The index with the number of cells that its gallery needs, where nobody has set one."""
+    if not open_index.spec.tunes:
+        return open_index
+    plan = open_index.plan
+
+    def among(cells: int) -> IndexPlan:
+        return replace(plan, search_parameters={**plan.search_parameters, "nprobe": cells})
+
+    def find_among(cells: int) -> Finder:
+        tune(open_index.index, among(cells))
+        return open_index.find
+
+    first, cells = plan.search_parameters["nprobe"], plan.build_parameters["nlist"]
+    chosen = among(tune_recall(find_among, first, cells, open_index.embeddings))
+    tune(open_index.index, chosen)
+    return replace(open_index, plan=chosen)
 
 
 def reason_to_rebuild(path: Path, record: IndexRecord, gallery: Gallery) -> str:
@@ -367,6 +406,7 @@ def update_index(path: Path, record: IndexRecord, kept: np.ndarray, after: Galle
         vectors=vectors,
         embeddings=embeddings_digest(after.embeddings),
         removed=tuple(sorted(removed)),
+        chosen={},
         measured={},
     )
     if len(added):

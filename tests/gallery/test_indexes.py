@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -232,6 +233,42 @@ def test_a_rough_index_misses_some_and_more_cells_miss_fewer_without_building_an
     assert rough.measured.recall_at_10.value < 0.9
     assert fine.measured.recall_at_10.value == 1.0
     assert len(list(index_file(look_into.place, rough.spec).parent.glob("*.faiss"))) == 1
+
+
+def test_as_many_cells_are_searched_as_the_goal_needs_and_no_more_than_help(look_into):
+    scattered = gallery_of(clustered(1, seed=1, classes=1200), classes=1200)
+
+    def opened(kind: str) -> OpenIndex:
+        return look_into(kind, scattered)
+
+    few, enough = opened("ivf:nlist=300,nprobe=8"), opened("ivf:nlist=300")
+    assert few.measured.recall_at_1.value < 0.9
+    assert enough.measured.recall_at_1.value >= 0.95
+    assert 8 < enough.plan.parameters["nprobe"] < 300
+    assert opened("ivf:nlist=300").plan == enough.plan
+    assert opened("ivf:nlist=300,nprobe=8").plan == few.plan
+    assert len(look_into.said) == 1, "the number of cells is no part of the file"
+    coarse = opened("ivfpq:nlist=300,m=4,bits=2,k_factor=0")
+    assert coarse.measured.recall_at_1.value < 0.95
+    assert coarse.plan.parameters["nprobe"] < 300, "more cells don't help codes of one byte"
+
+
+def test_codes_are_of_rotated_vectors(tmp_path):
+    """Where few directions hold most of the variance, a rotation shares them among the codes."""
+    stretched = GALLERY.embeddings * np.geomspace(1, 0.01, DIM).astype(np.float32)
+    gallery = gallery_of(stretched / np.linalg.norm(stretched, axis=1, keepdims=True))
+    spec = parse("ivfpq:nlist=8,nprobe=8,m=8,bits=4,k_factor=0")
+    rotated = build_index(
+        tmp_path / "a.faiss", gallery, spec, lambda: sample_of_gallery(gallery.embeddings)
+    )
+    plan = spec.plan(*gallery.embeddings.shape)
+    straight = build(replace(plan, factory=plan.factory.partition(",")[2]), gallery.embeddings)
+    exact = (gallery.embeddings @ gallery.embeddings.T).argsort(1)[:, -2]
+    shares = []
+    for index in (straight, rotated.index):
+        rows = index.search(gallery.embeddings, 20)[1]
+        shares.append((rows == exact[:, None]).any(1).mean())
+    assert shares[1] > shares[0] + 0.1
 
 
 def test_the_interval_is_wilson_s():
@@ -574,8 +611,8 @@ def test_a_gallery_of_a_few_images_is_not_approximated():
         ("ivf", 1000, "IVF33,Flat"),
         ("hnsw", 1_000_000, "HNSW32,Flat"),
         ("hnsw", 1000, "HNSW16,Flat"),
-        ("ivfpq", 1_000_000, "IVF4000,PQ32x8np,Refine(SQ8)"),
-        ("ivfpq:k_factor=0", 100, "IVF3,PQ32x6np"),
+        ("ivfpq", 1_000_000, "OPQ32,IVF4000,PQ32x8np,Refine(SQ8)"),
+        ("ivfpq:k_factor=0", 100, "OPQ32,IVF3,PQ32x6np"),
     ],
 )
 def test_parameters_that_are_not_given_follow_from_the_size_of_the_gallery(kind, images, factory):
