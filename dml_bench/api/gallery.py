@@ -435,7 +435,7 @@ class Gallery:
         out: PathLike,
         *,
         to: Literal[
-            "torch", "torchscript", "onnx", "lancedb", "qdrant", "pgvector", "parquet"
+            "torch", "torchscript", "onnx", "hf", "lancedb", "qdrant", "pgvector", "parquet"
         ] = "torch",
         index: str = "flat",
         int8: bool = False,
@@ -444,11 +444,12 @@ class Gallery:
         card into a new folder that needs none of this package.
 
         `to` is the network's format: `torch` (torch.export; PyTorch has deprecated TorchScript, so
-        `torchscript` is another name of it) or `onnx`. With `int8`, an ONNX network of 8 bits comes
-        besides, with what it loses on the run's test images. Or `to` is a vector store that gets
-        the gallery's vectors with class, source and thresholds, and `out` is its place: a folder
-        (`lancedb`, `qdrant`), a file (`parquet`), or postgresql://USER@HOST/DATABASE#TABLE.
-        `predict(index="lancedb:PLACE")` looks up there.
+        `torchscript` is another name of it), `onnx`, or `hf`: weights, graph, configuration and a
+        card with the head that the Hugging Face Hub reads, for you to upload. With `int8`, an ONNX
+        network of 8 bits comes besides, with what it loses on the run's test images. Or `to` is a
+        vector store that gets the gallery's vectors with class, source and thresholds, and `out` is
+        its place: a folder (`lancedb`, `qdrant`), a file (`parquet`), or
+        postgresql://USER@HOST/DATABASE#TABLE. `predict(index="lancedb:PLACE")` looks up there.
 
         Raises ValueError where the place is taken, the exported network disagrees with the run, or
         the store can't have that index.

@@ -36,6 +36,7 @@ class ExportTo(StrEnum):
     torch = "torch"
     torchscript = "torchscript"
     onnx = "onnx"
+    hf = "hf"
     lancedb = "lancedb"
     qdrant = "qdrant"
     pgvector = "pgvector"

@@ -3,7 +3,8 @@ model card.
 
 The network takes pixels, which preprocess.py makes of image files with the code of this package.
 Files: embedder.pt2 (torch.export) or embedder.onnx  gallery.faiss  gallery.csv  preprocess.py
-preprocessing.json  export.json  README.md, and embedder.int8.onnx where it was asked for."""
+preprocessing.json  export.json  README.md, and embedder.int8.onnx where it was asked for. For the
+Hugging Face Hub: model.safetensors  graph.pt2  config.json in place of the first."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from dml_bench.data.cache import View, view_of
 from dml_bench.data.images import Unreadable, decode, photo_file
 from dml_bench.gallery.calibration import calibration_set, recall_queries
 from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.hub_folder import card_head, hub_config
 from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.index_store import build_index, exact_search
 from dml_bench.gallery.indexes import IndexSpec
@@ -154,6 +156,9 @@ def export(
             open_index,
             network_format,
         )
+        if to == "hf":
+            write_json(draft / "config.json", hub_config(run, phase, gallery))
+            text = card_head(run) + text
         write_atomically(draft / "README.md", lambda page: page.write(text.encode()))
     return Exported(out, agreement, open_index.describe(), loss)
 

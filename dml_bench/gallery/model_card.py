@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dml_bench.data.publications import PUBLICATIONS
 from dml_bench.evaluation.thresholds import GuaranteedThreshold
 from dml_bench.gallery.calibration import CalibrationSet
 from dml_bench.gallery.index_store import OpenIndex
@@ -87,6 +88,7 @@ def card(
         "Unknown or not": f"{thresholds}\n\n{threshold_table(calibration_set)}",
         "Intended use": describe_use(run, gallery),
         "Limits": describe_limits(run, calibration_set),
+        "Licence": describe_licence(run),
         "How to use it": fenced(snippet(network_format), "python"),
         "Checked": "\n".join(f"- {check[0].upper()}{check[1:]}." for check in checks),
     }
@@ -316,6 +318,20 @@ def describe_limits(run: Run, calibration_set: CalibrationSet) -> str:
     if cuts_to_boxes(run):
         lines.append("The run saw each object cut out by its bounding box: cut yours out as well.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def describe_licence(run: Run) -> str:
+    """What is known of the rights in images and weights."""
+    dataset = run.experiment.data.dataset.name
+    images = "not known to the program that wrote this card"
+    if is_drawn(run):
+        images = "drawn by dml-bench, MIT"
+    elif dataset in PUBLICATIONS:
+        images = PUBLICATIONS[dataset].licence
+    return (
+        "Nobody has chosen a licence for these weights yet: whoever publishes them does. Images:"
+        f" {images}. First weights of other packages keep their own licences."
+    )
 
 
 def snippet(network_format: NetworkFormat) -> str:

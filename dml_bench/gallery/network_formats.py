@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from dml_bench.system.files import write_atomically
@@ -21,6 +24,8 @@ __all__ = ["FORMATS", "NetworkFormat", "PixelsToUnitVectors", "open_onnx", "quan
 
 Network = Callable[[np.ndarray], np.ndarray]
 """(batch, size, size, 3) uint8 -> (batch, dim) float32 unit vectors."""
+GRAPH_FILE = "graph.pt2"
+ANY_BATCH = {0: torch.export.Dim.DYNAMIC}
 CALIBRATION_BATCH = 8
 """Images that the quantiser sees at a time."""
 
@@ -53,14 +58,36 @@ class PixelsToUnitVectors(nn.Module):
         return functional.normalize(self.embedder(pixels), dim=1)
 
 
+class WithWeights(nn.Module):
+    """A network that takes its weights by name, so that its graph holds none."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.without_parameters = (network,)  # in a tuple: its parameters are none of this module
+
+    def forward(self, weights: dict[str, Tensor], pixels: Tensor) -> Tensor:
+        """Pixels to unit vectors."""
+        vectors: Tensor = functional_call(self.without_parameters[0], weights, (pixels,))
+        return vectors
+
+
 def graph_of(embedder: nn.Module, size: int) -> torch.export.ExportedProgram:
     """The network as a graph of torch.export, for batches of any size. It names no folder of this
     machine."""
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     network = PixelsToUnitVectors(embedder).eval()
-    graph = torch.export.export(
-        network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
-    )
+    return traced(network, (example_of(size),), (ANY_BATCH,))
+
+
+def example_of(size: int) -> Tensor:
+    """Pixels with which a network is traced."""
+    return torch.zeros(2, size, size, 3, dtype=torch.uint8)
+
+
+def traced(
+    network: nn.Module, example: tuple[Any, ...], shapes: tuple[Any, ...]
+) -> torch.export.ExportedProgram:
+    """A graph that names no folder of this machine."""
+    graph = torch.export.export(network, example, dynamic_shapes=shapes)
     for module in graph.graph_module.modules():
         for node in module.graph.nodes if hasattr(module, "graph") else ():
             node.meta.pop("stack_trace", None)
@@ -70,7 +97,11 @@ def graph_of(embedder: nn.Module, size: int) -> torch.export.ExportedProgram:
 @torch.no_grad()
 def save(embedder: nn.Module, size: int, path: Path, facts: Mapping[str, str] = {}) -> None:
     """Write the graph of torch.export."""
-    graph = graph_of(embedder, size)
+    write_graph(graph_of(embedder, size), path)
+
+
+def write_graph(graph: torch.export.ExportedProgram, path: Path) -> None:
+    """Write a graph for torch.export.load."""
     with warnings.catch_warnings():
         # about weights that share a file's memory
         warnings.filterwarnings("ignore", message="No complete tensor found in the group")
@@ -84,6 +115,34 @@ def open_graph(path: Path) -> Network:
     @torch.no_grad()
     def embed(pixels: np.ndarray) -> np.ndarray:
         vectors: np.ndarray = module(torch.from_numpy(pixels)).numpy()
+        return vectors
+
+    return embed
+
+
+@torch.no_grad()
+def save_safetensors(
+    embedder: nn.Module, size: int, path: Path, facts: Mapping[str, str] = {}
+) -> None:
+    """Write the weights, and beside them the graph that takes them as its first input."""
+    network = PixelsToUnitVectors(embedder).eval()
+    weights = {name: kept.contiguous() for name, kept in sorted(network.state_dict().items())}
+    write_atomically(path, lambda file: file.write(safetensors_bytes(weights, dict(facts))))
+    graph = traced(
+        WithWeights(network), (weights, example_of(size)), (dict.fromkeys(weights), ANY_BATCH)
+    )
+    graph.example_inputs = None  # they would be all weights again
+    write_graph(graph, path.with_name(GRAPH_FILE))
+
+
+def open_safetensors(path: Path) -> Network:
+    """A network that `save_safetensors` wrote."""
+    module = torch.export.load(str(path.with_name(GRAPH_FILE))).module()
+    weights = dict(sorted(load_file(path).items()))
+
+    @torch.no_grad()
+    def embed(pixels: np.ndarray) -> np.ndarray:
+        vectors: np.ndarray = module(weights, torch.from_numpy(pixels)).numpy()
         return vectors
 
     return embed
@@ -200,6 +259,16 @@ with torch.no_grad():
         imports="import onnxruntime",
         snippet="""embedder = onnxruntime.InferenceSession("embedder.onnx")
 (embeddings,) = embedder.run(None, {"pixels": batch})""",
+    ),
+    "hf": NetworkFormat(
+        file="model.safetensors",
+        write=save_safetensors,
+        open=open_safetensors,
+        imports="import torch\nfrom safetensors.torch import load_file",
+        snippet=f"""weights = dict(sorted(load_file("model.safetensors").items()))
+network = torch.export.load("{GRAPH_FILE}").module()
+with torch.no_grad():
+    embeddings = network(weights, torch.from_numpy(batch)).numpy()""",
     ),
 }
 """By the name that `--to` takes."""

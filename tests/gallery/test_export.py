@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 from forked import ForkedProgram
+from huggingface_hub import ModelCard
 from PIL import Image
 from tiny import tiny, train
 
 import dml_bench
 from dml_bench.cli.app import main
+from dml_bench.config.loader import load
 from dml_bench.evaluation.thresholds import SearchOutcomes
 from dml_bench.gallery.calibration import CalibrationSet
 from dml_bench.gallery.embedder import GalleryEmbedder
@@ -32,6 +34,7 @@ from dml_bench.gallery.network_formats import open_onnx, save
 from dml_bench.gallery.store import Gallery, GalleryFile, open_gallery_file
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.arrays import read_arrays, read_neighbours
+from dml_bench.runs.metrics import measure, metrics_of
 
 FILES = [
     "README.md",
@@ -290,6 +293,46 @@ def test_the_command_makes_the_folder_and_tells_how_far_the_networks_are_apart(
         in capsys.readouterr().out
     )
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == FILES
+
+
+def test_a_folder_for_the_hub_embeds_as_the_run_does_in_a_new_process(place, birds, tmp_path):
+    """By the Python of its own card, without this package."""
+    out = tmp_path / "model"
+    gallery = place.read()
+    export(place.run, place.phase, gallery, out, to="hf")
+    files = {path.name for path in out.iterdir()}
+    assert files == {*FILES, "model.safetensors", "graph.pt2", "config.json"} - {"embedder.pt2"}
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    code += '\nnp.save("embeddings.npy", embeddings)\n'
+    (out / "README.md").write_text(f"```python\n{code}```")
+    entries = gallery.entries[::20]
+    [*answers] = alone_in_a_new_process(out, *(entry.path for entry in entries))
+    assert [answer[1] for answer in answers] == [entry.class_name for entry in entries]
+    embeddings = np.load(out / "embeddings.npy")
+    np.testing.assert_allclose(embeddings, gallery.embeddings[::20], atol=1e-5)
+    assert (out / "graph.pt2").stat().st_size < 0.5 * (out / "model.safetensors").stat().st_size
+    for file in out.iterdir():
+        assert str(birds).encode() not in file.read_bytes(), file
+
+
+def test_the_head_of_a_hub_card_has_the_results_of_the_run(place, tmp_path):
+    out = tmp_path / "model"
+    exported = dml_bench.Gallery(place.run.folder, phase="limited").export(out, to="hf")
+    assert "model.safetensors differs from the run's network by at most" in exported.describe()
+    card = ModelCard.load(out / "README.md")
+    assert (card.data.license, card.data.pipeline_tag) == ("other", "image-feature-extraction")
+    assert "metric-learning" in card.data.tags
+    assert "## Limits" in card.text
+    assert "Images: not known to the program that wrote this card." in card.text
+    measured = {result.metric_type: result for result in card.data.eval_results}
+    assert measured.keys() == metrics_of(place.run.experiment).keys()
+    for name, result in measured.items():
+        value = measure([place.run], name)
+        assert result.metric_value == pytest.approx(value.estimate, abs=1e-4)
+        assert result.metric_args["interval_95"] == pytest.approx([value.low, value.high], abs=1e-4)
+    config = json.loads((out / "config.json").read_text())
+    assert list(config["id2label"].values()) == list(place.read().class_names)
+    assert load(config["experiment"]) == place.run.experiment
 
 
 def test_a_folder_that_is_there_is_not_touched(place, tmp_path):
