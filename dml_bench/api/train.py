@@ -149,9 +149,9 @@ def plan_suite(
     (`EPSHN*`); `report` is the folder of the suite's page, by default one in `out`; `command` is
     what the page names as its maker. `sweeps` are texts `key=value,value`: each row becomes one for
     each combination of their values, with a name of its own. With `tuned`, each row stands beside
-    itself with the settings of its search (`tune`). `results` is the folder of records:
-    each run is recorded there when it ends, and counts as finished where the same code made its
-    record of the same data. Nothing is trained or written.
+    itself with the settings of its search (`tune`), from `out` or else from `results`. `results`
+    is the folder of records: each run is recorded there when it ends, and counts as finished where
+    the same code made its record of the same data. Nothing is trained or written.
 
     Raises ValueError where a row can't be resolved or has no search, or experiments and a table are
     both named.
@@ -182,7 +182,8 @@ def plan_suite(
     if tuned:
         from dml_bench.suite.tuned import with_tuned_rows
 
-        rows = with_tuned_rows(rows, Path(out), profile, texts)
+        places = [Path(out)] if results is None else [Path(out), Path(results)]
+        rows = with_tuned_rows(rows, places, profile, texts)
     from dml_bench.suite.run import Suite
 
     return Suite(

@@ -21,15 +21,16 @@ holds out no class that the search knew."""
 
 
 def with_tuned_rows(
-    rows: Sequence[PlannedRow], out: Path, profile: str, overrides: Sequence[str]
+    rows: Sequence[PlannedRow], places: Sequence[Path], profile: str, overrides: Sequence[str]
 ) -> tuple[PlannedRow, ...]:
-    """Each row, followed by itself with the settings of its search. Raises ValueError where a
-    search is missing, or where searches differ in how much they tried."""
+    """Each row, followed by itself with the settings of its search, which is looked for in the
+    first of these folders and then in the next. Raises ValueError where a search is missing, or
+    where searches differ in how much they tried."""
     both: list[PlannedRow] = []
     budgets: dict[tuple[str, int], str] = {}
     for row in rows:
         names = names_of(row, overrides)
-        searches = [search_of(row, names, experiment, out, profile) for experiment in row.seeds]
+        searches = [search_of(row, names, experiment, places, profile) for experiment in row.seeds]
         for search in searches:
             budgets.setdefault((search.space, len(search.trials)), row.name)
         both += [row, tuned_row(row, searches, profile, overrides)]
@@ -56,28 +57,35 @@ def names_of(row: PlannedRow, overrides: Sequence[str]) -> list[str]:
 
 
 def search_of(
-    row: PlannedRow, names: Sequence[str], experiment: Experiment, out: Path, profile: str
+    row: PlannedRow,
+    names: Sequence[str],
+    experiment: Experiment,
+    places: Sequence[Path],
+    profile: str,
 ) -> Search:
     """The search of an experiment, with its seed or, where seeds share the split, another; else the
     shared search of the nearest experiment that it extends. Raises ValueError where there is
     none."""
     for name in names:
-        for path in files_of(out, name, experiment):
+        for path in files_of(places, name, experiment):
             search = read_search(path)
             is_own = base_name(name) == base_name(row.name)
             if (is_own or search.shared) and not other_settings(search, experiment):
                 return search
+    looked_in = " or ".join(str(place / SEARCHES) for place in places)
     command = f"dml-bench tune {row.named_as or row.name}{' --demo' if profile else ''}"
     raise ValueError(
         f"{experiment.name} has no search with these settings for seed {experiment.seed} in"
-        f" {out / SEARCHES}: {command} makes one, with the same --set and --out"
+        f" {looked_in}: {command} makes one, with the same --set and --out"
     )
 
 
-def files_of(out: Path, name: str, experiment: Experiment) -> list[Path]:
+def files_of(places: Sequence[Path], name: str, experiment: Experiment) -> list[Path]:
     """The files of an experiment's searches, that of the same seed first. Those of other seeds
     count only where the split is the same for all."""
-    files = search_files(out, name)
+    files: list[Path] = []
+    for place in places:
+        files += search_files(place, name)
     own = [path for path in files if path.stem == str(experiment.seed)]
     is_shared = experiment.data.split in ("given", "half") and not experiment.data.per_class
     return [*own, *(path for path in files if is_shared and path not in own)]

@@ -147,13 +147,15 @@ def test_a_tuned_run_says_so_and_stands_beside_the_untuned_one(searched, birds, 
     search, _ = searched
     out = search.path.parents[3]
     planned = db.plan_suite([NAME], overrides=SETTINGS, seeds=[42], data_dir=birds, out=out)
-    [plain, tuned] = with_tuned_rows(planned.rows, out, "", list(SETTINGS))
+    [plain, tuned] = with_tuned_rows(planned.rows, [out], "", list(SETTINGS))
     assert (plain.name, tuned.name) == (NAME, f"{NAME}~tuned")
     experiment = tuned.seeds[0]
     assert experiment.optimizer.options["lr"] == search.best.settings["optimizer.lr"]
     assert experiment.tuned == search.tuned()
     assert load(json.loads(json.dumps(as_table(experiment)))) == experiment
     assert plain.seeds[0].tuned is None and "tuned" not in as_table(plain.seeds[0])
+    kept_with_records = with_tuned_rows(planned.rows, [out / "none", out], "", list(SETTINGS))
+    assert kept_with_records == (plain, tuned)
     command = tuned.settings_of(0)
     assert f"name={NAME}~tuned" in command
     again = db.resolve(NAME, [*SETTINGS, *command])
@@ -253,7 +255,7 @@ def test_shared_multiples_hold_for_what_extends_the_experiment(birds, cache_dir,
     factor = search.best.settings["optimizer.lr"]
     child = "EPSHN_cosine_resnet18_sgd_aug+ranger_flatcos"
     planned = db.plan_suite([child], overrides=SETTINGS, out=tmp_path)
-    [_, tuned] = with_tuned_rows(planned.rows, tmp_path, "", list(SETTINGS))
+    [_, tuned] = with_tuned_rows(planned.rows, [tmp_path], "", list(SETTINGS))
     own = planned.rows[0].seeds[0].optimizer.options["lr"]
     assert tuned.seeds[0].optimizer.options["lr"] == pytest.approx(own * factor)
     assert tuned.seeds[0].tuned.by == NAME
@@ -293,6 +295,6 @@ def test_a_variant_of_a_table_takes_the_search_of_its_experiment_with_the_same_s
     out = search.path.parents[3]
     sweep = ["evaluate.every=1,2"]
     planned = db.plan_suite([NAME], overrides=SETTINGS, sweeps=sweep, seeds=[42], out=out)
-    rows = with_tuned_rows(planned.rows, out, "", list(SETTINGS))
+    rows = with_tuned_rows(planned.rows, [out], "", list(SETTINGS))
     assert [row.name.rpartition(",")[2] for row in rows[1::2]] == ["tuned", "tuned"]
     assert {row.seeds[0].tuned for row in rows[1::2]} == {search.tuned()}
