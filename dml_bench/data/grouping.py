@@ -28,6 +28,8 @@ def groups_of(dataset: Dataset, rule: str) -> np.ndarray:
         names = [str(photo_file(Path(path))) for path in dataset.paths]
     elif rule == "runs":
         names = runs_of_names(dataset.paths, dataset.labels)
+    elif rule == "numbers" and rule not in (dataset.columns or {}):
+        names = runs_of_names(dataset.paths)
     elif kind == "regex":
         names = [matched(rest, path) for path in dataset.paths]
     elif kind == "exif":
@@ -51,9 +53,10 @@ def matched(pattern: str, path: str) -> str:
     return "/".join(part or "" for part in match.groups()) or match.group()
 
 
-def runs_of_names(paths: Sequence[str], labels: np.ndarray) -> list[str]:
-    """(images) the first file name of the run: photos of one class whose names end in consecutive
-    numbers after the same text. '' for names without a number at their end."""
+def runs_of_names(paths: Sequence[str], labels: np.ndarray | None = None) -> list[str]:
+    """(images) the first file name of the run: photos whose names end in consecutive numbers after
+    the same text, and which are of one class where there are `labels`. '' for names without a
+    number at their end."""
     names = [PurePosixPath(path).stem for path in paths]
     numbered = []
     for image, name in enumerate(names):
@@ -64,7 +67,7 @@ def runs_of_names(paths: Sequence[str], labels: np.ndarray) -> list[str]:
     before = ("", -2, -1)
     for text, number, image in sorted(numbered):
         goes_on = text == before[0] and number - before[1] == 1
-        if goes_on and labels[image] == labels[before[2]]:
+        if goes_on and (labels is None or labels[image] == labels[before[2]]):
             runs[image] = runs[before[2]]
         else:
             runs[image] = names[image]
@@ -97,7 +100,9 @@ def column(dataset: Dataset, setting: str, name: str) -> Sequence[str]:
     if name in columns:
         return columns[name]
     there = f"its columns are {', '.join(columns)}" if columns else "it has no table with columns"
-    others = "parent, photo, regex:PATTERN or exif:day" if setting == "data.group" else "exif"
+    others = (
+        "parent, photo, numbers, regex:PATTERN or exif:day" if setting == "data.group" else "exif"
+    )
     raise ValueError(
         f"{setting} is {name!r}, which is no column of"
         f" {dataset.name}{near_miss(name, list(columns))}: {there}; or set {others}"

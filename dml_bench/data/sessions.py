@@ -3,7 +3,7 @@ numbers in file names, and set against chance. No image is decoded."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -19,11 +19,13 @@ from dml_bench.system.files import Damaged, read_json, write_json
 __all__ = ["Sessions", "estimate_sessions", "session_warning", "share_beside"]
 
 NUM_SHUFFLES = 10
+NUMBERED = re.compile(r"[^0-9]*[0-9]+")
+"""A name that a camera may have given: a text, then a number."""
 LEAST_BESIDE = 0.1
 """A smaller share of test photos beside their own session is not worth a line."""
 LEAST_RATIO = 2.0
 """So many times chance makes sessions."""
-ESTIMATE = 1
+ESTIMATE = 2
 """Goes up where the estimate changes: what is remembered of an earlier one is not used."""
 
 
@@ -36,7 +38,7 @@ class Sessions:
     beside: float
     """The expected part of the test photos with a training photo of their own class and session."""
     chance: float
-    """The same where classes are dealt to the photos at random."""
+    """The same of photos without sessions."""
 
     @property
     def advice(self) -> str:
@@ -120,7 +122,7 @@ def rules_for(dataset: Dataset) -> list[str]:
     if all(capture.camera for capture in dataset.captures):
         rules.append("exif:camera")
     if is_numbered_by_cameras(dataset.paths, dataset.labels):
-        rules.append("runs")
+        rules += ["numbers", "runs"]
     if any(box_of(path) for path in dataset.paths):
         rules.append("photo")
     return rules
@@ -128,36 +130,54 @@ def rules_for(dataset: Dataset) -> list[str]:
 
 def estimated(dataset: Dataset, rule: str, test_fraction: float) -> Sessions | None:
     if rule == "runs":
-
-        def name_sessions(labels: np.ndarray) -> np.ndarray:
-            return np.array(runs_of_names(dataset.paths, labels))
+        sessions = np.array(runs_of_names(dataset.paths, dataset.labels))
     else:
-        groups = np.unique(groups_of(dataset, rule).astype(str), return_inverse=True)[1]
-
-        def name_sessions(labels: np.ndarray) -> np.ndarray:
-            return groups
-
-    beside, chance = beside_and_chance(dataset.labels, name_sessions, test_fraction)
-    sessions = Sessions(rule, beside, chance)
-    if sessions.divides and mostly_divisible(dataset.labels, name_sessions(dataset.labels)):
-        return sessions
-    return None
-
-
-def beside_and_chance(
-    labels: np.ndarray, name_sessions: Callable[[np.ndarray], np.ndarray], test_fraction: float
-) -> tuple[float, float]:
-    """The expected part of test photos beside their own session, and its mean where labels are
-    shuffled. `name_sessions` gives (images) sessions for (images) labels."""
+        sessions = np.unique(groups_of(dataset, rule).astype(str), return_inverse=True)[1]
+    if not mostly_divisible(dataset.labels, sessions):
+        return None
     rng = np.random.default_rng(0)
-    shuffled = []
+    by_chance = []
     for _ in range(NUM_SHUFFLES):
-        dealt = rng.permutation(labels)
-        shuffled.append(share_beside(dealt, name_sessions(dealt), test_fraction))
-    return (
-        share_beside(labels, name_sessions(labels), test_fraction),
-        float(np.mean(shuffled)),
+        labels, alone = without_sessions(dataset, rule, sessions, rng)
+        by_chance.append(share_beside(labels, alone, test_fraction))
+    estimate = Sessions(
+        rule, share_beside(dataset.labels, sessions, test_fraction), float(np.mean(by_chance))
     )
+    return estimate if estimate.divides else None
+
+
+def without_sessions(
+    dataset: Dataset, rule: str, sessions: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """(images) class ids and (images) groups of as many photos without sessions.
+
+    A session may hold photos of many classes, as one shopping trip does, so that classes and
+    sessions have nothing to do with each other. Times, and the numbers of a camera, are therefore
+    set against photos that were taken one by one. Of runs, which are of one class, and of cameras,
+    which are no sessions where all classes share them, the classes are dealt anew.
+    """
+    labels = rng.permutation(dataset.labels)
+    if rule == "runs":
+        return labels, np.array(runs_of_names(dataset.paths, labels))
+    if rule == "exif:camera":
+        return labels, sessions
+    if rule == "numbers":
+        return labels, np.array(runs_of_names(renumbered(dataset.paths, rng)))
+    return labels, rng.integers(0, len(labels), len(labels))
+
+
+def renumbered(paths: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Names with as many numbers from the same ranges, drawn at random."""
+    numbers: dict[str, list[int]] = {}
+    for path in paths:
+        text, number = numbered(path)
+        numbers.setdefault(text, []).append(number)
+    names = []
+    for text, used in numbers.items():
+        first, count = min(used), max(used) - min(used) + 1
+        drawn = rng.choice(count, len(used), replace=False)
+        names += [f"{text}{first + number}" for number in drawn.tolist()]
+    return names
 
 
 def share_beside(labels: np.ndarray, sessions: np.ndarray, test_fraction: float) -> float:
@@ -193,12 +213,16 @@ def is_numbered_by_cameras(paths: Sequence[str], labels: np.ndarray) -> bool:
     """Whether the numbers in file names count photos of all classes. Numbers that begin anew in
     each class, or follow its name, were given afterwards and say nothing about sessions."""
     names = [PurePosixPath(path).stem for path in paths]
-    if len(set(names)) < len(names):
+    if len(set(names)) < len(names) or not all(map(NUMBERED.fullmatch, names)):
         return False
     classes_of: dict[str, set[int]] = {}
-    for name, label in zip(names, labels.tolist(), strict=True):
-        match = re.fullmatch(r"(\D*)\d+", name)
-        if match is None:
-            return False
-        classes_of.setdefault(match[1], set()).add(label)
+    for path, label in zip(paths, labels.tolist(), strict=True):
+        classes_of.setdefault(numbered(path)[0], set()).add(label)
     return all(len(classes) > 1 for classes in classes_of.values())
+
+
+def numbered(path: str) -> tuple[str, int]:
+    """What stands before the number of a file's name, and the number."""
+    name = PurePosixPath(path).stem
+    text = name.rstrip("0123456789")
+    return text, int(name[len(text) :])

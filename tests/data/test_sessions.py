@@ -81,9 +81,66 @@ def test_sessions_are_seen_in_the_numbers_of_a_camera():
     assert len(set(zip(runs, TRUE_SESSIONS, strict=True))) == len(set(runs)) == 20
 
 
-def test_sessions_that_have_nothing_to_do_with_classes_give_no_line():
-    shuffled = np.random.default_rng(1).permutation(TRUE_SESSIONS)
-    assert estimate_sessions(with_captures(times(shuffled)), 0.2) is None
+def photographed_trips(rng: np.random.Generator) -> tuple[Dataset, np.ndarray, list[Capture]]:
+    """Trips of which each photographs most products a few times, some again on the way back, with
+    (photos) their trips and times. The camera counts on between trips."""
+    classes, names, labels, trips, captures = int(rng.integers(4, 12)), [], [], [], []
+    time, number = datetime(2026, 5, 1), 100
+    for trip in range(int(rng.integers(6, 15))):
+        way = rng.permutation(classes)
+        for label in (*way, *way[::-2]):
+            for _ in range(rng.integers(0, 3)):
+                time, number = time + timedelta(seconds=40), number + 1
+                names.append(f"{label}/IMG_{number:05}.jpg")
+                labels.append(label)
+                trips.append(trip)
+                captures.append(Capture(time))
+        time, number = time + timedelta(hours=30), number + int(rng.integers(5, 400))
+    known, ids = np.unique(labels, return_inverse=True)
+    dataset = replace(
+        BIRDS,
+        paths=tuple(names),
+        labels=ids,
+        class_names=tuple(f"product {label}" for label in known.tolist()),
+    )
+    return dataset, np.array(trips), captures
+
+
+@pytest.mark.parametrize("rule", ["exif:hour", "numbers"])
+def test_trips_over_many_classes_are_seen_and_kept_whole(rule):
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        dataset, trips, captures = photographed_trips(rng)
+        timed = rule == "exif:hour"
+        dataset.__dict__["captures"] = tuple(captures if timed else [Capture()] * len(captures))
+        estimate = estimate_sessions(dataset, 0.2)
+        assert estimate is not None
+        assert estimate.rule == rule
+        assert estimate.beside == pytest.approx(share_beside(dataset.labels, trips, 0.2))
+        assert estimate.chance < estimate.beside / 2
+        groups = groups_of(dataset, rule)
+        assert len(set(zip(groups, trips, strict=True))) == len(set(groups)) == len(set(trips))
+        split = make_split(dataset, method="grouped", test_fraction=0.2, seed=1, group=rule)
+        assert not set(trips[split.train]) & set(trips[split.test])
+
+
+def test_photos_that_were_taken_one_by_one_give_no_line():
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        dataset, _, _ = photographed_trips(rng)
+        labels = rng.permutation(dataset.labels)
+        hours = rng.uniform(0, 3 * len(labels), len(labels))
+        numbers = rng.choice(2 * len(labels), len(labels), replace=False)
+        named = zip(labels, numbers, strict=True)
+        dataset = replace(
+            dataset,
+            labels=labels,
+            paths=tuple(f"{label}/DSC{number:06}.jpg" for label, number in named),
+        )
+        dataset.__dict__["captures"] = tuple(
+            Capture(datetime(2026, 5, 1) + timedelta(hours=hour)) for hour in hours
+        )
+        assert estimate_sessions(dataset, 0.2) is None
 
 
 @pytest.mark.parametrize(
