@@ -3,11 +3,12 @@
 The run's own gallery is part of its sealed result. A changed one is a file of its own beside the
 phases, <run>/gallery/<phase>.safetensors, which holds the embeddings, the entries as JSON, and as
 metadata the SHA-256 of the weights that made them. It is one file so that a crash leaves either the
-old gallery or the new one. Embeddings are mapped, not read.
+old gallery or the new one. Embeddings are mapped, not read. What a server has enrolled since is in
+the journal beside it (`dml_bench.gallery.journal`), and belongs to the gallery.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,13 +20,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from dml_bench.data.digests import digest_of
+from dml_bench.gallery import journal
 from dml_bench.gallery.identity import embedder_digest
 from dml_bench.registry import UnknownName, near_miss
 from dml_bench.registry.names import composed, spelling
 from dml_bench.runs import layout
-from dml_bench.runs.arrays import mapped
+from dml_bench.runs.arrays import embeddings_digest, mapped
 from dml_bench.runs.run import Run, open_run
-from dml_bench.system.files import Damaged, from_json, is_sealed, write_tensors
+from dml_bench.system.files import Damaged, from_json, is_sealed, seal_of, write_tensors
 
 __all__ = [
     "Gallery",
@@ -187,13 +189,67 @@ class GalleryFile:
         is damaged or of other weights, and, unless a `new` one may begin, on a named folder without
         one."""
         if self.path.exists():
-            return self._read()
+            return self._read_with_journal()
+        if self.journal_path.exists():
+            raise ValueError(
+                f"{self.path} is gone, and {self.journal_path} adds to it: put it back, or remove"
+                " the journal and enrol its photos anew"
+            )
         if self.folder is not None and not new:
             raise ValueError(
                 f"{self.folder} holds no gallery of phase {self.phase}: make it with `dml-bench"
                 " enrol`, or leave --gallery out"
             )
         return run_gallery(self.run, self.phase)
+
+    @property
+    def journal_path(self) -> Path:
+        """The file of what was added since, whether it exists or not."""
+        return self.path.with_suffix(".journal")
+
+    def append(self, entries: Sequence[GalleryImage], embeddings: np.ndarray) -> int:
+        """Add images to a gallery that was written before, at the cost of these images, and return
+        the size of its journal. Durable when this returns; the process must hold the lock."""
+        rows = [list(asdict(entry).values()) for entry in entries]
+        return journal.append(self.journal_path, seal_of(self.path), rows, embeddings)
+
+    def _read_with_journal(self) -> Gallery:
+        """The file and what was added to it. A server may write it as a whole meanwhile, and empty
+        the journal: then both are read again."""
+        seal = None
+        while seal != seal_of(self.path):
+            seal = seal_of(self.path)
+            gallery = self._read()
+            additions = self._journal()
+        mine = self._of_this_file(additions)
+        if not mine:
+            return gallery
+        rows = [GalleryImage(*row) for _, entries, _ in mine for row in entries]
+        return gallery.joined(tuple(rows), np.concatenate([vectors for *_, vectors in mine]))
+
+    def _journal(self) -> list[journal.Addition]:
+        try:
+            return journal.read(self.journal_path)
+        except Damaged as problem:
+            raise ValueError(f"{problem}; remove it and enrol its photos anew") from None
+
+    def _of_this_file(self, additions: list[journal.Addition]) -> list[journal.Addition]:
+        """The additions to this file. Raises ValueError where some are to another; those to the
+        file before were written into this one."""
+        seal = seal_of(self.path)
+        strangers = {addition[0] for addition in additions} - {seal, self._facts().get("follows")}
+        if strangers:
+            raise ValueError(
+                f"{self.journal_path} was added to another file than {self.path}: put that one"
+                " back, or remove the journal and enrol its photos anew"
+            )
+        return [addition for addition in additions if addition[0] == seal]
+
+    def _facts(self) -> dict[str, str]:
+        from safetensors import safe_open
+
+        with safe_open(self.path, "numpy") as file:
+            return file.metadata() or {}
 
     def _read(self) -> Gallery:
         from safetensors import SafetensorError, safe_open
@@ -247,18 +303,19 @@ class GalleryFile:
         return str(self.run.summary["dataset"]["fingerprint"])
 
     def step(self) -> Step | None:
-        """How the kept gallery came from the one before, where that had indexes. Of a gallery that
-        `read` has read."""
-        from safetensors import safe_open
-
+        """How the kept gallery came from the one before, where that had indexes, or from its file
+        by its journal. Of a gallery that `read` has read."""
         if not self.path.exists():
             return None
-        with safe_open(self.path, "numpy") as file:
-            step = (file.metadata() or {}).get("step")
+        if self._of_this_file(self._journal()):
+            embeddings = mapped(self.path, "embeddings")
+            return Step(embeddings=embeddings_digest(embeddings), images=len(embeddings), left=[])
+        step = self._facts().get("step")
         return Step(**json.loads(step)) if step else None
 
     def write(self, gallery: Gallery, step: Step | None = None) -> None:
-        """Keep a changed gallery, and the step from the one before where there are indexes."""
+        """Keep a changed gallery as a whole, and the step from the one before where there are
+        indexes. What a journal had added is in it."""
         from safetensors.numpy import save
 
         rows = json.dumps([tuple(asdict(entry).values()) for entry in gallery.entries])
@@ -268,6 +325,10 @@ class GalleryFile:
             "dataset": self.data,
             "embedder": embedder_digest(self.run, self.phase),
         }
+        if self.path.exists() and self._of_this_file(self._journal()):
+            facts["follows"] = seal_of(self.path)
+        else:
+            self.journal_path.unlink(missing_ok=True)  # a crash left it behind
         if step is not None:
             facts["step"] = json.dumps(asdict(step))
         tensors: dict[str, np.ndarray] = {
@@ -275,6 +336,7 @@ class GalleryFile:
             "entries": np.frombuffer(rows.encode(), np.uint8),
         }
         write_tensors(self.path, save(tensors), **facts)
+        self.journal_path.unlink(missing_ok=True)
 
 
 def open_gallery_file(

@@ -1,14 +1,17 @@
 """Changes of a served gallery: one thread makes them in their order, and answers when they are on
 the disk and in use.
 
-All that wait are written together, as a whole file that replaces the one before: a process that is
-killed leaves the gallery before or after, never a part of a change. Photos are on the disk before
-the gallery names them, in <phase>.photos/ beside it, under the digests of their bytes.
+Those that wait are made together. Enrolments are added to the gallery's journal, at the cost of
+their images; a removal writes the gallery as a whole, which replaces the file before. A process
+that is killed leaves the gallery before or after a change, never a part of one. Photos are on the
+disk before the gallery names them, in <phase>.photos/ beside it, under the digests of their
+bytes.
 """
 
 import os
 import queue
 import threading
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,10 +21,17 @@ import numpy as np
 
 from dml_bench.gallery.enrol import ImageKey, image_key, images_by_key, new_images
 from dml_bench.gallery.index_store import step_between, update_indexes
-from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage
+from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, Step
 from dml_bench.registry.names import spelling
+from dml_bench.serve.growing import GrowingVectors, extended
 from dml_bench.serve.uploads import Photo
+from dml_bench.system.callbacks import LOGGER
 from dml_bench.system.files import flush_folder
+
+QUIET_SECONDS = 2.0
+"""Without a change, after which kept indexes follow."""
+SMALLEST_JOURNAL = 1 << 22
+"""Bytes of a journal that no smaller gallery file is written anew for."""
 
 __all__ = ["Changed", "Changes", "Enrol", "Remove", "photos_folder", "remove_unnamed_photos"]
 
@@ -82,21 +92,41 @@ class Draft:
 
     def __init__(self, gallery: Gallery, known: dict[ImageKey, GalleryImage], folder: Path):
         self.gallery = gallery
-        self.known = known
+        """What stays of the one before."""
+        self.rows: np.ndarray | None = None
+        """(entries) the row of each of its images in the one before; None where all stay."""
+        self.entries: list[GalleryImage] = []
+        """New ones, which come behind it."""
+        self.vectors: list[np.ndarray] = []
+        self.known: ChainMap[ImageKey, GalleryImage] = ChainMap({}, known)
         self.folder = folder
         """Of photos."""
         self.class_names = set(gallery.class_names)
-        self.rows_before = np.arange(len(gallery.entries))
-        """(entries) the row of each image in the gallery before; -1 for a new one."""
         self.photos: dict[Path, bytes] = {}
         """Files to be written."""
+
+    @property
+    def changes_anything(self) -> bool:
+        """Whether it is another gallery than the one before."""
+        return bool(self.entries) or self.rows is not None
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """(new entries, dim)"""
+        return np.array(self.vectors, np.float32).reshape(len(self.vectors), -1)
+
+    def joined(self) -> Gallery:
+        """What stays, and what is new."""
+        if not self.entries:
+            return self.gallery
+        return self.gallery.joined(tuple(self.entries), self.embeddings)
 
     def join(
         self, entries: Sequence[GalleryImage], embeddings: np.ndarray, photos: Sequence[Photo]
     ) -> None:
         """Add images."""
-        self.gallery = self.gallery.joined(tuple(entries), embeddings)
-        self.rows_before = np.append(self.rows_before, np.full(len(entries), -1))
+        self.entries += entries
+        self.vectors += list(embeddings)
         for entry, photo in zip(entries, photos, strict=True):
             self.known[image_key(entry)] = entry
             self.class_names.add(entry.class_name)
@@ -104,15 +134,22 @@ class Draft:
 
     def remove(self, name: str) -> int:
         """Take a class out, and return how many images that were."""
-        stays = np.array([entry.class_name != name for entry in self.gallery.entries], bool)
-        before = self.gallery.entries
-        self.gallery = self.gallery.removed(name)
-        self.rows_before = self.rows_before[stays]
+        before = self.joined()
+        after = before.removed(name)
+        stays = np.array([entry.class_name != name for entry in before.entries], bool)
+        old = len(self.gallery.entries)
+        rows = np.arange(old) if self.rows is None else self.rows
+        self.rows = rows[stays[:old]]
+        count = len(self.rows)
+        self.gallery = Gallery(after.entries[:count], after.embeddings[:count])
+        self.entries, self.vectors = list(after.entries[count:]), list(after.embeddings[count:])
         self.class_names.discard(name)
-        for entry in before:
+        known = dict(self.known)
+        for entry in before.entries:
             if entry.class_name == name:
-                self.known.pop(image_key(entry), None)
+                known.pop(image_key(entry), None)
                 self.photos.pop(Path(entry.path), None)
+        self.known = ChainMap(known)
         return int((~stays).sum())
 
 
@@ -136,8 +173,12 @@ class Changes:
     ):
         self.file = gallery_file
         self.gallery = gallery
+        self.written = gallery
+        """As its file has it; what follows in `gallery` is in the journal."""
         self.publish = publish
         self.known = images_by_key(gallery)
+        self._vectors = GrowingVectors(gallery.embeddings)
+        self._journal_bytes = 0
         self._waiting: queue.Queue[WaitingChange | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="changes", daemon=True)
         self._thread.start()
@@ -150,33 +191,43 @@ class Changes:
         return waiting.answer
 
     def close(self) -> None:
-        """Make the changes that wait, and end."""
+        """Make the changes that wait, write the gallery as a whole, and end."""
         self._waiting.put(None)
         self._thread.join()
 
     def _work(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            group = [first]
-            ended = False
-            while not ended and not self._waiting.empty():
-                following = self._waiting.get()
-                ended = following is None
-                if following is not None:
-                    group.append(following)
-            self._make(group)
-            if ended:
-                return
+        ends = False
+        while not ends:
+            group = self._next_group()
+            ends = group[-1] is None
+            self._make([waiting for waiting in group if waiting is not None])
+            large = self._journal_bytes > SMALLEST_JOURNAL
+            if ends or (large and self._journal_bytes > self.file.path.stat().st_size):
+                self._empty_journal()
+
+    def _next_group(self) -> list[WaitingChange | None]:
+        """All changes that wait, at least one; None stands for the end. After a moment without a
+        change, the gallery's file and kept indexes follow where there are indexes."""
+        try:
+            group = [self._waiting.get(timeout=QUIET_SECONDS)]
+        except queue.Empty:
+            if self._step(self.gallery) is not None:
+                self._empty_journal()
+            group = [self._waiting.get()]
+        while group[-1] is not None and not self._waiting.empty():
+            group.append(self._waiting.get())
+        return group
 
     def _make(self, group: list[WaitingChange]) -> None:
         results: list[tuple[WaitingChange, Changed]] = []
-        draft = Draft(self.gallery, dict(self.known), photos_folder(self.file))
+        draft = Draft(self.gallery, self.known, photos_folder(self.file))
         for waiting in group:
             try:
                 results.append((waiting, waiting.change.apply(draft)))
             except Exception as problem:
                 waiting.answer.set_exception(problem)
         try:
-            if draft.gallery is not self.gallery:
+            if draft.changes_anything:
                 self._write(draft)
         except Exception as problem:  # as where the disk is full; the gallery stays as it was
             for waiting, _ in results:
@@ -188,7 +239,6 @@ class Changes:
     def _write(self, draft: Draft) -> None:
         """Photos first, then the gallery that names them; at last those go that it names no
         more."""
-        before = self.gallery
         for path, data in draft.photos.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as file:  # nothing reads it before the gallery names it
@@ -197,17 +247,55 @@ class Changes:
                 os.fsync(file.fileno())
         if draft.photos:
             flush_folder(draft.folder)
-        stays = np.zeros(len(before.entries), bool)
-        stays[draft.rows_before[draft.rows_before >= 0]] = True
-        step = step_between(self.file, before, stays, draft.gallery)
-        self.file.write(draft.gallery, step)
-        flush_folder(self.file.path.parent)
-        self.gallery, self.known = draft.gallery, draft.known
-        self.publish(draft.gallery)
-        if step is not None:
-            update_indexes(self.file, step, draft.gallery)
+        if draft.rows is None and self.file.path.exists():
+            self._add(draft)
+        else:
+            self._replace(draft)
+
+    def _add(self, draft: Draft) -> None:
+        """Enrol at the cost of the images."""
+        entries = tuple(draft.entries)
+        self._journal_bytes = self.file.append(entries, draft.embeddings)
+        self.gallery = extended(self.gallery, entries, self._vectors.with_more(draft.embeddings))
+        self.known.update(draft.known.maps[0])
+        self.publish(self.gallery)
+
+    def _replace(self, draft: Draft) -> None:
+        """Write the gallery as a whole."""
+        gallery = draft.joined()
+        rows = np.arange(len(self.gallery.entries)) if draft.rows is None else draft.rows
+        stays = np.zeros(len(self.gallery.entries), bool)
+        stays[rows] = True
+        self._write_whole(gallery, stays[: len(self.written.entries)])
+        self.gallery, self.known = gallery, dict(draft.known)
+        self._vectors = GrowingVectors(gallery.embeddings)
+        self.publish(gallery)
         if not stays.all():
-            remove_unnamed_photos(self.file, draft.gallery)
+            remove_unnamed_photos(self.file, gallery)
+
+    def _empty_journal(self) -> None:
+        """Write what is in the journal into the gallery's file. Where that fails, nothing is lost:
+        the journal stays."""
+        if self.written is self.gallery:
+            return
+        try:
+            self._write_whole(self.gallery)
+        except OSError as problem:
+            LOGGER.warning("%s stays beside its file: %s", self.file.journal_path, problem)
+
+    def _write_whole(self, gallery: Gallery, stays: np.ndarray | None = None) -> None:
+        """Write a gallery as a whole, and let kept indexes follow. `stays` (entries of the one that
+        was written last) bool."""
+        step = self._step(gallery, stays)
+        self.file.write(gallery, step)
+        flush_folder(self.file.path.parent)
+        self.written, self._journal_bytes = gallery, 0
+        if step is not None:
+            update_indexes(self.file, step, gallery)
+
+    def _step(self, gallery: Gallery, stays: np.ndarray | None = None) -> Step | None:
+        kept = np.ones(len(self.written.entries), bool) if stays is None else stays
+        return step_between(self.file, self.written, kept, gallery)
 
 
 def photos_folder(gallery_file: GalleryFile) -> Path:

@@ -38,6 +38,9 @@ class Measurements:
         self.batches = histogram("batch_images", "Images that were embedded together.", SIZES)
         self.images = gauge("gallery_images", "Images of the gallery.")
         self.classes = gauge("gallery_classes", "Classes of the gallery.")
+        self.calibrated = gauge(
+            "threshold_images", "Images of the gallery when the threshold was chosen."
+        )
         self.threshold = gauge("threshold", "Similarity below which a photo is unknown.")
         for answer in ("class", "unknown"):
             self.answers.labels(answer)
@@ -48,6 +51,7 @@ class Measurements:
         self.images.set(len(served.gallery.entries))
         self.classes.set(len(served.gallery.class_names))
         self.threshold.set(served.applied.value)
+        self.calibrated.set(len(served.calibration.gallery.entries))
 
     def batch_embedded(self, size: int) -> None:
         """A batch went through the network."""

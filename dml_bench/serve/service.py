@@ -1,9 +1,11 @@
 """A gallery that answers many clients: photos are decoded by several threads, embedded by one, and
-changes are made by another."""
+changes are made by another, and the threshold is chosen anew by one more."""
 
 import asyncio
 import io
+import math
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,13 +18,19 @@ from PIL import Image
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.index_store import catch_up
-from dml_bench.gallery.predict import Prediction
+from dml_bench.gallery.predict import AppliedThreshold, Prediction
 from dml_bench.gallery.store import Gallery, GalleryFile
 from dml_bench.serve.answer_log import AnswerLog, LoggedAnswer, timestamp
 from dml_bench.serve.batching import Batches
 from dml_bench.serve.changes import Changed, Changes, Enrol, Remove, remove_unnamed_photos
 from dml_bench.serve.measurements import Measurements
-from dml_bench.serve.served_gallery import ServedGallery, WantedThreshold, served
+from dml_bench.serve.recalibration import Recalibration
+from dml_bench.serve.served_gallery import (
+    Calibration,
+    ServedGallery,
+    WantedThreshold,
+    calibrated,
+)
 from dml_bench.serve.uploads import Photo, RefusedRequest, SentImage, UploadLimits, read_photo
 
 __all__ = ["Answer", "GalleryService", "PredictResult"]
@@ -72,10 +80,14 @@ class GalleryService:
         self.limits = limits
         gallery = gallery_file.read(new=True)
         catch_up(gallery_file, gallery)
+        if gallery_file.journal_path.exists():  # of a server that was killed
+            gallery_file.write(gallery)
         gallery = gallery.hashed()
-        self.served = served(gallery_file, gallery, wanted)
-        if self.served.lack:
-            raise ValueError(self.served.lack)
+        calibration = calibrated(gallery_file, gallery, wanted)
+        if calibration.lack:
+            raise ValueError(calibration.lack)
+        self.served = ServedGallery(gallery, calibration)
+        self._publishing = threading.Lock()
         remove_unnamed_photos(gallery_file, gallery)
         self.measurements = Measurements(self.served)
         self.log = AnswerLog(gallery_file)
@@ -84,6 +96,7 @@ class GalleryService:
         # The first batch takes longest: nobody has to wait for it.
         network.outputs_of(np.zeros((1, self.view.size, self.view.size, 3), np.uint8))
         self._batches = Batches(network, self._search, self.measurements.batch_embedded)
+        self._recalibration = Recalibration(self._choose, self._publish_threshold)
         self._changes = Changes(gallery_file, gallery, self._publish)
         self.thumbnail = lru_cache(maxsize=4096)(self._thumbnail)
 
@@ -125,6 +138,7 @@ class GalleryService:
         self._decoders.shutdown()
         self._batches.close()
         self._changes.close()
+        self._recalibration.close()
         self.log.close()
 
     async def _decoded(
@@ -153,8 +167,23 @@ class GalleryService:
         return [(prediction, by) for prediction in by.predict(embeddings, ks)]
 
     def _publish(self, gallery: Gallery) -> None:
-        self.served = served(self.file, gallery, self.wanted)
-        self.measurements.gallery_changed(self.served)
+        with self._publishing:
+            self.served = self.served.changed(gallery)
+            self.measurements.gallery_changed(self.served)
+        self._recalibration.changed(gallery)
+
+    def _choose(self, gallery: Gallery) -> Calibration:
+        try:
+            return calibrated(self.file, gallery, self.wanted)
+        except Exception as problem:  # nothing is answered without a threshold that was chosen
+            nothing = AppliedThreshold(value=math.nan)
+            lack = f"its threshold can't be chosen: {problem}"
+            return Calibration(gallery, nothing, lack, self.served.calibration.curve)
+
+    def _publish_threshold(self, calibration: Calibration) -> None:
+        with self._publishing:
+            self.served = self.served.recalibrated(calibration)
+            self.measurements.gallery_changed(self.served)
 
     def _thumbnail(self, recorded: str) -> bytes:
         """A small JPEG of an image of the gallery. Raises Unreadable where its file is gone."""

@@ -35,6 +35,7 @@ __all__ = [
     "read_csv",
     "read_json",
     "read_json_lines",
+    "seal_of",
     "sha256_of",
     "short_name",
     "write_atomically",
@@ -149,6 +150,15 @@ def is_sealed(path: Path, file: BinaryIO) -> bool:
     if seal is not None and seal[1] != seal[2]:
         raise Damaged(path, "it was changed after it was written")
     return seal is not None
+
+
+def seal_of(path: Path) -> str:
+    """The seal that a file bears, unchecked. Empty where it has
+    none. Raises OSError."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    start = head.find(SEAL) + len(SEAL)
+    return "" if SEAL not in head else head[start : start + len(ZEROS)].decode()
 
 
 def examine(file: BinaryIO) -> tuple[int, bytes, bytes] | None:
