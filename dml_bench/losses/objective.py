@@ -76,6 +76,12 @@ class Objective(nn.Module):
                 return weights * self._mined_loss(embeddings, labels)
             with weighing(self.loss, weights):
                 return self._mined_loss(embeddings, labels)
+    def lr_factor(self, name: str) -> float:
+        """Of one of its parameters, by name: the multiple of the rate of the loss's parameters at
+        which it learns."""
+        of_parts: dict[str, float] = getattr(self.loss, "lr_factors", {})
+        return of_parts.get(name.removeprefix("loss.").partition(".")[0], 1.0)
+
 
     def _mined_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         if self.without_lists and embeddings.device.type != "cpu":

@@ -239,6 +239,44 @@ def soft_triple(
     centers_per_class: Count = 10,
     la: Positive = 20.0,
     gamma: Positive = 0.1,
+@losses.register(
+    "HIST",
+    summary=(
+        "softmax over distances to distributions of classes, and a graph network over the batch"
+    ),
+    source="Lim et al. 2022, Hypergraph-induced semantic tuplet loss for deep metric learning",
+    trains_proxies=True,
+    classifies=True,
+    one_number=True,
+    unit_vectors=False,
+    logit_range=lambda tau, **_: 4 * tau,
+)
+def hypergraph_induced(
+    num_classes: int,
+    dim: int,
+    *,
+    tau: Positive = 32.0,
+    alpha: Positive = 0.9,
+    hidden: Count = 512,
+    graph_weight: NotNegative = 1.0,
+    graph_lr_factor: Positive = 1.0,
+) -> "nn.Module":
+    """`tau` sharpens the softmax, `alpha` says how fast other classes fade with distance. The graph
+    network has `hidden` units and learns at `graph_lr_factor` times the rate of the distributions
+    (`train.proxy_lr_factor`)."""
+    from dml_bench.losses.hist import HIST
+
+    return HIST(
+        num_classes,
+        dim,
+        tau=tau,
+        alpha=alpha,
+        hidden=hidden,
+        graph_weight=graph_weight,
+        graph_lr_factor=graph_lr_factor,
+    )
+
+
     margin: NotNegative = 0.01,
     tau: NotNegative = 0.2,
 ) -> "nn.Module":

@@ -69,6 +69,24 @@ def linear_bn(num_features: int, *, dim: Count = 128) -> "nn.Module":
 
 
 @heads.register(
+    "linear_ln",
+    summary="one linear projection, then LayerNorm",
+    source="Lim et al. 2022, HIST (its published code)",
+)
+def linear_ln(num_features: int, *, dim: Count = 128) -> "nn.Module":
+    """The weights are at first normal numbers of deviation sqrt(2 / dim), the bias is 0. LayerNorm
+    has no parameters."""
+    from torch import nn
+
+    projection = nn.Linear(num_features, dim)
+    nn.init.kaiming_normal_(projection.weight, mode="fan_out")
+    nn.init.zeros_(projection.bias)
+    head = nn.Sequential(projection, nn.LayerNorm(dim, elementwise_affine=False))
+    head.dim = dim  # type: ignore[assignment]
+    return head
+
+
+@heads.register(
     "skip",
     summary="linear projection x, then x + sigmoid(gate) * Linear(Dropout(x))",
     source="original study",

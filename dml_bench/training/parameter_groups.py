@@ -49,11 +49,11 @@ def parameter_groups(
     of_network = grouped(network_learners(experiment, embedder), experiment)
     of_network.sort(key=lambda group: "lr" in group)  # stable: else in the network's order
     decays = experiment.train.weight_decay_on == "all"
-    of_loss = [
-        Learner(parameter, experiment.train.proxy_lr_factor, decays)
-        for parameter in objective.parameters()
-        if parameter.requires_grad
-    ]
+    of_loss = []
+    for name, parameter in objective.named_parameters():
+        factor = experiment.train.proxy_lr_factor * objective.lr_factor(name)
+        if parameter.requires_grad:
+            of_loss.append(Learner(parameter, factor, decays))
     return of_network + grouped(of_loss, experiment)
 
 

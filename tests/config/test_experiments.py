@@ -398,6 +398,31 @@ OF_RECALL_AT_K = OF_PROXY_ANCHOR | {
     "train.clip_value": 0.0,
     "train.proxy_lr_factor": 1.0,
 }
+OF_HIST = OF_PROXY_ANCHOR | {
+    # github.com/ljin0429/HIST: code/train.py with the README's options for CUB, code/hist.py,
+    # code/net/resnet.py, code/dataset/utils.py.
+    "model.head": {"name": "linear_ln", "dim": 512},
+    "loss": {
+        "name": "HIST",
+        "tau": 32.0,
+        "alpha": 1.1,
+        "hidden": 512,
+        "graph_weight": 1.0,
+        "graph_lr_factor": pytest.approx(5 * 1.2e-4 / 0.1),
+    },
+    "optimizer": OF_MULTI_SIMILARITY["optimizer"] | {"lr": 1.2e-4, "weight_decay": 5e-5},
+    "schedule": {
+        "name": "steps",
+        "milestones": pytest.approx([(1 + 5 * falls) / 41 for falls in range(1, 8)], abs=1e-5),
+        "gamma": 0.5,
+        "warmup": 0.0,
+    },
+    "train.epochs": 1 + 40,
+    "train.batch_size": 32,
+    "train.head_epochs": 1,
+    "train.clip_value": 0.0,
+    "train.proxy_lr_factor": pytest.approx(0.1 / 1.2e-4),
+}
 OF_DINO_V2 = {
     # github.com/gmberton/image-retrieval: main.py, retrieval_model.py and utils.py by default.
     "data.valid_fraction": 0.2,
@@ -422,6 +447,7 @@ OF_DINO_V2 = {
 FIELD_TABLE = {
     "XBM_resnet50x128_disjoint": OF_XBM,
     "RecallAtK_resnet50x512_disjoint": OF_RECALL_AT_K,
+    "HIST_resnet50x512_disjoint": OF_HIST,
     "MultiSimilarity_dinov2_b14x768_disjoint": OF_DINO_V2,
     "ArcFace_dinov2_b14x768_disjoint": OF_DINO_V2
     | {

@@ -183,6 +183,16 @@ def test_layer_norm_gives_each_image_features_of_mean_0_and_deviation_1_before_t
     assert [name for name, _ in network.named_parameters()] == ["1.weight", "1.bias"]
 
 
+def test_the_linear_head_with_layer_norm_gives_embeddings_of_mean_0_and_deviation_1():
+    network = head("linear_ln", dim=200)
+    projected = network[0](features())
+    standard = projected - projected.mean(1, keepdim=True)
+    standard = standard / projected.std(1, unbiased=False, keepdim=True)
+    torch.testing.assert_close(network(features()), standard, rtol=1e-3, atol=1e-4)
+    assert network[0].weight.std().item() == pytest.approx((2 / 200) ** 0.5, rel=0.05)
+    assert [name for name, _ in network.named_parameters()] == ["0.weight", "0.bias"]
+
+
 @pytest.mark.parametrize("name", ["linear", "mlp"])
 def test_dropout_leaves_features_out_in_training_only(name):
     network = head(name, dropout=0.5)

@@ -10,10 +10,15 @@ from safetensors.torch import load_file
 from tiny import tiny, train
 from torch import nn
 
+import dml_bench as db
 from dml_bench.config import as_table
 from dml_bench.losses.objective import build_objective
 from dml_bench.models.embedder import build_embedder
-from dml_bench.training.parameter_groups import build_optimizer, stage_factors
+from dml_bench.training.parameter_groups import (
+    build_optimizer,
+    parameter_groups,
+    stage_factors,
+)
 from dml_bench.training.plateau import Plateau
 from dml_bench.training.pretraining import without_later_settings
 
@@ -93,6 +98,20 @@ def test_only_kernels_decay_where_that_is_wanted():
     assert [name for name in rest["params"] if name.endswith(".p")]
     assert proxies["params"] == ["loss.loss.proxies"]
     assert [group["weight_decay"] for group in (kernels, rest, proxies)] == [0.01, 0, 0]
+
+
+def test_parts_of_a_loss_learn_at_the_rates_of_its_authors_code():
+    experiment = db.resolve("HIST_resnet50x512_disjoint", ["model.weights=none"])
+    objective = build_objective(experiment, 4, 512)
+    rates = {}
+    for group in parameter_groups(experiment, build_embedder(experiment), objective):
+        for parameter in group["params"]:
+            rates[parameter] = group.get("lr", experiment.optimizer.options["lr"])
+    of_loss = {name: rates[parameter] for name, parameter in objective.named_parameters()}
+    distributions = {"loss.means", "loss.log_variances"}
+    for name, rate in of_loss.items():
+        assert rate == pytest.approx(0.1 if name in distributions else 5 * 1.2e-4)
+    assert distributions < set(of_loss)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "ranger"])
