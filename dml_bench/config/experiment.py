@@ -104,6 +104,7 @@ class Experiment:
         check_rates(self)
         check_mixing(self)
         check_labels(self)
+        check_label_sets(self)
         check_start(self)
         check_attack(self)
 
@@ -373,6 +374,42 @@ def check_labels(experiment: Experiment) -> None:
             f"train.checkpoint = {train.checkpoint} needs validation images; --set"
             " data.valid_fraction=0.1"
         )
+
+
+def check_label_sets(experiment: Experiment) -> None:
+    """Raises ValueError for what needs one class for each image, where images have several
+    labels."""
+    if not registry.protocols[experiment.protocol].facts["label_sets"]:
+        return
+    loss, train = registry.losses.of(experiment.loss), experiment.train
+    takes_pairs = loss.facts["takes_miner"] and not loss.facts["trains_proxies"]
+    able = [entry.name for entry in registry.losses if entry.facts["label_sets"]]
+    require(
+        loss.facts["label_sets"] or takes_pairs,
+        f"loss {loss.name} needs one class for each image, and images have several labels: --set"
+        f" loss={able[0]}, or a loss of pairs such as NTXent or MultiSimilarity",
+    )
+    wanted: dict[str, tuple[object, object]] = {
+        "miner": (experiment.miner.name, "none"),
+        "sampler": (experiment.sampler.name, "shuffled"),
+        "labelling": (experiment.labelling.name, "given"),
+        "start": (experiment.start.name, "none"),
+        "data.label_noise": (experiment.data.label_noise, 0.0),
+        "data.per_class": (experiment.data.per_class, 0),
+        "train.labels": (train.labels, "class"),
+        "train.class_weights": (train.class_weights, "none"),
+    }
+    for key, (value, only) in wanted.items():
+        require(
+            value == only,
+            f"{key} must be {only} where images have several labels, as it needs one class for"
+            f" each, got {value}: --set {key}={only}",
+        )
+    require(
+        experiment.mixing.technique.name != "metrix",
+        "metrix needs one class for each image, and images have several labels: --set"
+        " mixing.technique=mixup",
+    )
 
 
 MANY_CLASSES = 200

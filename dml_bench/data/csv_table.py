@@ -7,9 +7,10 @@ import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
+from dml_bench.data.label_sets import JOINT, combined
 from dml_bench.registry import near_miss
 from dml_bench.registry.names import composed, one_spelling
 
@@ -265,6 +266,26 @@ class CsvTable:
             (value for row in self.rows if (value := row[split_at].strip()).lower() not in PARTS),
             "",
         )
+
+    def with_label_sets(self, columns: Sequence[int], separator: str) -> "CsvTable":
+        """The table whose cells in the class column name the labels in one order. Raises ValueError
+        where there are several such columns, or a label holds what stands between labels."""
+        if len(columns) > 1:
+            raise ValueError(
+                f"option separator needs one column of labels, and {self.file} has"
+                f" {len(columns)}: name it with --set data.dataset.label_column=NAME"
+            )
+        rows = []
+        for row, number in zip(self.rows, self.line_numbers, strict=True):
+            labels = row[columns[0]].split(separator)
+            if any(JOINT in label for label in labels):
+                raise ValueError(
+                    f"line {number} of {self.file} has a label with {JOINT!r}, which stands between"
+                    f" labels: --set 'data.dataset.separator={JOINT}', or rename it"
+                )
+            rows.append([*row])
+            rows[-1][columns[0]] = combined(labels)
+        return replace(self, rows=rows)
 
     def named_classes(self, label_at: int) -> tuple[list[str], list[int | None]]:
         """The sorted class names, and each row's place among them; None where it has no class."""

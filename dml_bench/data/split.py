@@ -210,10 +210,30 @@ def split_of(experiment: Experiment, dataset: Dataset) -> Split:
     """Who trains and who asks, by the experiment's protocol."""
     # By the registry, as the protocols stand above the data.
     protocol = protocols[experiment.protocol].build()
+    require_right_labels(experiment, dataset)
     split = cast(Split, protocol.split(experiment, dataset))
     if not experiment.data.per_class:
         return split
     return thinned(split, dataset, experiment.data.per_class, experiment.seed)
+
+
+def require_right_labels(experiment: Experiment, dataset: Dataset) -> None:
+    """Raises ValueError where images have several labels and the protocol asks for one, or the
+    other way round."""
+    several = [entry.name for entry in protocols if entry.facts["label_sets"]]
+    if (dataset.label_sets is not None) == (experiment.protocol in several):
+        return
+    if dataset.label_sets is None:
+        raise ValueError(
+            f"images of {dataset.name} have one class, and protocol {experiment.protocol} asks for"
+            " several labels: name what stands between them in a table, e.g. --set"
+            " data.dataset=csv --set 'data.dataset.separator=;'"
+        )
+    raise ValueError(
+        f"images of {dataset.name} have several labels, and protocol {experiment.protocol} asks for"
+        f" one class: use an experiment with --set protocol={several[0]}, or leave"
+        " data.dataset.separator out"
+    )
 
 
 def thinned(split: Split, dataset: Dataset, per_class: int, seed: int) -> Split:

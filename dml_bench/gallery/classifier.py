@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from dml_bench.data.label_sets import LIKELY, combined, label_sets_of
 from dml_bench.losses.objective import Objective, build_objective
 from dml_bench.runs.run import Run
 
@@ -18,15 +19,31 @@ class PhotoClassifier:
 
     objective: Objective
     class_names: tuple[str, ...]
-    """(classes) those that the phase was trained on, as the run calls them."""
+    """(classes) those that the phase was trained on, as the run calls them; or labels, see below.
+    """
+    several: bool = False
+    """Whether a photo has several labels: its class is then all that are likelier than not, or the
+    likeliest, and its probability that of the least likely of these."""
 
     @torch.no_grad()
     def classify(self, outputs: np.ndarray) -> tuple[list[str], np.ndarray]:
         """(photos, dim) before normalisation -> (photos) the likeliest class and (photos) its
         probability among the trained classes."""
-        probabilities = self.objective.logits(torch.from_numpy(outputs)).softmax(dim=1).numpy()
+        logits = self.objective.logits(torch.from_numpy(outputs))
+        if self.several:
+            return self.labelled(logits.sigmoid().numpy())
+        probabilities = logits.softmax(dim=1).numpy()
         places = probabilities.argmax(axis=1)
         return [self.class_names[place] for place in places], probabilities.max(axis=1)
+
+    def labelled(self, probabilities: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """(photos, labels) -> what `classify` says."""
+        likeliest = probabilities == probabilities.max(axis=1, keepdims=True)
+        chosen = (probabilities >= LIKELY) | likeliest
+        names = np.array(self.class_names, object)
+        return [combined(names[row]) for row in chosen], np.where(chosen, probabilities, 1.0).min(
+            axis=1
+        )
 
 
 def open_classifier(run: Run, phase: str) -> PhotoClassifier:
@@ -43,12 +60,16 @@ def open_classifier(run: Run, phase: str) -> PhotoClassifier:
             " answers no new photos: use --by photo or --by mean"
         )
     stored = run.embeddings(phase)
+    dim = stored.gallery.shape[1]
+    if run.protocol.label_sets:
+        every = label_sets_of(sorted({image.class_name for image in run.split})).names
+        return PhotoClassifier(trained_objective(run, phase, dim), every, several=True)
     names = {}
     labels = run.neighbours[phase].gallery_labels
     for image, label in zip(stored.gallery_images, labels.tolist(), strict=True):
         names[label] = run.split[image].class_name
     class_names = tuple(names[label] for label in run.logits(phase).classes.tolist())
-    return PhotoClassifier(trained_objective(run, phase, stored.gallery.shape[1]), class_names)
+    return PhotoClassifier(trained_objective(run, phase, dim), class_names)
 
 
 def trained_objective(run: Run, phase: str, dim: int) -> Objective:

@@ -199,6 +199,9 @@ def add_rows(table: Table, prediction: Prediction, root: Path) -> None:
         f"{prediction.path}\n({by_classifier}vote: {prediction.vote_share:.0%} of"
         f" {len(prediction.closest)}{elected}{describe_tie(prediction)})"
     )
+    if prediction.labels:
+        named = ", ".join(f"{label} {share:.0%}" for label, share in prediction.labels)
+        photo += f"\nlabels: {named}"
     texts = [Text(text, style=style) for text in (answer, name, photo)]
     table.add_row(f"{prediction.similarity:.4f}", *texts)
     for image, similarity in prediction.closest[:SHOWN]:
@@ -373,8 +376,14 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
             "share": prediction.vote_share,
             "k": len(prediction.closest),
         },
+        **({"labels": labels_json(prediction)} if prediction.labels else {}),
         "closest": closest,
     }
+
+
+def labels_json(prediction: Prediction) -> list[dict[str, Any]]:
+    """Each label of a photo that has several, with its share of the votes."""
+    return [{"label": label, "share": share} for label, share in prediction.labels]
 
 
 def number(value: float) -> float | None:

@@ -20,6 +20,7 @@ from dml_bench.gallery.predict import (
     outcomes_of_others,
     predict,
     threshold_of,
+    with_labels,
 )
 from dml_bench.gallery.store import Gallery, GalleryFile
 from dml_bench.gallery.vector_stores import (
@@ -90,15 +91,25 @@ def open_lookup(
     """Open a gallery; `say` is called where an index is built. Raises ValueError where the gallery,
     the index or the store can't be opened, NoPromise where a precision can't be promised."""
     store = named_store(options.index)
-    if store is not None:
+    if store is None:
+        lookup = open_gallery(gallery_file, options, device, say)
+    else:
         opened = open_store(gallery_file, store)
         applied = store_threshold(
             opened, options.threshold, options.precision, options.unknown_share
         )
         network = GalleryEmbedder(gallery_file.run, gallery_file.phase, device)
         look_up = partial(predict_in_store, opened, network, k=options.k, threshold=applied.value)
-        return PhotoLookup(network, None, applied, opened, None, opened.search, look_up)
-    return open_gallery(gallery_file, options, device, say)
+        lookup = PhotoLookup(network, None, applied, opened, None, opened.search, look_up)
+    if not gallery_file.run.protocol.label_sets:
+        return lookup
+
+    def labelled(images: Sequence[Path]) -> tuple[Gallery, Predictions]:
+        gallery, answers = lookup.predict(images)
+        several = tuple(map(with_labels, answers.predictions))
+        return gallery, replace(answers, predictions=several)
+
+    return replace(lookup, predict=labelled)
 
 
 def open_gallery(

@@ -4,6 +4,7 @@ is of a known class."""
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.data.images import Unreadable, box_of
+from dml_bench.data.label_sets import JOINT
 from dml_bench.evaluation.metrics import vote
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.thresholds import NO_OUTCOMES, GuaranteedThreshold, SearchOutcomes
@@ -35,6 +37,7 @@ __all__ = [
     "predictions_of",
     "threshold_of",
     "threshold_on",
+    "with_labels",
 ]
 
 USUAL_GOAL = 0.95
@@ -66,6 +69,9 @@ class Prediction:
     probability: float | None = None
     """Of the class among those that the classifier was trained on; None where the gallery
     answers."""
+    labels: tuple[tuple[str, float], ...] = ()
+    """Where an image has several labels: those of the k closest images, each with the share of
+    these images that have it, the largest first."""
 
     @property
     def closest_class(self) -> str:
@@ -285,6 +291,15 @@ def predictions_of(
             )
         )
     return tuple(predictions)
+
+
+def with_labels(prediction: Prediction) -> Prediction:
+    """The prediction of a photo that has several labels."""
+    counts: Counter[str] = Counter()
+    for image, _ in prediction.closest:
+        counts.update(image.class_name.split(JOINT))
+    shares = ((label, count / len(prediction.closest)) for label, count in counts.items())
+    return replace(prediction, labels=tuple(sorted(shares, key=lambda one: (-one[1], one[0]))))
 
 
 def outcomes_of_others(

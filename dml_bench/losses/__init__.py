@@ -14,6 +14,8 @@ scalar`. It raises ValueError for an option out of its range. Facts:
 - `one_number`: it is no mean over images (pairs or triplets, each with an image as its anchor), so
   none of them can count more than others;
 - `interpolates`: mixtures of a positive and a negative can have a part in it (`losses.metrix`);
+- `label_sets`: it is defined for images of several labels, and then takes (batch, num_classes) bool
+  in place of (batch) labels; losses that take a miner are too, by the pairs that share a label;
 - `unit_vectors`: it wants embeddings of unit length;
 - `logit_range`: of its options, the largest difference of two logits, where they are bounded.
 

@@ -2,6 +2,7 @@
 
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,7 +15,7 @@ from dml_bench.registry import losses, miners
 from dml_bench.system.seeding import seed_everything
 from dml_bench.system.shapes import Float, Int, shaped
 
-__all__ = ["Objective", "Targets", "build_objective"]
+__all__ = ["Objective", "SharedLabels", "Targets", "build_objective"]
 
 
 class Targets(NamedTuple):
@@ -26,8 +27,30 @@ class Targets(NamedTuple):
     """(batch) or () how much each image, or the whole batch, counts; None is 1."""
 
 
+class SharedLabels(nn.Module):
+    """A miner for images of several labels: two that share a label are positives, two that share
+    none are negatives."""
+
+    def __init__(self, members: np.ndarray):
+        """`members` are (classes, labels) bool, the labels of each class."""
+        super().__init__()
+        self.register_buffer("members", torch.from_numpy(members), persistent=False)
+
+    members: Tensor
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """(batch, dim), (batch) class ids -> (pairs) anchors and positives, (pairs) anchors and
+        negatives, as pytorch-metric-learning has them."""
+        sets = self.members[labels].float()
+        share = sets @ sets.T > 0
+        others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        return *torch.where(share & others), *torch.where(~share & others)
+
+
 class Objective(nn.Module):
     """Loss over the mined part of a batch. Counts the batches in which the miner found nothing."""
+
+    label_sets: Tensor | None
 
     def __init__(
         self,
@@ -36,19 +59,30 @@ class Objective(nn.Module):
         unit_vectors: bool,
         classifies: bool = False,
         metrix: Metrix | None = None,
+        label_sets: np.ndarray | None = None,
     ):
+        """`label_sets` are (classes, labels) bool, for a loss that takes the labels of an image in
+        place of its class."""
         super().__init__()
         self.loss = loss
         self.miner = miner
         self.unit_vectors = unit_vectors
         self.classifies = classifies
         """Whether the loss can say the class of an embedding by itself, without a gallery."""
+        members = None if label_sets is None else torch.from_numpy(label_sets)
+        self.register_buffer("label_sets", members, persistent=False)
         self.metrix = metrix
         """A further term of the loss, see `weighted_loss`."""
         self.batches_without_tuples = 0
         self.without_lists = is_dense(loss, miner) and not weighs_all_images(loss)
         """Whether a GPU mines and computes the loss as matrices, so that it is not waited for. On a
         CPU lists are as fast, and keep the bits of earlier runs."""
+
+    def lr_factor(self, name: str) -> float:
+        """Of one of its parameters, by name: the multiple of the rate of the loss's parameters at
+        which it learns."""
+        of_parts: dict[str, float] = getattr(self.loss, "lr_factors", {})
+        return of_parts.get(name.removeprefix("loss.").partition(".")[0], 1.0)
 
     @property
     def batches_without_tuples(self) -> int:
@@ -76,18 +110,14 @@ class Objective(nn.Module):
                 return weights * self._mined_loss(embeddings, labels)
             with weighing(self.loss, weights):
                 return self._mined_loss(embeddings, labels)
-    def lr_factor(self, name: str) -> float:
-        """Of one of its parameters, by name: the multiple of the rate of the loss's parameters at
-        which it learns."""
-        of_parts: dict[str, float] = getattr(self.loss, "lr_factors", {})
-        return of_parts.get(name.removeprefix("loss.").partition(".")[0], 1.0)
-
 
     def _mined_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         if self.without_lists and embeddings.device.type != "cpu":
             loss, is_empty = dense_loss(self.loss, self.miner, embeddings, labels)
             self._batches_without_tuples = self._batches_without_tuples + is_empty
             return loss
+        if self.label_sets is not None:
+            labels = self.label_sets[labels]
         if self.miner is None:
             return self.loss(embeddings, labels)
         mined = self.miner(embeddings, labels)
@@ -147,15 +177,22 @@ class Objective(nn.Module):
         )
 
 
-def build_objective(experiment: Experiment, num_classes: int, dim: int) -> Objective:
-    """The objective of an experiment for a phase that trains on `num_classes` classes."""
+def build_objective(
+    experiment: Experiment, num_classes: int, dim: int, label_sets: np.ndarray | None = None
+) -> Objective:
+    """The objective of an experiment for a phase that trains on `num_classes` classes, or on so
+    many labels, of which (classes, labels) `label_sets` says which an image of a class has."""
     seed_everything(experiment.seed, "objective")
     entry = losses.of(experiment.loss)
     counts_all = experiment.mixing.pair_weight == "all"
     loss = weigh(entry.build(num_classes, dim, **experiment.loss.options), all_images=counts_all)
     miner = miners.of(experiment.miner).build(**experiment.miner.options)
+    if label_sets is not None and entry.facts["takes_miner"]:
+        miner, label_sets = SharedLabels(label_sets), None
     technique = experiment.mixing.technique
     metrix = (
         build_metrix(experiment.loss, **technique.options) if technique.name == "metrix" else None
     )
-    return Objective(loss, miner, entry.facts["unit_vectors"], entry.facts["classifies"], metrix)
+    return Objective(
+        loss, miner, entry.facts["unit_vectors"], entry.facts["classifies"], metrix, label_sets
+    )

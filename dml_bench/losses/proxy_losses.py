@@ -25,6 +25,23 @@ def crossentropy(num_classes: int, dim: int, *, label_smoothing: Fraction = 0.0)
 
 
 @losses.register(
+    "BCE",
+    summary="binary cross-entropy of each class by itself, on the logits of a linear layer",
+    source="the usual classifier of images with several labels",
+    trains_proxies=True,
+    classifies=True,
+    unit_vectors=False,
+    label_sets=True,
+)
+def binary_cross_entropy(num_classes: int, dim: int) -> "nn.Module":
+    """The mean over classes and images; of images with one class, one classifier against all others
+    for each."""
+    from dml_bench.losses.reimplemented import BinaryClassifier
+
+    return BinaryClassifier(num_classes, dim)
+
+
+@losses.register(
     "NormalizedSoftmax",
     summary="softmax over cosines with class weights, divided by a temperature",
     source="Zhai and Wu 2019, Classification is a strong baseline for deep metric learning",
@@ -223,23 +240,6 @@ def proxy_anchor(
 
 
 @losses.register(
-    "SoftTriple",
-    summary=(
-        "softmax over similarities to classes of several centres each, which are drawn together"
-    ),
-    source="Qian et al. 2019, SoftTriple loss: deep metric learning without triplet sampling",
-    trains_proxies=True,
-    classifies=True,
-    logit_range=lambda la, **_: 2 * la,
-)
-def soft_triple(
-    num_classes: int,
-    dim: int,
-    *,
-    centers_per_class: Count = 10,
-    la: Positive = 20.0,
-    gamma: Positive = 0.1,
-@losses.register(
     "HIST",
     summary=(
         "softmax over distances to distributions of classes, and a graph network over the batch"
@@ -277,6 +277,23 @@ def hypergraph_induced(
     )
 
 
+@losses.register(
+    "SoftTriple",
+    summary=(
+        "softmax over similarities to classes of several centres each, which are drawn together"
+    ),
+    source="Qian et al. 2019, SoftTriple loss: deep metric learning without triplet sampling",
+    trains_proxies=True,
+    classifies=True,
+    logit_range=lambda la, **_: 2 * la,
+)
+def soft_triple(
+    num_classes: int,
+    dim: int,
+    *,
+    centers_per_class: Count = 10,
+    la: Positive = 20.0,
+    gamma: Positive = 0.1,
     margin: NotNegative = 0.01,
     tau: NotNegative = 0.2,
 ) -> "nn.Module":

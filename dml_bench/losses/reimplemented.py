@@ -10,6 +10,7 @@ from torch.nn import functional
 from dml_bench.losses.sample_weights import ImageMean
 
 __all__ = [
+    "BinaryClassifier",
     "CentroidTriplet",
     "Histogram",
     "MarginSoftmax",
@@ -139,6 +140,29 @@ class SoftmaxClassifier(nn.Module):
                 reduction="none",
             )
         )
+
+
+class BinaryClassifier(nn.Module):
+    """Binary cross-entropy of each class by itself, of a linear layer on the embedding as it is."""
+
+    def __init__(self, num_classes: int, dim: int):
+        super().__init__()
+        self.classifier = nn.Linear(dim, num_classes)
+        self.mean = ImageMean()
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """(batch, dim) -> (batch, num_classes)."""
+        return self.classifier(embeddings)
+
+    def forward(self, embeddings: Tensor, labels: Tensor, mined: Mined = None) -> Tensor:
+        """(batch, dim) embeddings, and (batch) labels or (batch, num_classes) bool whether an image
+        has them -> the loss of the batch."""
+        logits = self.logits(embeddings)
+        has = labels if labels.dim() == 2 else of_own_class(labels, logits.shape[1])
+        values = functional.binary_cross_entropy_with_logits(
+            logits, has.to(logits.dtype), reduction="none"
+        )
+        return self.mean(values.mean(dim=1))
 
 
 class ProxyNCA(nn.Module):

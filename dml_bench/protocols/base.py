@@ -40,6 +40,9 @@ class PhaseOutput:
     neighbours: Neighbours
     predicted: np.ndarray | None
     """(query) the class ids that the loss's own logits choose; None where it has no logits."""
+    probabilities: Callable[[], np.ndarray] | None = None
+    """Reads what these logits say: (query, trained classes), or (query, labels) where an image has
+    several."""
     query_embeddings: Callable[[], np.ndarray]
     """Reads the (query, dim) unit vectors."""
 
@@ -78,6 +81,8 @@ class Protocol(ABC):
     """Whether the test images can be clustered (`evaluate.nmi`)."""
     validates_by_class: ClassVar[bool] = False
     """Whether the validation images are of classes that are not trained on, which have no loss."""
+    label_sets: ClassVar[bool] = False
+    """Whether an image has several labels, in place of one class."""
     takes_unseen: ClassVar[bool] = True
     """Whether `unseen` says which classes are held out."""
     has_drop: ClassVar[bool] = False
@@ -168,6 +173,7 @@ def register(protocol: type[Protocol]) -> type[Protocol]:
         takes_folds=protocol.takes_folds,
         clusters=protocol.clusters,
         validates_by_class=protocol.validates_by_class,
+        label_sets=protocol.label_sets,
         has_drop=protocol.has_drop,
     )
     enter(protocol)

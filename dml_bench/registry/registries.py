@@ -396,6 +396,7 @@ losses = Registry(
         "one_number": False,
         "interpolates": False,
         "remembers": False,
+        "label_sets": False,
         "unit_vectors": True,
         "logit_range": None,
     },
@@ -433,6 +434,7 @@ protocols = Registry(
         "takes_folds": False,
         "clusters": False,
         "validates_by_class": False,
+        "label_sets": False,
         "has_drop": False,
     },
 )

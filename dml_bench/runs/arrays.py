@@ -108,7 +108,8 @@ class Logits:
     @cached_property
     @shaped
     def probabilities(self) -> Annotated[np.ndarray, Float("query classes")]:
-        """(query, trained classes), of which each row sums to 1."""
+        """(query, trained classes), of which each row sums to 1; of images with several labels
+        (query, labels), each by itself."""
         return read_array(self.path, "probabilities")
 
     @cached_property

@@ -104,7 +104,7 @@ def evaluate_phase(
     write_state(folder / layout.WEIGHTS, run.embedder)
     write_state(folder / layout.OBJECTIVE, run.objective)
     if run.objective.classifies and not split.leaves_one_out:
-        arrays.write_logits(folder / layout.LOGITS, run.trained, probabilities(run, views))
+        arrays.write_logits(folder / layout.LOGITS, run.answers, probabilities(run, views))
     write_training(run, folder, of_wrong_labels)
     if run.experiment.evaluate.attack_epsilon:
         write_json(folder / layout.ATTACKED, attacked(run, split.test))
@@ -149,11 +149,12 @@ def mean_of_views(views: Sequence[Tensor], weights: Sequence[float] | None = Non
 
 def probabilities(run: TrainingState, views: Sequence[Tensor]) -> np.ndarray:
     """(images, dim) of each view, before normalisation -> (images, trained classes), which sum to
-    1."""
+    1, or, of images with several labels, (images, labels)."""
     of_views = np.stack([run.probabilities(view) for view in views])
     if run.experiment.evaluate.tta_by == "max":
         highest: np.ndarray = of_views.max(axis=0)
-        of_images: np.ndarray = highest / highest.sum(axis=1, keepdims=True)
+        several = run.dataset.label_sets is not None
+        of_images: np.ndarray = highest if several else highest / highest.sum(axis=1, keepdims=True)
     else:
         of_images = np.average(
             of_views, axis=0, weights=weights_of_views(run.experiment.evaluate)

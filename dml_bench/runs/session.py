@@ -453,6 +453,7 @@ class RunSession:
         return PhaseOutput(
             neighbours=arrays.read_neighbours(folder / layout.NEIGHBOURS),
             predicted=logits.predicted if logits.path.exists() else None,
+            probabilities=(lambda: logits.probabilities) if logits.path.exists() else None,
             query_embeddings=lambda: embeddings.query,
         )
 
@@ -488,10 +489,10 @@ class RunSession:
 
     def _spread(self, phase: Phase) -> PhaseSummary:
         """How far the queries of a phase scatter against its gallery, and how unevenly that
-        answers; nothing where each image is searched among all others."""
+        answers; nothing where each image is searched among all others, or has several labels."""
         folder = self.folder.phase(phase.name)
         neighbours = arrays.read_neighbours(folder / layout.NEIGHBOURS)
-        if neighbours.leaves_one_out:
+        if neighbours.leaves_one_out or self.protocol.label_sets:
             return {}
         stored = arrays.Embeddings(folder / layout.EMBEDDINGS)
         labels = neighbours.gallery_labels, neighbours.query_labels

@@ -53,8 +53,14 @@ def build(
     if experiment.train.sync_bn:
         embedder = synchronised(embedder, experiment)
     embedder.to(device)
+    label_sets = None if dataset.label_sets is None else dataset.label_sets.members
     objective = build_objective(
-        experiment, dataset.num_classes - len(phase.held_out_classes), embedder.dim
+        experiment,
+        dataset.num_classes - len(phase.held_out_classes)
+        if label_sets is None
+        else label_sets.shape[1],
+        embedder.dim,
+        label_sets,
     ).to(device)
     optimizer = build_optimizer(experiment, embedder, objective)
     state = TrainingState(

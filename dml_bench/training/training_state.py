@@ -134,6 +134,13 @@ class TrainingState:
         return self.labels.trained
 
     @property
+    def answers(self) -> np.ndarray:
+        """(logits) what each logit of the objective is of: the class ids that were trained, or,
+        where images have several labels, the numbers of the labels."""
+        sets = self.dataset.label_sets
+        return self.trained if sets is None else np.arange(len(sets.names))
+
+    @property
     def embedded_at_a_time(self) -> int:
         """How many images are embedded together."""
         chosen, trained = self.experiment.evaluate.batch_size, self.experiment.train.batch_size
@@ -191,9 +198,11 @@ class TrainingState:
         self, outputs: Annotated[Tensor, Float("images dim")]
     ) -> Annotated[np.ndarray, Float("images classes")]:
         """(images, dim) before normalisation -> (images, trained classes) float32 softmax of the
-        objective's own logits."""
+        objective's own logits; of images with several labels (images, labels), each label's own."""
         self.objective.eval()
-        return self.objective.logits(outputs.to(self.device)).float().softmax(dim=1).cpu().numpy()
+        logits = self.objective.logits(outputs.to(self.device)).float()
+        has_sets = self.dataset.label_sets is not None
+        return (logits.sigmoid() if has_sets else logits.softmax(dim=1)).cpu().numpy()
 
     @cached_property
     def constant(self) -> set[str]:

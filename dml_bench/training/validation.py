@@ -22,9 +22,10 @@ __all__ = ["valid_loss", "validate"]
 
 
 def validate(state: TrainingState) -> dict[str, Any]:
-    """P@1 of the phase's monitored images; the accuracy of the objective's logits on them, if it
-    has any; of validation images of the trained classes also the loss. Validation images have the
-    labels that are given, wrong ones among them; test images have the true ones."""
+    """P@1 of the phase's monitored images, where an image has several labels by all of them; the
+    accuracy of the objective's logits on them, if each of these is of a class; of validation images
+    of the trained classes also the loss. Validation images have the labels that are given, wrong
+    ones among them; test images have the true ones."""
     if not state.monitored.queries:
         return {}
     start = time.perf_counter()
@@ -39,7 +40,8 @@ def validate(state: TrainingState) -> dict[str, Any]:
             f"{name}_accuracy{suffix}": micro(correct),
             f"{name}_accuracy{suffix}_macro": macro(correct, labels),
         }
-        if state.objective.classifies and gallery is not None:
+        has_sets = state.dataset.label_sets is not None  # no logit is of one of them as a whole
+        if state.objective.classifies and gallery is not None and not has_sets:
             record[f"{name}_logits_accuracy{suffix}"] = micro(
                 (state.classify(outputs) == labels).astype(float)
             )

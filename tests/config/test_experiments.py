@@ -589,7 +589,19 @@ for trained, changed in (("network", AUGMENTED), ("last2", set())):
         f"crossentropy_{trained}",
         {"loss.name", "loss.margin", "loss.scale", "train.proxy_lr_factor"},
     )
+CSV = {
+    f"data.dataset.{option}"
+    for option in (
+        *("name", "crop_to_box", "table", "file_column", "label_column", "split_column"),
+        *("folder", "suffix", "encoding", "boxes", "separator"),
+    )
+}
 TECHNIQUES: dict[str, tuple[str, set[str]]] = {
+    "BCE_resnet18_sgd_aug+multilabel": (
+        CLASSIFIER,
+        CSV | {"protocol", "loss.name", "loss.label_smoothing"},
+    ),
+    f"{MULTI_SIMILARITY}+multilabel": (MULTI_SIMILARITY, CSV | {"protocol"}),
     f"{CLASSIFIER}+ranger_flatcos": (CLASSIFIER, RANGER | {"optimizer.lr"}),
     f"{BASELINE}+ranger_flatcos": (BASELINE, RANGER),
     f"{CLASSIFIER}+onecycle": (CLASSIFIER, ONE_CYCLE),

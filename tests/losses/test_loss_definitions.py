@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from test_losses import CLASSES, DIM, build, four_of_each, vectors
@@ -432,6 +433,35 @@ def p2s_grad(b: Batch, loss: nn.Module) -> float:
     return mean(terms)
 
 
+def hist(b: Batch, loss: nn.Module) -> float:
+    """As the authors' code computes it, step by step and in numpy."""
+    x = np.array(b.x)
+    of_loss = {name: value.double().numpy() for name, value in loss.state_dict().items()}
+    means = of_loss["means"] / np.linalg.norm(of_loss["means"], axis=1, keepdims=True)
+    variances = np.exp(np.clip(of_loss["log_variances"], 0, 6))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    distances = ((unit[:, None] - means) ** 2 / variances).sum(axis=2)
+    of_distributions = softmax_loss((-32 * distances).tolist(), b.y)
+    one_hot = np.eye(CLASSES)[b.y]
+    there = one_hot.sum(axis=0) > 0
+    edges = (one_hot + np.exp(-0.9 * distances) * (1 - one_hot))[:, there]
+    of_nodes = np.diag(edges.sum(axis=1) ** -0.5)
+    spread = of_nodes @ edges @ np.diag(1 / edges.sum(axis=0)) @ edges.T @ of_nodes
+    hidden = spread @ (x @ of_loss["first.weight"].T + of_loss["first.bias"])
+    hidden = (hidden - hidden.mean(axis=0)) / np.sqrt(hidden.var(axis=0) + 1e-5)
+    hidden = np.where(hidden > 0, hidden, 0.1 * hidden)
+    classified = spread @ (hidden @ of_loss["second.weight"].T + of_loss["second.bias"])
+    return of_distributions + softmax_loss(classified.tolist(), b.y)
+
+
+def binary_cross_entropy(b: Batch, loss: nn.Module) -> float:
+    terms = []
+    for logits, y in zip(loss.logits(torch.tensor(b.x)).tolist(), b.y, strict=True):
+        for place, logit in enumerate(logits):
+            terms.append(-math.log(sigmoid(logit if place == y else -logit)))
+    return mean(terms)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "definition"),
     [
@@ -479,6 +509,8 @@ def p2s_grad(b: Batch, loss: nn.Module) -> float:
         ("SoftTriple", {}, soft_triple),
         ("SoftTriple", {"centers_per_class": 1}, soft_triple_of_single_centers),
         ("P2SGrad", {}, p2s_grad),
+        ("HIST", {}, hist),
+        ("BCE", {}, binary_cross_entropy),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -494,6 +526,12 @@ def test_a_loss_is_what_its_paper_defines(name, options, definition):
         labels = torch.tensor([0] * 6 + [1] * 4 + [2] * 2 + [3] * 4)
     expected = definition(Batch(embeddings, labels), loss)
     assert loss(embeddings, labels).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_batch_without_some_classes_has_no_edges_for_them():
+    loss = build(losses["HIST"])
+    embeddings, labels = vectors(losses["HIST"], size=6).detach(), torch.tensor([0, 2, 2, 0, 0, 2])
+    assert loss(embeddings, labels).item() == pytest.approx(hist(Batch(embeddings, labels), loss))
 
 
 def test_ranked_list_weighs_the_pairs_on_the_wrong_side_of_its_two_spheres():

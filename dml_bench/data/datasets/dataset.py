@@ -13,6 +13,7 @@ from dml_bench.data.csv_table import alike, fault, inside, speakable, twice
 from dml_bench.data.digests import digests_of
 from dml_bench.data.exif import Capture, captures_of
 from dml_bench.data.images import box_of
+from dml_bench.data.label_sets import LabelSets
 from dml_bench.registry.names import composed
 
 __all__ = [
@@ -54,6 +55,9 @@ class Dataset:
     coarse_classes: tuple[str, ...] | None = None
     """(classes) the coarse class that each belongs to, e.g. `Apple` for Granny Smith; None where
     the data set has none."""
+    label_sets: LabelSets | None = None
+    """The labels of each class where an image has several: a class is one combination of them. None
+    where an image has one class."""
     columns: Mapping[str, tuple[str, ...]] | None = None
     """(images) the cells of the other columns of its table, by the columns' names; None where it
     has no table."""

@@ -1,15 +1,20 @@
 """Sets that the package draws itself, in the layout of CUB-200-2011."""
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
 from dml_bench.data.datasets.cub import read_cub_layout
 from dml_bench.data.datasets.dataset import Dataset, Where
+from dml_bench.data.label_sets import combined, label_sets_of
 from dml_bench.registry import datasets
 from dml_bench.registry.option_checks import at_least
 from dml_bench.system.drafts import remove
 from dml_bench.system.seeding import uniform
+
+if TYPE_CHECKING:
+    from dml_bench.data.synthetic import Species
 
 SeveralOf = Annotated[int, at_least(2)]
 Pixels = Annotated[int, at_least(16)]
@@ -73,6 +78,50 @@ def falling_counts(classes: int, most: int, imbalance: int, seed: int) -> list[i
     order = np.argsort(uniform(seed, "unbalanced", rows=classes, columns=1)[:, 0], kind="stable")
     shuffled = np.maximum(counts.round().astype(int), 2)[order]
     return list(map(int, shuffled))
+
+
+@datasets.register(
+    "demo_attributes",
+    summary="drawn birds whose labels are their marks and the colour of their breast, several each",
+    source="drawn by this package",
+    needs_data_dir=False,
+)
+def demo_attributes(
+    where: Where,
+    *,
+    classes: SeveralOf = 40,
+    per_class: SeveralOf = 48,
+    size: Pixels = 54,
+    seed: int = 7,
+) -> Dataset:
+    """The images of `demo`. Birds of one species have the same labels; others may have them too."""
+    from dml_bench.data.synthetic import species
+
+    birds = demo(where, classes=classes, per_class=per_class, size=size, seed=seed)
+    of_species = [combined(attributes(bird)) for bird in species(classes, seed=seed)]
+    names, labels = np.unique(np.array(of_species)[birds.labels], return_inverse=True)
+    return replace(
+        birds,
+        name="demo_attributes",
+        labels=labels,
+        class_names=tuple(map(str, names)),
+        label_sets=label_sets_of(names.tolist()),
+    )
+
+
+def attributes(bird: "Species") -> list[str]:
+    """What can be seen of a bird; at least the shape of its tail and the colour of its breast."""
+    seen = {
+        f"{bird.breast} breast": True,
+        f"{bird.tail_shape} tail": True,
+        "crest": bird.crest != "none",
+        f"eye {bird.eye_marking}": bird.eye_marking != "none",
+        f"breast {bird.breast_marking}": bird.breast_marking != "none",
+        "wing bars": bird.wing_bars > 0,
+        "wing patch": bird.wing_patch,
+        "pale tail edge": bird.tail_edge,
+    }
+    return [label for label, is_there in seen.items() if is_there]
 
 
 @datasets.register(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from dml_bench.data.csv_table import (
@@ -27,6 +27,7 @@ from dml_bench.data.datasets.dataset import (
 from dml_bench.data.datasets.layouts import published_in
 from dml_bench.data.image_files import describe_left_out, files_below, sorted_out, unread_faults
 from dml_bench.data.images import box_of, boxed, photo_file
+from dml_bench.data.label_sets import label_sets_of
 from dml_bench.registry import datasets, near_miss
 from dml_bench.registry.names import composed, one_spelling
 
@@ -286,6 +287,7 @@ def csv_table(
     suffix: str = "",
     encoding: str = "",
     boxes: bool = True,
+    separator: str = "",
 ) -> Dataset:
     """A table with a header, under `data_dir`, with commas, semicolons, tabs or bars between its
     values, in UTF-8 or in `encoding`.
@@ -295,8 +297,9 @@ def csv_table(
     `folder`, or are named relative to `data_dir`; `suffix` is appended to file names without an
     image's extension. The cells of all other columns are kept, for `data.group` and `data.time`.
     Columns x0, y0, x1 and y1, or one column box with all four, are the corners of a box in pixels:
-    a photo may stand in several rows, each with the box of another product. Raises ValueError on
-    anything that contradicts this.
+    a photo may stand in several rows, each with the box of another product. With `separator` an
+    image has several labels, and the cell of its class lists them, e.g. `beach;dog`. Raises
+    ValueError on anything that contradicts this.
     """
     data_dir = where.data_dir
     if not inside(folder):
@@ -312,6 +315,8 @@ def csv_table(
     roles = listing.roles(file_column, label_column, split_column, boxes=boxes)
     require_header(listing, roles.file, files)
     one_hot = len(roles.classes) > 1
+    if separator:
+        listing = listing.with_label_sets(roles.classes, separator)
     if one_hot:
         class_names, labels = (
             [listing.header[at] for at in roles.classes],
@@ -322,9 +327,10 @@ def csv_table(
         class_names, labels = listing.named_classes(roles.classes[0])
         faults = [*listing.faults, *listing.nameless(roles.classes[0], labels)]
     rows, unfound = files.rows(listing, roles, labels)
-    return assemble(
+    dataset = assemble(
         folder_name(data_dir), data_dir, class_names, rows, [*faults, *unfound], roles.notes
     )
+    return replace(dataset, label_sets=label_sets_of(class_names)) if separator else dataset
 
 
 def require_header(listing: CsvTable, file_at: int, files: "Files") -> None:

@@ -1,0 +1,250 @@
+"""Images of several labels: read from a table, divided, trained on by a classifier and by pairs,
+found by votes, reported, and predicted for a new photo."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from tiny import SETTINGS, dml_bench, refusal, tiny
+
+import dml_bench as db
+from dml_bench.data.datasets import open_dataset
+from dml_bench.data.datasets.drawn import attributes
+from dml_bench.data.label_sets import combined, label_sets_of, strata
+from dml_bench.data.split import split_of
+from dml_bench.data.synthetic import species
+from dml_bench.evaluation.label_sets import average_precision, mean_with_interval, resamples
+from dml_bench.losses.objective import SharedLabels
+from dml_bench.runs.run import Run, open_run
+from dml_bench.system.files import read_csv
+
+CLASSIFIER = "BCE_resnet18_sgd_aug+multilabel"
+PAIRS = "MultiSimilarity_cosine_resnet18_sgd_aug+multilabel"
+SMALL = [setting for setting in SETTINGS if not setting.startswith("unseen")]
+
+
+@pytest.fixture(scope="module")
+def photos(birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn birds with a table of their attributes, in no order and with spaces."""
+    folder = tmp_path_factory.mktemp("photos")
+    rows = []
+    for label, bird in enumerate(species(8, seed=3)):
+        [place] = birds.joinpath("images").glob(f"{label + 1:03}.*")
+        for number, file in enumerate(sorted(place.iterdir())):
+            (folder / "images").mkdir(exist_ok=True)
+            shutil.copy(file, folder / "images")
+            labels = attributes(bird)
+            rows.append((file.name, " ; ".join(labels if number % 2 else labels[::-1])))
+    with (folder / "train.csv").open("w", newline="") as table:
+        csv.writer(table).writerows([("file", "label"), *rows])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(photos: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the classifier and one of pairs."""
+    out = tmp_path_factory.mktemp("runs")
+    for name in (CLASSIFIER, PAIRS):
+        db.run(
+            name,
+            overrides=[*SMALL, "evaluate.vote_k=[1, 5]"],
+            data_dir=photos,
+            out=out,
+            cache_dir=cache_dir,
+            device="cpu",
+            callback=db.Callback(),
+        )
+    return out
+
+
+def run_in(runs: Path, name: str) -> Run:
+    [folder] = runs.glob(f"{name}~*")
+    return open_run(folder)
+
+
+# Labels
+
+
+def test_the_labels_of_a_row_are_a_set_whatever_their_order_and_spaces(photos, cache_dir):
+    dataset = open_dataset(db.resolve(CLASSIFIER).data.dataset, photos, cache_dir)
+    wanted = {combined(attributes(bird)) for bird in species(8, seed=3)}
+    assert set(dataset.class_names) == wanted
+    names, members = dataset.label_sets.names, dataset.label_sets.members
+    for row, name in enumerate(dataset.class_names):
+        assert [names[label] for label in np.flatnonzero(members[row])] == name.split(";")
+
+
+def test_images_are_divided_by_their_rarest_label_and_none_stands_alone():
+    sets = label_sets_of(["a;b", "a", "a;c", "a;b;c", "a;d"])
+    labels = np.array([0, 1, 1, 1, 2, 2, 3, 4])
+    # b has 2 images, c 3, a all 8; d one, which goes with a.
+    assert strata(labels, sets).tolist() == [1, 0, 0, 0, 2, 2, 1, 0]
+
+
+def test_two_images_that_share_a_label_are_positives_and_others_are_negatives():
+    sets = label_sets_of(["a;b", "b;c", "d"])
+    miner = SharedLabels(sets.members)
+    positive, its, negative, theirs = miner(torch.zeros(4, 2), torch.tensor([0, 1, 2, 2]))
+    assert set(zip(positive.tolist(), its.tolist(), strict=True)) == {
+        (0, 1),
+        (1, 0),
+        (2, 3),
+        (3, 2),
+    }
+    assert set(zip(negative.tolist(), theirs.tolist(), strict=True)) == {
+        *((0, 2), (0, 3), (1, 2), (1, 3)),
+        *((2, 0), (2, 1), (3, 0), (3, 1)),
+    }
+
+
+# Average precision
+
+
+@pytest.mark.parametrize("steps", [3, 1000])
+def test_average_precision_is_scikit_learns_also_with_ties_and_weights(steps):
+    rng = np.random.default_rng(steps)
+    truth = rng.random((60, 5)) < 0.3
+    truth[:, 4] = False
+    scores = rng.integers(0, steps, (60, 5)) / steps
+    counts = rng.integers(0, 4, (7, 60)).astype(float)
+    ours = average_precision(truth, scores, counts)
+    plain = average_precision(truth, scores)
+    assert np.isnan(plain[0, 4]) and np.isnan(ours[:, 4]).all()
+    for label in range(4):
+        expected = average_precision_score(truth[:, label], scores[:, label])
+        assert plain[0, label] == pytest.approx(expected)
+        for draw in range(7):
+            expected = average_precision_score(
+                truth[:, label], scores[:, label], sample_weight=counts[draw]
+            )
+            assert ours[draw, label] == pytest.approx(expected)
+
+
+def test_the_interval_of_a_map_is_that_of_resampled_queries():
+    rng = np.random.default_rng(1)
+    truth = rng.random((80, 3)) < 0.4
+    scores = truth + rng.normal(0, 1, (80, 3))
+    mean, low, high = mean_with_interval(truth, scores, resamples(80, seed=1))
+    assert mean == pytest.approx(average_precision_score(truth, scores, average="macro"))
+    redrawn = []
+    for _ in range(400):
+        rows = rng.integers(0, 80, 80)
+        redrawn.append(average_precision_score(truth[rows], scores[rows], average="macro"))
+    assert (low, high) == pytest.approx(np.percentile(redrawn, [2.5, 97.5]), abs=0.03)
+
+
+# Two runs
+
+
+@pytest.mark.parametrize("name", [CLASSIFIER, PAIRS])
+def test_a_run_measures_map_by_votes_and_by_its_logits(runs, name):
+    run = run_in(runs, name)
+    retrieval = run.summary["retrieval"]
+    rows = read_csv(run.folder / "predictions.csv")
+    sets = label_sets_of(sorted({image.class_name for image in run.split}))
+    place = {label: at for at, label in enumerate(sets.names)}
+    truth = np.zeros((len(rows), len(place)), bool)
+    for at, row in enumerate(rows):
+        truth[at, [place[label] for label in row["class"].split(";")]] = True
+    present = truth.any(axis=0)
+    neighbours = run.neighbours["all"]
+    names = dict(zip(neighbours.query_labels, (row["class"] for row in rows), strict=True))
+    votes = np.zeros(truth.shape)
+    for at, nearest in enumerate(neighbours.labels[:, :5]):
+        for label in nearest:
+            votes[at, [place[part] for part in names[label].split(";")]] += 0.2
+    by_votes = average_precision_score(
+        truth[:, present], votes[:, present].round(6), average="macro"
+    )
+    assert retrieval["map_vote_5"] == pytest.approx(by_votes)
+    assert retrieval["map_vote_5_low"] < by_votes < retrieval["map_vote_5_high"]
+    assert by_votes > truth[:, present].mean()  # more than chance
+    assert ("map_classifier" in retrieval) == (name == CLASSIFIER)
+    if name == CLASSIFIER:
+        scores = run.logits("all").probabilities
+        by_logits = average_precision_score(truth[:, present], scores[:, present], average="macro")
+        assert retrieval["map_classifier"] == pytest.approx(by_logits)
+        said = rows[0]["all_logits_labels"].split(";") if rows[0]["all_logits_labels"] else []
+        assert said == [sets.names[label] for label in np.flatnonzero(scores[0] >= 0.5)]
+
+
+def test_a_table_of_labels_a_page_and_a_comparison_are_made_of_these_runs(
+    runs, monkeypatch, capsys, tmp_path
+):
+    run = run_in(runs, CLASSIFIER)
+    labels = read_csv(run.folder / "labels_metrics.csv")
+    assert {"label", "gallery images", "test images", "average precision, classifier"} <= {
+        *labels[0]
+    }
+    assert dml_bench(monkeypatch, "report", runs, "--out", tmp_path / "page") == 0
+    page = (tmp_path / "page" / "report.md").read_text()
+    assert "mAP, classifier" in page and "mAP, 5 votes" in page
+    capsys.readouterr()
+    folders = [run_in(runs, name).folder for name in (CLASSIFIER, PAIRS)]
+    assert dml_bench(monkeypatch, "compare", *folders) == 0
+    assert "same labels" in capsys.readouterr().out
+    frame = db.load_runs(runs)
+    assert frame["map_vote_5"].between(0, 1).all()
+
+
+def test_a_new_photo_gets_each_label_with_its_share_of_votes(runs, photos, monkeypatch, capsys):
+    run = run_in(runs, CLASSIFIER)
+    photo = sorted((photos / "images").iterdir())[0]
+    typed = ("predict", run.folder, photo, "--k", 5)
+    assert dml_bench(monkeypatch, *typed, "--json") == 0
+    [answer] = json.loads(capsys.readouterr().out)["answers"]
+    votes: dict[str, float] = {}
+    for near in answer["closest"]:
+        for label in near["class"].split(";"):
+            votes[label] = votes.get(label, 0) + 1 / 5
+    assert {one["label"]: one["share"] for one in answer["labels"]} == pytest.approx(votes)
+    assert dml_bench(monkeypatch, *typed) == 0
+    assert "labels: " in capsys.readouterr().out
+    assert dml_bench(monkeypatch, *typed, "--by", "classifier", "--json") == 0
+    [answer] = json.loads(capsys.readouterr().out)["answers"]
+    assert set(answer["class"].split(";")) <= {label["label"] for label in answer["labels"]} | set(
+        label_sets_of(sorted({image.class_name for image in run.split})).names
+    )
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("loss=ArcFace", "miner=none"), "loss ArcFace needs one class for each image"),
+        (("miner=EPSHN",), "miner must be none where images have several labels"),
+        (("miner=none", "sampler=m_per_class"), "sampler must be shuffled where images have"),
+        (("miner=none", "data.label_noise=0.2"), r"data\.label_noise must be 0\.0 where images"),
+        (("miner=none", "start=classifier"), "start must be none where images have several"),
+        (("miner=none", "train.folds=2"), r"train\.folds needs the protocol precision_drop"),
+        (("miner=none", "data.split=half"), r"data\.split must be stratified or given with"),
+    ],
+)
+def test_what_needs_one_class_for_each_image_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tiny("protocol=multi_label", *settings)
+
+
+def test_labels_and_protocols_that_do_not_fit_are_refused(photos, birds, cache_dir):
+    one = db.resolve(CLASSIFIER, ["data.dataset=cub"])
+    with pytest.raises(ValueError, match=r"images of cub have one class, .*separator=;"):
+        split_of(one, open_dataset(one.data.dataset, birds, cache_dir))
+    several = tiny("data.dataset=csv", "data.dataset.separator=;")
+    with pytest.raises(ValueError, match=r"have several labels, .* --set protocol=multi_label"):
+        split_of(several, open_dataset(several.data.dataset, photos, cache_dir))
+
+
+def test_a_label_that_holds_what_stands_between_labels_is_refused(
+    photos, cache_dir, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "train.csv").write_text('file,label\na.png,"x;y"\n')
+    settings = ("--set", "data.dataset.separator=|", "--data-dir", tmp_path)
+    line = refusal(monkeypatch, capsys, "run", CLASSIFIER, *settings, "--out", tmp_path / "runs")
+    assert "line 2" in line and "has a label with ';'" in line
