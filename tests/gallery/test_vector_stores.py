@@ -18,10 +18,12 @@ from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.index_recall import RecallQueries
 from dml_bench.gallery.predict import NoPromise
 from dml_bench.gallery.store import Gallery, GalleryImage, open_gallery_file
-from dml_bench.gallery.stores.base import Hit, StoreRecord
+from dml_bench.gallery.stores.base import TABLE, Hit, StoreRecord, VectorStore
 from dml_bench.gallery.stores.lance import LanceStore
 from dml_bench.gallery.stores.parquet import ParquetStore
+from dml_bench.gallery.stores.qdrant import OPEN
 from dml_bench.gallery.vector_stores import (
+    STORES,
     OpenStore,
     named_store,
     open_store,
@@ -104,6 +106,42 @@ def test_the_answers_of_a_store_are_those_of_predict_for_every_query(
                 expected.vote_share,
             )
     assert len({answer.class_name for answer in by_store}) > 3
+
+
+def test_one_connection_is_kept_and_a_lost_one_made_anew(exported):
+    store, other = (STORES["pgvector"](exported("pgvector")) for _ in range(2))
+    query = unit_vector(store)
+
+    def process() -> int:
+        store.nearest(query, 3)
+        with store._connection() as connection:
+            return int(connection.info.backend_pid)
+
+    first = process()
+    assert process() == first
+    with other._connection() as connection:
+        connection.execute("SELECT pg_terminate_backend(%s)", (first,))
+    with pytest.raises(ValueError, match="PostgreSQL table birds: .*terminat"):
+        process()
+    assert process() != first
+
+
+def test_a_folder_of_qdrant_is_opened_once_and_closed_after_its_last_store(exported):
+    place = exported("qdrant")
+    first, second = (STORES["qdrant"](place) for _ in range(2))
+    assert first.count() == second.count() > 0
+    assert first._client is second._client
+    client = first._client
+    del first, second
+    assert not OPEN
+    with pytest.raises(RuntimeError, match="closed"):
+        client.count(TABLE)
+
+
+def unit_vector(store: VectorStore) -> np.ndarray:
+    vector = np.zeros((1, store.record().dim), np.float32)
+    vector[0, 0] = 1
+    return vector
 
 
 @pytest.mark.parametrize("kind", KINDS)

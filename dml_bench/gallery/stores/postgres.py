@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class PostgresStore(VectorStore):
     is `gallery` unless it is named. The URI may hold a password, so no message shows it."""
 
     indexes = tuple(INDEXES)
+    _open: Any = None
 
     @property
     def _name(self) -> str:
@@ -85,18 +87,17 @@ class PostgresStore(VectorStore):
 
     @contextmanager
     def _connection(self, extension: bool = False) -> Iterator[Any]:
-        """One transaction."""
+        """One transaction of the connection, which is kept while the store is in use."""
         require_package("psycopg", "PostgreSQL")
         require_package("pgvector", "PostgreSQL")
         import psycopg
-        from pgvector.psycopg import register_vector
 
         try:
-            with psycopg.connect(self.location.partition("#")[0]) as connection:
-                if extension:
-                    connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-                register_vector(connection)
-                yield connection
+            if self._open is None or self._open.closed:
+                self._open = connected(self.location.partition("#")[0], extension)
+                finalize(self, self._open.close)
+            with self._open.transaction():
+                yield self._open
         except psycopg.Error as error:
             raise ValueError(
                 f"{self.place}: {' '.join(str(error).split())}: correct the address"
@@ -146,6 +147,22 @@ class PostgresStore(VectorStore):
                     [(row, nearness, GalleryImage(*image)) for row, nearness, *image in hits]
                 )
         return neighbours
+
+
+def connected(address: str, extension: bool) -> Any:
+    """A connection that knows vectors; with `extension`, the database is made to know them."""
+    import psycopg
+    from pgvector.psycopg import register_vector
+
+    connection = psycopg.connect(address, autocommit=True)
+    try:
+        if extension:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        register_vector(connection)
+    except psycopg.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def copy_rows(connection: Any, table: Any, gallery: Gallery) -> None:

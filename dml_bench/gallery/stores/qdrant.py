@@ -1,10 +1,11 @@
 """A gallery in Qdrant's local mode: a folder that one process opens, and exact searches. It is
-meant for some 20,000 images; a server takes the same calls."""
+meant for some 20,000 images; a server takes the same calls. Opening reads all vectors, so that a
+folder stays open as long as a store of it is in use."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary, finalize
 
 import numpy as np
 
@@ -27,8 +28,24 @@ RECORD = "dml_bench"
 """Where the record stands in the metadata of the collection."""
 
 
+class OpenFolder:
+    """A client of a folder, which is closed when nobody uses it any more."""
+
+    def __init__(self, folder: Path):
+        from qdrant_client import QdrantClient
+
+        self.client: Any = QdrantClient(path=str(folder))
+        self.close = finalize(self, self.client.close)
+
+
+OPEN: WeakValueDictionary[Path, OpenFolder] = WeakValueDictionary()
+"""The folders that this process has open: local mode opens none twice."""
+
+
 class QdrantStore(VectorStore):
     """The collection `gallery` in a folder."""
+
+    _open: OpenFolder | None = None
 
     @property
     def place(self) -> str:
@@ -43,7 +60,8 @@ class QdrantStore(VectorStore):
         path = Path(self.location)
         path.parent.mkdir(parents=True, exist_ok=True)
         vectors = models.VectorParams(size=record.dim, distance=models.Distance.DOT)
-        with drafted(path) as draft, opened(draft) as client:
+        with drafted(path) as draft, closing(OpenFolder(draft)) as folder:
+            client = folder.client
             metadata = {RECORD: record.as_json()}
             client.create_collection(TABLE, vectors_config=vectors, metadata=metadata)
             for rows in batches_of(gallery):
@@ -64,56 +82,45 @@ class QdrantStore(VectorStore):
         """Never needed: local mode has no approximate index."""
         raise NotImplementedError
 
-    @contextmanager
-    def _client(self) -> Iterator[Any]:
+    @property
+    def _client(self) -> Any:
+        if self._open is not None:
+            return self._open.client
         require_package("qdrant_client", "Qdrant")
-        if not (Path(self.location) / "meta.json").is_file():
+        folder = Path(self.location).resolve()
+        if not (folder / "meta.json").is_file():
             raise ValueError(
                 f"{self.location} is no folder of Qdrant: write it with `dml-bench export --to"
                 " qdrant`"
             )
         try:
-            with opened(Path(self.location)) as client:
-                yield client
+            self._open = OPEN.get(folder) or OpenFolder(folder)
         except RuntimeError as error:
             if "already accessed" not in str(error):
                 raise
             raise ValueError(
                 f"{self.location} is open in another process: wait for it, or use a server"
             ) from None
+        OPEN[folder] = self._open
+        return self._open.client
 
     def record(self) -> StoreRecord:
         """From the metadata of the collection."""
-        with self._client() as client:
-            text = None
-            if client.collection_exists(TABLE):
-                text = (client.get_collection(TABLE).config.metadata or {}).get(RECORD)
+        text = None
+        if self._client.collection_exists(TABLE):
+            text = (self._client.get_collection(TABLE).config.metadata or {}).get(RECORD)
         return StoreRecord.from_json(text, self.place)
 
     def count(self) -> int:
         """The number of points."""
-        with self._client() as client:
-            return int(client.count(TABLE).count)
+        return int(self._client.count(TABLE).count)
 
     def search(self, query: np.ndarray, k: int, exact: bool) -> list[list[Hit]]:
         """Compares with every vector, as local mode always does."""
         neighbours = []
-        with self._client() as client:
-            for vector in query:
-                points = client.query_points(TABLE, query=vector, limit=k, with_payload=True).points
-                neighbours.append(
-                    [(int(point.id), point.score, image_of(point.payload)) for point in points]
-                )
+        for vector in query:
+            answer = self._client.query_points(TABLE, query=vector, limit=k, with_payload=True)
+            neighbours.append(
+                [(int(point.id), point.score, image_of(point.payload)) for point in answer.points]
+            )
         return neighbours
-
-
-@contextmanager
-def opened(folder: Path) -> Iterator[Any]:
-    """A client of a folder, which is closed at the end."""
-    from qdrant_client import QdrantClient
-
-    client = QdrantClient(path=str(folder))
-    try:
-        yield client
-    finally:
-        client.close()
