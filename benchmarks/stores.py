@@ -129,8 +129,8 @@ def main() -> None:
         "",
         (
             f"Unit vectors of {DIM} dimensions with class, path, digest and origin; {LOOK_UPS}"
-            " queries, one at a time, ten nearest, exact searches. Each store is opened anew for"
-            " every look-up. Raw vectors take 512 bytes an image."
+            " queries, one at a time, ten nearest, exact searches. Raw vectors take 512 bytes an"
+            " image."
         ),
     ]
     for images, by_store in results.items():
