@@ -137,7 +137,7 @@ class MultiLabelResult(Result):
 
 @register
 class MultiLabel(Protocol):
-    """One model, present which labels an image has."""
+    """One model that says which labels an image has."""
 
     name = "multi_label"
     summary = "images of several labels: their average precision, by a classifier and by votes"
