@@ -12,6 +12,7 @@ from handmade import dataset_of
 
 from dml_bench.config import Experiment, as_table, experiments
 from dml_bench.config.experiments import EXPERIMENTS, names, read, resolve
+from dml_bench.config.tables import read_table
 from dml_bench.data.split import holdouts, make_split, phases
 from dml_bench.data.synthetic import cub_counts
 from dml_bench.registry import UnknownName, starts
@@ -267,7 +268,12 @@ OF_PROXY_ANCHOR = {
         "eps": 1e-8,
         "betas": [0.9, 0.999],
     },
-    "schedule.name": "steps",
+    "schedule": {
+        "name": "steps",
+        "milestones": pytest.approx([falls / 12 for falls in range(1, 12)], abs=1e-5),
+        "gamma": 0.5,
+        "warmup": 0.0,
+    },
     "train.epochs": 60,
     "train.batch_size": 120,
     "train.head_epochs": 5,
@@ -371,7 +377,7 @@ OF_XBM = OF_PROXY_ANCHOR | {
     "loss": {"name": "XBM", "size": 8192, "weight": 1.0, "start": 1000, "neg_margin": 0.5},
     "sampler": {"name": "m_per_class", "m": 4},
     "optimizer": OF_MULTI_SIMILARITY["optimizer"] | {"lr": 1e-4},
-    "schedule.name": "plateau",
+    "schedule": {"name": "plateau", "factor": 0.1, "patience": 4},
     "train.batch_size": 64,
     "train.head_epochs": 0,
     "train.clip_value": 0.0,
@@ -438,6 +444,7 @@ OF_DINO_V2 = {
     "sampler": {"name": "m_per_class", "m": 4},
     "optimizer": ADAM["optimizer"] | {"lr": 1e-6},
     "schedule": {"name": "constant", "warmup": 0.0},
+    "train.epochs": 30,  # theirs stops after 3 epochs without a best one, at 100 at most
     "train.batch_size": 256,
     "train.checkpoint": "valid_accuracy",
     "train.head_epochs": 0,
@@ -469,7 +476,7 @@ FIELD_TABLE = {
     },
     "ProxyAnchor_dinov2_s14x384_disjoint": OF_PROXY_ANCHOR
     | {
-        "schedule.name": "constant",
+        "schedule": {"name": "constant", "warmup": 0.0},
         "model.backbone": {"name": "dinov2_s14"},
         "model.pooling": {"name": "own"},
         "model.head": {"name": "identity"},
@@ -488,6 +495,13 @@ WITHOUT_A_NUMBER = {
     "ArcFace_dinov2_b14x768_disjoint",
 }
 """Recipes whose authors print none for CUB: their summaries say so."""
+
+OF_THIS_PROJECT = (
+    *("name", "summary", "expects"),
+    "data.valid_fraction",  # to look at: the authors look at the test classes
+    "augment.random_crop_from",  # as images are stored; resized_crop cuts from the file's rectangle
+)
+"""Settings of a recipe that its authors have no say in."""
 
 CLASSIFIER = "crossentropy_resnet18_sgd_aug"
 FLAT_COSINE = {"schedule.name", "schedule.flat_part"}
@@ -711,11 +725,18 @@ def test_each_named_experiment_is_what_its_name_says(name):
     assert experiment.summary
 
 
+def test_each_row_of_the_table_field_is_a_recipe_of_this_file():
+    assert set(read_table("field").rows) == set(FIELD_TABLE)
+
+
 @pytest.mark.parametrize("name", FIELD_TABLE)
 def test_each_recipe_of_the_field_is_what_its_name_says_and_brings_its_published_number(name):
     experiment = resolve(name)
     expected = FIELD | FIELD_TABLE[name]
     assert {key: at(experiment, key) for key in expected} == expected
+    pinned = (*expected, *OF_THIS_PROJECT)
+    for key in differences(experiment, resolve("EPSHN_cosine_resnet18")):
+        assert any(key == one or key.startswith(f"{one}.") for one in pinned), key
     published = [expectation for expectation in experiment.expects if expectation.value is not None]
     assert bool(published) == (name not in WITHOUT_A_NUMBER)
     assert all(
