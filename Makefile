@@ -83,6 +83,7 @@ pins:
 # Reports, and numbers of pages, from the records in results/. Nothing is trained; a test compares them.
 reports: install
 	for records in results/*; do $(BIN)/dml-bench report $$records --out reports/$$(basename $$records); done
+	$(BIN)/dml-bench report results --table reality --out reports/reality
 	$(BIN)/python benchmarks/page_numbers.py
 
 # What `dml-bench list` knows, as a page; a test compares them.

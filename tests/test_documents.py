@@ -114,9 +114,15 @@ def test_the_citation_names_the_version_and_the_licence_of_the_package():
     assert re.findall(r"^license: (.+)$", citation, re.MULTILINE) == [licence]
 
 
-def test_the_changelog_has_the_version_of_the_package_and_sorts_its_changes():
+def test_the_changelog_has_the_version_of_the_package_with_the_date_of_the_citation():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"\n## {dml_bench.__version__}" in text
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    [released] = re.findall(r'^date-released: "(\d{4}-\d\d-\d\d)"$', citation, re.MULTILINE)
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE)[0] == f"{dml_bench.__version__}, {released}"
+
+
+def test_the_changelog_sorts_its_changes():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) == {"Added", "Changed", "Fixed"}
 
 

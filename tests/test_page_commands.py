@@ -17,6 +17,7 @@ from tiny import dml_bench
 import dml_bench as db
 from dml_bench.cli import options
 from dml_bench.cli.app import app
+from dml_bench.config.tables import tables_over_data
 
 PLACEHOLDERS = {"NAME", "EXPERIMENT"}
 """What stands in a page for the name of an experiment; a .toml is a file of the reader."""
@@ -124,6 +125,9 @@ SUITES = [
 @pytest.mark.parametrize(("page", "arguments"), SUITES, ids=spelled)
 def test_every_suite_of_the_guides_has_rows(page, arguments):
     _, parameters = parsed(arguments)
+    if parameters["table"] in tables_over_data():
+        assert db.plan_suites(parameters["table"], results="results").suites
+        return
     planned = db.plan_suite(
         parameters["names"],
         table=parameters["table"],

@@ -10,7 +10,14 @@ from dml_bench.config.variants import base_name, settings_in_short
 from dml_bench.registry import losses
 from dml_bench.runs.folder import differing
 
-__all__ = ["LONGEST", "is_classifier", "is_linear_probe", "is_untrained", "short_names"]
+__all__ = [
+    "LONGEST",
+    "is_classifier",
+    "is_linear_probe",
+    "is_untrained",
+    "method_of",
+    "short_names",
+]
 
 SIZE = re.compile(r"(patch)?\d+")
 LONGEST = 32

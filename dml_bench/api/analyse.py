@@ -331,6 +331,7 @@ def write_report(
     out: PathLike = "reports/report",
     *,
     data_dir: PathLike | None = None,
+    table: str = "",
     callback: Callback | None = None,
     command: Sequence[str] = (),
 ) -> Path:
@@ -338,8 +339,10 @@ def write_report(
 
     `runs` are runs, run folders, or folders that hold some. Writes index.html, report.md, figures
     and tables into `out`, and returns the page. `command` is what the page names as its maker.
+    With a `table` over several data sets (`reality`), `runs` is one folder of records, and the page
+    compares the methods of the table over its data sets.
 
-    Raises ValueError where there is no finished run.
+    Raises ValueError where there is no finished run, or no record of the table.
     Source: docs/study.md.
 
     >>> db.write_report("runs", "my_report")
@@ -351,7 +354,12 @@ def write_report(
     folders = [folder_and_images(run, None)[0] for run in several]
     made_by = tuple(command) or ("dml_bench.write_report", *map(str, folders))
     note = callback_or_log(callback).note
-    report(folders, Path(out), made_by, say=note, data_dir=optional_path(data_dir))
+    if table:
+        from dml_bench.board.over_data_sets_page import report_over_data_sets
+
+        report_over_data_sets(table, folders, Path(out), made_by)
+    else:
+        report(folders, Path(out), made_by, say=note, data_dir=optional_path(data_dir))
     return Path(out) / "index.html"
 
 

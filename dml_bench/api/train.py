@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dml_bench.config import Experiment
     from dml_bench.runs.run import Run
     from dml_bench.suite.executor import ExecutorSetup, JobResult
+    from dml_bench.suite.over_data_sets import SuitesOverData
     from dml_bench.suite.run import Suite
     from dml_bench.system.terminal import SuiteProgress
     from dml_bench.training.lr_finder import RateSweep
@@ -36,6 +37,7 @@ __all__ = [
     "draw_batches",
     "find_learning_rate",
     "plan_suite",
+    "plan_suites",
     "resolve",
     "run",
     "run_suite",
@@ -202,8 +204,51 @@ def plan_suite(
     )
 
 
+def plan_suites(
+    table: str,
+    *,
+    seeds: Sequence[int] = (),
+    tuned: bool = False,
+    data_dir: PathLike | None = None,
+    out: PathLike = "runs",
+    report: PathLike | None = None,
+    results: PathLike = "results",
+    cache_dir: PathLike | None = None,
+    wandb: str = "offline",
+    command: Sequence[str] = (),
+) -> "SuitesOverData":
+    """Plan a table over several data sets: a suite for each that is here.
+
+    `table` is such a table (`reality`). `data_dir` holds the folders of the data sets; `absent`
+    says which were left out, and why. `results` is the folder of the records, where each run is
+    recorded: a record of the same settings and images counts as finished, whatever code made it.
+    With `tuned`, each trained row stands beside itself with the settings of its search (`tune`),
+    under hold-outs that leave classes to search by. Nothing is trained.
+
+    Raises ValueError where the table is of one data set, or a row has no search.
+    Source: the files in experiments/tables.
+
+    >>> planned = db.plan_suites("reality", results="records")
+    >>> list(planned.suites), sorted(planned.absent)
+    (['demo'], ['cars196', 'cub', 'grocery', 'inshop', 'omniglot', 'sop'])
+    """
+    from dml_bench.suite.over_data_sets import Places
+    from dml_bench.suite.over_data_sets import plan_suites as plan
+
+    places = Places(
+        data_dir=optional_path(data_dir),
+        out=Path(out),
+        cache_dir=cache_folder(cache_dir),
+        results=Path(results),
+        report=optional_path(report),
+        wandb=wandb,
+    )
+    made_by = tuple(command) or ("dml_bench.plan_suites", table)
+    return plan(table, seeds, places, tuned=tuned, command=made_by)
+
+
 def run_suite(
-    suite: "Suite",
+    suite: "Suite | SuitesOverData",
     *,
     jobs: int = 0,
     device: str = "auto",
@@ -213,7 +258,8 @@ def run_suite(
     console: "Console | None" = None,
 ) -> "list[JobResult]":
     """Run what is not finished of a planned suite, each run in a process of its own, and write the
-    suite's page.
+    suite's page. Of the suites of `plan_suites`, first what they cost is said, and at the end there
+    is a page over all data sets.
 
     `jobs` is the number of runs at a time (0: one per device, or 2 on a CPU); `devices` lists the
     devices that they share (`cuda:0,cuda:1`). `ray` runs them on a Ray cluster instead (`auto`,
@@ -236,12 +282,18 @@ def run_suite(
     """
     from rich.console import Console
 
+    from dml_bench.suite.over_data_sets import SuitesOverData, run_suites
     from dml_bench.suite.run import run_suite as run_planned
     from dml_bench.system.terminal import SuiteProgress
 
     display = SuiteProgress(console or Console(markup=False, emoji=False))
-    chosen = executor(ray, jobs, device, devices, gpus_per_run, display)
-    return run_planned(suite, chosen, display)
+
+    def chosen() -> "AbstractContextManager[ExecutorSetup]":
+        return executor(ray, jobs, device, devices, gpus_per_run, display)
+
+    if isinstance(suite, SuitesOverData):
+        return run_suites(suite, chosen, display)
+    return run_planned(suite, chosen(), display)
 
 
 def executor(
@@ -267,8 +319,9 @@ def executor(
     return on_ray(ray, jobs, device, gpus_per_run, display.say)
 
 
-def suite_commands(suite: "Suite", device: str = "auto") -> list[str]:
-    """The shell command of each run of a suite that is not finished, for SLURM or xargs.
+def suite_commands(suite: "Suite | SuitesOverData", device: str = "auto") -> list[str]:
+    """The shell command of each run of a suite, or of the suites of `plan_suites`, that is not
+    finished, for SLURM or xargs. Of suites, what they cost is said on stderr.
 
     Raises ValueError as `run_suite` does, and where a name has a line break.
     Source: docs/scale.md.
@@ -282,10 +335,13 @@ def suite_commands(suite: "Suite", device: str = "auto") -> list[str]:
     """
     from rich.console import Console
 
+    from dml_bench.suite.over_data_sets import SuitesOverData, commands_of_suites
     from dml_bench.suite.run import commands
     from dml_bench.system.terminal import SuiteProgress
 
     display = SuiteProgress(Console(file=sys.stderr, width=120, markup=False, emoji=False))
+    if isinstance(suite, SuitesOverData):
+        return commands_of_suites(suite, device, display)
     return commands(suite, device, display)
 
 

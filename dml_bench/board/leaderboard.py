@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 from dml_bench.analysis.collect import collect, studies_of
-from dml_bench.board.over_data_sets import aggregates_of
+from dml_bench.board.over_data_sets import aggregates_of, aggregates_of_table
 from dml_bench.board.page import Board, evidence_page, evidence_path, index_page
 from dml_bench.board.tables import BoardTable, table_of
 from dml_bench.board.verify import VerifyRequest, submissions_below, verify
+from dml_bench.config.tables import tables_over_data
 from dml_bench.runs import record_format
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import write_atomically
@@ -38,7 +39,13 @@ def write_site(
     by_path = {str(one.path): one for one in verified}
     tables = [table_of(study, by_path) for study in studies_of(collection)]
     tables.sort(key=lambda table: -len(table.rows))
-    board = Board(tables, aggregates_of(tables), verified, collection.problems, made_by)
+    aggregates, studies = [], {}
+    for name in tables_over_data():
+        of_table, of_data_sets = aggregates_of_table(name, results, set(sound))
+        aggregates += of_table
+        studies |= of_data_sets
+    aggregates += aggregates_of(tables)
+    board = Board(tables, aggregates, studies, verified, collection.problems, made_by)
     for name in ("rows", "evidence"):
         shutil.rmtree(out / name, ignore_errors=True)
     for table in tables:

@@ -1,24 +1,88 @@
-"""Rows that stand in tables of several data sets, with the same protocol and the same kind of
-split."""
+"""Methods that stand in tables of several data sets: the rows of a table over data sets
+(`experiments/tables/reality.toml`), and rows of the same name."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
-from dml_bench.board.tables import BoardTable
+from dml_bench.analysis.collect import collect, studies_of
+from dml_bench.analysis.short_names import method_of
+from dml_bench.analysis.study import Study
+from dml_bench.board.tables import BoardRow, BoardTable, table_of
+from dml_bench.config.experiments import resolve
+from dml_bench.config.tables import TableOnData, read_table
+from dml_bench.config.variants import base_name, tuned_name
 from dml_bench.evaluation.aggregates import (
+    ClassMeans,
+    improvement_bounds,
     interquartile_mean,
     mean_ranks,
     performance_profile,
+    probability_of_improvement,
 )
+from dml_bench.evaluation.statistics import Interval
+from dml_bench.protocols.metric import Metric
+from dml_bench.runs.layout import records_below
+from dml_bench.runs.record import record_path
+from dml_bench.runs.run import Run
 
-__all__ = ["FEWEST_DATA_SETS", "THRESHOLDS", "Aggregate", "MethodOverall", "aggregates_of"]
+__all__ = [
+    "FEWEST_DATA_SETS",
+    "THRESHOLDS",
+    "Aggregate",
+    "DataSet",
+    "MethodOverall",
+    "Pair",
+    "aggregate_of",
+    "aggregates_of",
+    "aggregates_of_table",
+]
 
 FEWEST_DATA_SETS = 5
 """Interquartile means and profiles of fewer say too little."""
 THRESHOLDS = np.linspace(0, 1, 101)
 """Scores at which profiles are taken."""
+RIVAL = "classifier"
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """One of several, with the rows that are methods of all."""
+
+    table: BoardTable
+    rows: Mapping[str, BoardRow]
+    """By method."""
+
+    @property
+    def name(self) -> str:
+        """The data set's."""
+        return self.table.run.dataset_name
+
+    def value(self, method: str, metric: str) -> Interval | None:
+        """What a method measures; None where it has no such row, or no such number."""
+        row = self.rows.get(method)
+        return None if row is None else row.values.get(metric)
+
+    def is_ranked(self, method: str, metric: str) -> bool:
+        """Whether a method may be compared with others."""
+        row = self.rows.get(method)
+        return row is not None and row.name in self.table.rankings[metric].ranges
+
+    def signs(self, method: str, metric: str) -> dict[str, int]:
+        """By other method: 1 where this one is surely better, -1 where it is surely worse, else 0.
+        Nothing of those with which it can't be compared."""
+        if not self.is_ranked(method, metric):
+            return {}
+        by_row = {row.name: other for other, row in self.rows.items()}
+        sign = -1 if self.table.metric(metric).lower_is_better else 1
+        return {
+            by_row[contrast.second]: sign * contrast.sign
+            for contrast in self.table.rankings[metric].of(self.rows[method].name)
+            if contrast.second in by_row
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +90,63 @@ class MethodOverall:
     """One method over data sets."""
 
     name: str
-    mean_rank: float
-    best: float
+    values: tuple[Interval | None, ...]
+    """One for each data set; None where it has no rank."""
+    mean_rank: float | None
+    """Among the methods that all data sets rank; None for the others. The same holds for the
+    numbers below."""
+    best: float | None
     """The mean of the best ranks that it may have."""
-    worst: float
+    worst: float | None
     interquartile_mean: float | None
-    """None under `FEWEST_DATA_SETS` data sets."""
+    """None also under `FEWEST_DATA_SETS` data sets."""
     profile: np.ndarray | None
     """(THRESHOLDS) the share of its runs above each; likewise."""
+    improvement: tuple[float, float, float] | None
+    """How likely a run of it is better than one of the classifier, on a data set at random, with
+    the bounds of a 95% interval over classes and seeds. None where fewer than two data sets have
+    both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two methods that several data sets compare."""
+
+    first: str
+    second: str
+    signs: tuple[int | None, ...]
+    """One for each data set: 1 where the first is surely better, -1 where it is surely worse, 0
+    where there is no telling, None where they were not compared."""
+
+    @property
+    def known(self) -> list[int]:
+        """Those of the data sets that compare the two."""
+        return [sign for sign in self.signs if sign is not None]
+
+    @property
+    def survives(self) -> bool:
+        """Whether one is surely better on all data sets."""
+        return len(self.known) > 1 and abs(sum(self.known)) == len(self.known)
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether one is surely better here, and the other there."""
+        return {1, -1} <= set(self.known)
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """The methods that are in all of these tables."""
+    """Methods over data sets, by one metric."""
 
     title: str
-    metric: str
-    tables: tuple[BoardTable, ...]
+    metric: Metric
+    data_sets: tuple[DataSet, ...]
     methods: tuple[MethodOverall, ...]
-    """The lowest mean rank first."""
+    """The lowest mean rank first, then those without."""
+    pairs: tuple[Pair, ...]
+
+
+# Rows of the same name
 
 
 def aggregates_of(tables: Sequence[BoardTable]) -> list[Aggregate]:
@@ -60,58 +162,199 @@ def aggregates_of(tables: Sequence[BoardTable]) -> list[Aggregate]:
     aggregates = []
     for (protocol, split), of_data_sets in alike.items():
         title = f"{protocol.replace('_', ' ')}, split {split}"
-        aggregate = aggregate_of(title, list(of_data_sets.values()))
-        if aggregate is not None:
-            aggregates.append(aggregate)
+        aggregates += of_same_names(title, list(of_data_sets.values()))
     return aggregates
 
 
-def aggregate_of(title: str, tables: Sequence[BoardTable]) -> Aggregate | None:
-    """None where fewer than two methods are ranked on two data sets."""
-    if len(tables) < 2:
-        return None
+def of_same_names(title: str, tables: Sequence[BoardTable]) -> list[Aggregate]:
+    """By the main metric; empty where fewer than two rows are ranked on two data sets."""
     metric = tables[0].main_metric
-    ranked = [set(table.rankings[metric].ranges) for table in tables]
-    in_all = set.intersection(*ranked)
-    names = [row.name for row in tables[0].rows if row.name in in_all]
-    if len(names) < 2:
+    in_all = set.intersection(*(set(table.rankings[metric].ranges) for table in tables))
+    data_sets = []
+    for table in tables:
+        rows = {row.name: row for row in table.rows if row.name in in_all}
+        data_sets.append(DataSet(table, rows))
+    rivals = [row.name for row in tables[0].rows if row.kind == RIVAL and row.name in in_all]
+    aggregate = aggregate_of(title, metric, data_sets, rivals[0] if rivals else "")
+    return [aggregate] if len(in_all) > 1 and aggregate is not None else []
+
+
+# The rows of a table over data sets
+
+
+def aggregates_of_table(
+    name: str, results: Path, sound: Collection[Path] | None = None
+) -> tuple[list[Aggregate], dict[str, Study]]:
+    """By each ranked metric, the methods of a table over data sets, from the records in `results`;
+    and by data set the study of its rows. `sound` are the records that may be used: all without
+    it. There are no aggregates of fewer than two data sets."""
+    table = read_table(name)
+    aggregates: list[Aggregate] = []
+    studies: dict[str, Study] = {}
+    for tuned in (False, True):
+        data_sets = []
+        for entry in table.data:
+            data_set = data_set_of(entry, results, sound, tuned=tuned)
+            if data_set is not None:
+                data_sets.append(data_set)
+                studies.setdefault(entry.dataset, data_set.table.study)
+        if len(data_sets) < 2:
+            continue
+        title = f"{table.title}, tuned" if tuned else table.title
+        for metric in data_sets[0].table.rankings:
+            aggregate = aggregate_of(title, metric, data_sets, RIVAL)
+            if aggregate is not None:
+                aggregates.append(aggregate)
+    return aggregates, studies
+
+
+def data_set_of(
+    entry: TableOnData, results: Path, sound: Collection[Path] | None, *, tuned: bool
+) -> DataSet | None:
+    """The recorded rows of one data set; None where it has none, or none that is tuned."""
+    paths = [
+        path
+        for path in recorded_rows(entry, results, tuned=tuned)
+        if sound is None or path in sound
+    ]
+    if not paths:
         return None
-    seeds: dict[str, list[np.ndarray]] = {}
-    means = np.empty((len(tables), len(names)))
-    for column, name in enumerate(names):
-        seeds[name] = [seeds_of(table, name, metric) for table in tables]
-        means[:, column] = [values.mean() for values in seeds[name]]
-    ranks = mean_ranks(-means if tables[0].metric(metric).lower_is_better else means)
-    methods = []
-    for place, name in enumerate(names):
-        bounds = [among(table, name, names, metric) for table in tables]
-        best, worst = np.mean(bounds, axis=0)
-        enough = len(tables) >= FEWEST_DATA_SETS
-        methods.append(
-            MethodOverall(
-                name=name,
-                mean_rank=float(ranks[place]),
-                best=float(best),
-                worst=float(worst),
-                interquartile_mean=interquartile_mean(seeds[name]) if enough else None,
-                profile=performance_profile(seeds[name], THRESHOLDS) if enough else None,
-            )
-        )
-    methods.sort(key=lambda method: method.mean_rank)
-    return Aggregate(title, metric, tuple(tables), tuple(methods))
+    [study] = studies_of(collect(paths))
+    table = table_of(study, {})
+    rows: dict[str, BoardRow] = {}
+    for row in table.rows:
+        method = method_of(row.experiment)
+        rows.setdefault(f"{method}, tuned" if row.experiment.tuned else method, row)
+    return DataSet(table, rows)
 
 
-def seeds_of(table: BoardTable, name: str, metric: str) -> np.ndarray:
-    return next(row.seeds[metric] for row in table.rows if row.name == name)
+def recorded_rows(entry: TableOnData, results: Path, *, tuned: bool) -> list[Path]:
+    """The records of the rows of a table on one data set; with `tuned`, those of their hold-outs,
+    where one of them is tuned."""
+    names = entry.rows.rows
+    any_row = resolve(
+        base_name(names[0]), profile=entry.profile, overrides=entry.overrides(tuned=tuned)
+    )
+    folder = record_path(results, any_row, entry.dataset).parents[1]
+    paths, has_tuned = [], False
+    for row in names:
+        paths += records_below(folder / row)
+        if tuned:
+            of_search = records_below(folder / tuned_name(row))
+            has_tuned |= bool(of_search)
+            paths += of_search
+    return [] if tuned and not has_tuned else paths
 
 
-def among(table: BoardTable, name: str, names: Sequence[str], metric: str) -> tuple[int, int]:
+# By one metric
+
+
+def aggregate_of(
+    title: str, metric: str, data_sets: Sequence[DataSet], rival: str
+) -> Aggregate | None:
+    """None where fewer than two data sets rank anything."""
+    methods = list(dict.fromkeys(name for one in data_sets for name in one.rows))
+    ranked = [name for name in methods if any(one.is_ranked(name, metric) for one in data_sets)]
+    if len(data_sets) < 2 or not ranked:
+        return None
+    in_all = [name for name in ranked if all(one.is_ranked(name, metric) for one in data_sets)]
+    declared = data_sets[0].table.metric(metric)
+    ranks = dict(zip(in_all, ranks_over(in_all, declared, data_sets), strict=True))
+    overall = [overall_of(name, declared, data_sets, ranks, rival) for name in ranked]
+    overall.sort(key=lambda method: np.inf if method.mean_rank is None else method.mean_rank)
+    by_rank = [method.name for method in overall]
+    pairs = [pair_of(*both, metric, data_sets) for both in combinations(by_rank, 2)]
+    return Aggregate(
+        title,
+        declared,
+        tuple(data_sets),
+        tuple(overall),
+        tuple(pair for pair in pairs if len(pair.known) > 1),
+    )
+
+
+def ranks_over(methods: Sequence[str], metric: Metric, data_sets: Sequence[DataSet]) -> np.ndarray:
+    """(methods) the mean rank of those that all data sets rank."""
+    means = np.empty((len(data_sets), len(methods)))
+    for place, one in enumerate(data_sets):
+        means[place] = [one.rows[name].seeds[metric.name].mean() for name in methods]
+    return mean_ranks(-means if metric.lower_is_better else means)
+
+
+def overall_of(
+    name: str,
+    metric: Metric,
+    data_sets: Sequence[DataSet],
+    ranks: Mapping[str, float],
+    rival: str,
+) -> MethodOverall:
+    ranked = [one.is_ranked(name, metric.name) for one in data_sets]
+    values = [
+        one.value(name, metric.name) if is_ranked else None
+        for one, is_ranked in zip(data_sets, ranked, strict=True)
+    ]
+    best = worst = middle = profile = None
+    if name in ranks:
+        bounds = [among(one, name, ranks, metric.name) for one in data_sets]
+        best, worst = (float(bound) for bound in np.mean(bounds, axis=0))
+        if len(data_sets) >= FEWEST_DATA_SETS:
+            seeds = [one.rows[name].seeds[metric.name] for one in data_sets]
+            middle = interquartile_mean(seeds)
+            profile = performance_profile(seeds, THRESHOLDS)
+    return MethodOverall(
+        name=name,
+        values=tuple(values),
+        mean_rank=float(ranks[name]) if name in ranks else None,
+        best=best,
+        worst=worst,
+        interquartile_mean=middle,
+        profile=profile,
+        improvement=improvement_over(name, rival, metric, data_sets),
+    )
+
+
+def among(data_set: DataSet, name: str, methods: Collection[str], metric: str) -> tuple[int, int]:
     """The range of ranks of one method among those that all data sets have."""
-    lower = table.metric(metric).lower_is_better
-    better = worse = 0
-    for contrast in table.rankings[metric].of(name):
-        if contrast.second in names:
-            sign = -contrast.sign if lower else contrast.sign
-            worse += sign > 0
-            better += sign < 0
-    return 1 + better, len(names) - worse
+    signs = [sign for other, sign in data_set.signs(name, metric).items() if other in methods]
+    return 1 + signs.count(-1), len(methods) - signs.count(1)
+
+
+def pair_of(first: str, second: str, metric: str, data_sets: Sequence[DataSet]) -> Pair:
+    return Pair(first, second, tuple(one.signs(first, metric).get(second) for one in data_sets))
+
+
+def improvement_over(
+    name: str, rival: str, metric: Metric, data_sets: Sequence[DataSet]
+) -> tuple[float, float, float] | None:
+    """Over the data sets that compare the two."""
+    compared = [one for one in data_sets if rival in one.signs(name, metric.name)]
+    if len(compared) < 2:
+        return None
+    ours, theirs = [], []
+    for one in compared:
+        first, second = common_runs(one.rows[name], one.rows[rival])
+        ours.append(ClassMeans.of([metric.scores(run) for run in first]))
+        theirs.append(ClassMeans.of([metric.scores(run) for run in second]))
+    if metric.lower_is_better:
+        ours, theirs = theirs, ours
+    estimate = probability_of_improvement(
+        *(list(map(seed_scores, side)) for side in (ours, theirs))
+    )
+    return (estimate, *improvement_bounds(ours, theirs))
+
+
+def seed_scores(means: ClassMeans) -> np.ndarray:
+    """(seed) the means over all classes."""
+    return means.scores(np.ones((1, len(means.means))))[0]
+
+
+def common_runs(first: BoardRow, second: BoardRow) -> tuple[list[Run], list[Run]]:
+    """The runs of the seeds that both have. A row without training answers with one seed for all,
+    where the split is the same for all."""
+    ours, theirs = ({run.seed: run for run in row.line.runs} for row in (first, second))
+    if len(ours) == 1 and first.line.no_drop_because:
+        ours = dict.fromkeys(theirs, next(iter(ours.values())))
+    if len(theirs) == 1 and second.line.no_drop_because:
+        theirs = dict.fromkeys(ours, next(iter(theirs.values())))
+    seeds = [seed for seed in ours if seed in theirs]
+    return [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from dml_bench.analysis.study import Study
 from dml_bench.board.cost_picture import CostPicture, cost_picture
-from dml_bench.board.over_data_sets import THRESHOLDS, Aggregate
+from dml_bench.board.over_data_sets import Aggregate
+from dml_bench.board.over_data_sets_page import compose_over_data_sets
 from dml_bench.board.ranking import Contrast
 from dml_bench.board.tables import KINDS, BoardRow, BoardTable, improvement
 from dml_bench.board.verify import Verified
 from dml_bench.data.publications import PUBLICATIONS
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.plots.colours import distinct, style
+from dml_bench.plots.colours import style
+from dml_bench.report import html
 from dml_bench.report.format import cost_cell, interval_cell, number
 from dml_bench.runs.run import RecordedRun, Run
 from dml_bench.system.templates import templates
@@ -38,6 +41,8 @@ class Board:
 
     tables: Sequence[BoardTable]
     aggregates: Sequence[Aggregate]
+    studies: Mapping[str, Study]
+    """By data set, the rows that are methods of all."""
     verified: Sequence[Verified]
     remarks: Sequence[str]
     """On what could not be used."""
@@ -63,9 +68,16 @@ def index_page(board: Board) -> str:
         board=board,
         tables=tables,
         refused=refused,
-        aggregates=[AggregateView(aggregate) for aggregate in board.aggregates],
+        over_data_sets=over_data_sets(board),
         num_runs=sum(len(row.line.runs) for table in board.tables for row in table.rows),
     )
+
+
+def over_data_sets(board: Board) -> Markup:
+    """The part on several data sets; empty without."""
+    if not board.aggregates:
+        return Markup()
+    return html.blocks(compose_over_data_sets("", board.aggregates, board.studies))
 
 
 class TableView:
@@ -185,37 +197,6 @@ def logits_of(row: BoardRow, table: BoardTable) -> str:
 def probability(value: float | None) -> str:
     """`0.87`; a dash where there is nothing to compare with."""
     return "-" if value is None else f"{value:.2f}"
-
-
-class AggregateView:
-    """What the template asks of an aggregate."""
-
-    def __init__(self, aggregate: Aggregate):
-        self.aggregate = aggregate
-        self.data_sets = [table.run.dataset_name for table in aggregate.tables]
-        self.metric = aggregate.tables[0].metric(aggregate.metric)
-        lines = [row.line for row in aggregate.tables[0].rows]
-        self.short = {line.name: line.short for line in lines}
-        self.colours = distinct(len(aggregate.methods))
-        profiles = [m.profile for m in aggregate.methods if m.profile is not None]
-        self.has_profiles = bool(profiles)
-        if profiles:
-            falls = np.flatnonzero(np.min(profiles, axis=0) < 1)
-            still_there = np.flatnonzero(np.max(profiles, axis=0) > 0)
-            self.first = max(int(falls[0]) - 1, 0)
-            self.last = min(int(still_there[-1]) + 1, len(THRESHOLDS) - 1)
-
-    @property
-    def ends(self) -> tuple[str, str]:
-        """The scores between which the profiles fall, in percent."""
-        return f"{100 * THRESHOLDS[self.first]:.0f}", f"{100 * THRESHOLDS[self.last]:.0f}"
-
-    def points(self, profile: np.ndarray) -> str:
-        """Of a polyline in a square of 100."""
-        shown = profile[self.first : self.last + 1]
-        across = np.linspace(0, 100, len(shown))
-        pairs = zip(across.tolist(), shown.tolist(), strict=True)
-        return " ".join(f"{x:.1f},{100 * (1 - y):.1f}" for x, y in pairs)
 
 
 # The evidence of a row

@@ -170,6 +170,13 @@ def report(
         Path, typer.Option(help="Folder to write index.html, report.md, figures and tables in.")
     ] = Path("reports/report"),
     data_dir: options.ImagesDir = None,
+    table: Annotated[
+        str,
+        typer.Option(
+            help="Compare methods over the data sets of this table, from a folder of records.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Write a report on finished runs, with figures and tables. The page answers the study's four
     questions and needs no network.
@@ -178,8 +185,9 @@ def report(
     Example: dml-bench report runs --out reports/demo
     """
     db.write_report(
-        runs or [Path("runs")],
+        runs or [Path("results" if table else "runs")],
         out,
+        table=table,
         data_dir=data_dir,
         callback=options.AsideCallback(),
         command=("dml-bench", *sys.argv[1:]),

@@ -391,6 +391,24 @@ def refuse_beside_print_jobs(ray: str, jobs: int, devices: str) -> None:
         raise ValueError(f"--print-jobs runs nothing: leave out {' and '.join(useless)}")
 
 
+def refuse_over_data(
+    table: str,
+    names: list[str],
+    only: list[str],
+    demo: bool,
+    overrides: list[str],
+    sweeps: list[str],
+) -> None:
+    """Raises ValueError where a table over several data sets comes with options for one."""
+    of_one = {"names": names, "--only": only, "--demo": demo, "--set": overrides, "--sweep": sweeps}
+    useless = [name for name, value in of_one.items() if value]
+    if useless:
+        raise ValueError(
+            f"--table {table} brings its own data sets, rows and settings: leave out"
+            f" {' and '.join(useless)} (--set is also --dataset and --holdouts)"
+        )
+
+
 def terminal(stderr: bool = False) -> "Console":
     """The terminal, or 120 columns where the output is no terminal."""
     from rich.console import Console

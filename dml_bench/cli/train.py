@@ -3,12 +3,17 @@ see."""
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import dml_bench as db
 from dml_bench.cli import options
+from dml_bench.config.tables import read_table
+
+if TYPE_CHECKING:
+    from dml_bench.suite.over_data_sets import SuitesOverData
+    from dml_bench.suite.run import Suite
 
 __all__ = ["app"]
 app = typer.Typer()
@@ -141,23 +146,32 @@ def suite(
     """
     if print_jobs:
         options.refuse_beside_print_jobs(ray, jobs, devices)
-    planned = db.plan_suite(
-        names,
-        table=table,
-        only=only,
-        demo=demo,
-        data_dir=data_dir,
-        overrides=options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_),
-        seeds=options.split_seeds(seeds),
-        sweeps=sweep,
-        tuned=tuned,
-        out=out,
-        report=report,
-        cache_dir=cache_dir,
-        wandb=wandb.value,
-        results=results if record else None,
-        command=("dml-bench", *sys.argv[1:]),
-    )
+    planned: Suite | SuitesOverData
+    common: dict[str, Any] = {
+        "seeds": options.split_seeds(seeds),
+        "tuned": tuned,
+        "data_dir": data_dir,
+        "out": out,
+        "report": report,
+        "cache_dir": cache_dir,
+        "wandb": wandb.value,
+        "command": ("dml-bench", *sys.argv[1:]),
+    }
+    overrides = options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_)
+    if table and read_table(table).data:
+        options.refuse_over_data(table, names, only, demo, overrides, sweep)
+        planned = db.plan_suites(table, results=results, **common)
+    else:
+        planned = db.plan_suite(
+            names,
+            table=table,
+            only=only,
+            demo=demo,
+            overrides=overrides,
+            sweeps=sweep,
+            results=results if record else None,
+            **common,
+        )
     if print_jobs:
         typer.echo("".join(f"{line}\n" for line in db.suite_commands(planned, device)), nl=False)
         return

@@ -2,7 +2,8 @@
 
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,21 @@ from dml_bench.config.experiments import EXPERIMENTS, names, parent
 from dml_bench.config.variants import SEPARATOR, base_name, suffix_of, variant_name
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["ExperimentTable", "Family", "PlannedRow", "read_table", "table_names", "table_of"]
+__all__ = [
+    "ExperimentTable",
+    "Family",
+    "PlannedRow",
+    "TableOnData",
+    "choose",
+    "read_table",
+    "table_names",
+    "table_of",
+    "tables_over_data",
+]
 
 PARENT = "parent"
+LISTS = ("tables", "only", "settings")
+"""Of an entry of a table over several data sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,50 @@ class Family:
         return f"{other}{SEPARATOR}{','.join(kept)}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableOnData:
+    """Rows of other tables on one data set: an entry of a table over several data sets."""
+
+    dataset: str
+    tables: tuple[str, ...]
+    holdouts: str
+    tuned_holdouts: str
+    """They leave classes to search by."""
+    only: tuple[str, ...] = ()
+    """Patterns of the rows; all where it is empty."""
+    settings: tuple[str, ...] = ()
+    """`key=value`, as `--set` takes them."""
+    demo: bool = False
+    """Whether the demo profile draws the data set and sizes the experiments."""
+
+    @property
+    def profile(self) -> str:
+        """The name of the profile; empty without one."""
+        return "demo" if self.demo else ""
+
+    def overrides(self, *, tuned: bool = False) -> list[str]:
+        """`key=value` of everything in which its runs differ from their files."""
+        dataset = [] if self.demo else [f"data.dataset={self.dataset}"]
+        return [*dataset, *self.settings, f"unseen={self.holdouts_of(tuned)}"]
+
+    def holdouts_of(self, tuned: bool) -> str:
+        """The rule by which classes are held out."""
+        return self.tuned_holdouts if tuned else self.holdouts
+
+    @property
+    def rows(self) -> "ExperimentTable":
+        """Its rows, as their own tables have them."""
+        tables = [read_table(name) for name in self.tables]
+        variants: dict[str, tuple[str, ...]] = {}
+        for table in tables:
+            variants |= table.variants
+        rows = tuple(row for table in tables for row in table.rows)
+        title = "; ".join(table.title for table in tables)
+        return choose(
+            ExperimentTable("+".join(self.tables), title, rows, None, variants), self.only
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ExperimentTable:
     """A list of experiments that belong side by side: `experiments/tables/NAME.toml`, or what a
@@ -62,6 +119,10 @@ class ExperimentTable:
     """None where nothing but the claims of its rows is to be decided."""
     variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The settings `key=value` of each row that is a variant of an experiment."""
+    data: tuple[TableOnData, ...] = ()
+    """Of a table over several data sets, which has no rows of its own."""
+    seeds: tuple[int, ...] = ()
+    """Those of a table over several data sets, where a command names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +155,29 @@ def table_names() -> list[str]:
     return sorted(path.stem for path in (EXPERIMENTS / "tables").glob("*.toml"))
 
 
+def tables_over_data() -> list[str]:
+    """The names of those that are over several data sets."""
+    return [name for name in table_names() if read_table(name).data]
+
+
+def choose(table: ExperimentTable, patterns: Collection[str]) -> ExperimentTable:
+    """The rows that match one of the patterns (`*`, `?`), in the table's order. Raises UnknownName
+    for a pattern that matches none."""
+    for pattern in patterns:
+        if not any(fnmatchcase(row, pattern) for row in table.rows):
+            raise UnknownName(
+                f"--only {pattern}: no row of the table {table.name} is called"
+                f" so{near_miss(pattern.strip('*'), list(table.rows))}; its rows:"
+                f" {', '.join(table.rows)}"
+            )
+    chosen = []
+    for row in table.rows:
+        matches = any(fnmatchcase(row, pattern) for pattern in patterns)
+        if matches or not patterns:
+            chosen.append(row)
+    return replace(table, rows=tuple(chosen))
+
+
 def read_table(name: str) -> ExperimentTable:
     """Raises UnknownName for a table that is not there, and ValueError for a file that is none."""
     path = EXPERIMENTS / "tables" / f"{name}.toml"
@@ -108,15 +192,29 @@ def read_table(name: str) -> ExperimentTable:
 def load_table(path: Path) -> ExperimentTable:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+        title = str(content["title"])
+        if "data" in content:
+            data, seeds = data_in(content), tuple(map(int, content["seeds"]))
+            return ExperimentTable(path.stem, title, (), data=data, seeds=seeds)
         variants = variants_in(content)
         rows = (*map(str, content["rows"]), *variants)
-        return ExperimentTable(path.stem, str(content["title"]), rows, family_in(content), variants)
+        return ExperimentTable(path.stem, title, rows, family_in(content), variants)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} can't be read ({error}); a table has a title, a list of rows, and may have a"
             " family with metric and versus, and a sweep with rows and a list of values for a"
-            " setting"
+            " setting; or it has seeds, and a data with dataset, tables and holdouts for each data"
+            " set"
         ) from None
+
+
+def data_in(content: dict[str, Any]) -> tuple[TableOnData, ...]:
+    """Raises TypeError for an entry that is none."""
+    entries = []
+    for table in content["data"]:
+        lists = {key: tuple(table[key]) for key in LISTS if key in table}
+        entries.append(TableOnData(**table | lists))
+    return tuple(entries)
 
 
 def variants_in(content: dict[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -1,15 +1,20 @@
 """Several seeds, and several data sets, in one number: probability of improvement, interquartile
 mean, performance profile (Agarwal et al. 2021, NeurIPS), and mean rank (Demšar 2006, JMLR 7).
 
-Only estimates. The bootstrap that is usual for them resamples the seeds of fixed tasks, as if other
-classes and queries could not give other numbers.
+The bootstrap that is usual for them resamples the seeds of fixed tasks, as if other classes could
+not give other numbers. The one here draws classes and seeds, the same for both methods.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from dml_bench.evaluation.statistics import Scores
+
 __all__ = [
+    "ClassMeans",
+    "improvement_bounds",
     "interquartile_mean",
     "mean_ranks",
     "performance_profile",
@@ -29,6 +34,69 @@ def probability_of_improvement(first: Sequence[np.ndarray], second: Sequence[np.
         equal = ours[:, None] == theirs[None, :]
         shares.append(float((above + 0.5 * equal).mean()))
     return float(np.mean(shares))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMeans:
+    """What the seeds of a method score on the classes of a data set."""
+
+    means: np.ndarray
+    """(class, seed)"""
+    subtracted: np.ndarray
+    """(class) whether it belongs to the group whose mean is subtracted."""
+
+    @classmethod
+    def of(cls, seeds: Sequence[Scores]) -> "ClassMeans":
+        """One array of scores for each seed, all of the same classes."""
+        classes = np.unique(seeds[0].labels)
+        means = np.empty((len(classes), len(seeds)))
+        for column, scores in enumerate(seeds):
+            places = np.searchsorted(classes, scores.labels)
+            sums = np.bincount(places, scores.values, len(classes))
+            means[:, column] = sums / np.bincount(places, minlength=len(classes))
+        sides = np.zeros(len(classes), bool)
+        sides[np.searchsorted(classes, seeds[0].labels)] = seeds[0].sides
+        return cls(means, sides)
+
+    def scores(self, weights: np.ndarray) -> np.ndarray:
+        """(draws, class) how often a class counts -> (draws, seed) the means over classes."""
+        total = np.zeros((len(weights), self.means.shape[1]))
+        for group, sign in ((~self.subtracted, 1), (self.subtracted, -1)):
+            if group.any():
+                mean = weights[:, group] @ self.means[group] / weights[:, group].sum(1)[:, None]
+                total += sign * mean
+        return total
+
+
+def improvement_bounds(
+    first: Sequence[ClassMeans],
+    second: Sequence[ClassMeans],
+    *,
+    level: float = 0.95,
+    draws: int = 1000,
+) -> tuple[float, float]:
+    """Between which bounds the probability of improvement lies with other classes and seeds of
+    these data sets: a bootstrap that draws both anew, the same for both methods. For each data set
+    both have the same classes and the same seeds, in the same order."""
+    generator = np.random.default_rng(0)
+    shares = np.zeros(draws)
+    for ours, theirs in zip(first, second, strict=True):
+        weights = drawn_weights(ours.subtracted, draws, generator)
+        seeds = generator.integers(ours.means.shape[1], size=(draws, ours.means.shape[1]))
+        mine = np.take_along_axis(ours.scores(weights), seeds, 1)[:, :, None]
+        others = np.take_along_axis(theirs.scores(weights), seeds, 1)[:, None, :]
+        shares += ((mine > others) + 0.5 * (mine == others)).mean((1, 2)) / len(first)
+    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def drawn_weights(subtracted: np.ndarray, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """(draws, class) how often each class was drawn, with replacement and within its group."""
+    weights = np.zeros((draws, len(subtracted)))
+    for group in (~subtracted, subtracted):
+        if count := int(group.sum()):
+            weights[:, group] = generator.multinomial(count, np.full(count, 1 / count), draws)
+    return weights
 
 
 def interquartile_mean(scores: Sequence[np.ndarray]) -> float:

@@ -27,7 +27,18 @@ from dml_bench.report.format import (
 from dml_bench.runs.run import Run
 from dml_bench.system.terminal import duration
 
-__all__ = ["QUESTIONS", "STUDY_QUESTIONS", "Answer", "answers", "facts", "photo_rate"]
+__all__ = [
+    "QUESTIONS",
+    "STUDY_QUESTIONS",
+    "Answer",
+    "answers",
+    "classification",
+    "facts",
+    "photo_rate",
+    "rarity",
+    "training",
+    "unseen_classes",
+]
 
 QUESTIONS = (
     "Can it replace my classifier?",
@@ -91,7 +102,8 @@ def of_many(study: Study, line: TableRow, superlative: str) -> str:
 
 
 def classification(study: Study) -> str:
-    """Beside the classifier's own logits, where there is one."""
+    """How many test images the best is right for, beside the classifier's own logits, where there
+    is one."""
     best, rival = study.best, study.rival
     if best is None:
         assert rival is not None
@@ -122,6 +134,8 @@ def against_logits(study: Study, line: TableRow, rival: TableRow) -> str:
 
 
 def unseen_classes(study: Study, line: TableRow) -> str:
+    """How many images of classes that it never trained on a method is right for, and what that
+    costs."""
     cost = study.measure(line, "cost")
     accuracy = percent(study.measure(line, "unseen_limited"))
     sentence = (

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
@@ -13,7 +14,10 @@ from dml_bench.report.document import Block, Cell, Column, Document, Heading, Pi
 from dml_bench.system.files import write_atomically
 from dml_bench.system.templates import templates
 
-__all__ = ["text", "write"]
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = ["blocks", "text", "write"]
 
 
 def write(path: Path, document: Document) -> None:
@@ -23,7 +27,20 @@ def write(path: Path, document: Document) -> None:
 
 
 def text(document: Document) -> str:
-    """The whole page; `page.html.jinja` says how each kind of block is set."""
+    """The whole page."""
+    parts = [block for block in document.blocks if isinstance(block, Heading) and block.level == 2]
+    template = environment_of(document).get_template("page.html.jinja")
+    return template.render(document=document, parts=parts, colours=Markup(style()))
+
+
+def blocks(document: Document) -> Markup:
+    """Its blocks alone, for a page that has more; it needs `page.css`."""
+    template = environment_of(document).get_template("blocks.html.jinja")
+    return Markup("\n").join(map(template.module.block_of, document.blocks))
+
+
+def environment_of(document: Document) -> "jinja2.Environment":
+    """`blocks.html.jinja` says how each kind of block is set."""
     environment = templates(Path(__file__).parent)
     environment.filters |= {
         "kind": kind,
@@ -34,9 +51,7 @@ def text(document: Document) -> str:
         "cell": cell_text,
         "data_uri": data_uri,
     }
-    parts = [block for block in document.blocks if isinstance(block, Heading) and block.level == 2]
-    template = environment.get_template("page.html.jinja")
-    return template.render(document=document, parts=parts, colours=Markup(style()))
+    return environment
 
 
 def kind(block: Block) -> str:

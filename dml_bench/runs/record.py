@@ -240,9 +240,11 @@ def without_files(table: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def find_record(results: Path, experiment: Experiment, dataset: Dataset) -> RecordedRun | None:
+def find_record(
+    results: Path, experiment: Experiment, dataset: Dataset, *, any_code: bool = False
+) -> RecordedRun | None:
     """The recorded run of exactly this experiment on these data, made by the code and the packages
-    that are here now; None where there is no record.
+    that are here now, or by `any_code`; None where there is no record.
 
     Raises OtherRecord, with the reason, where there is one that is not of the same, and ValueError
     where its files were changed.
@@ -251,14 +253,16 @@ def find_record(results: Path, experiment: Experiment, dataset: Dataset) -> Reco
     if not path.exists():
         return None
     run = read_record(path)
-    if reason := why_other(run, experiment, dataset):
+    reason = why_other(run, experiment, dataset)
+    if not reason and not any_code:
+        reason = why_other_code(run)
+    if reason:
         raise OtherRecord(f"{path} is of {reason}")
     return run
 
 
 def why_other(run: RecordedRun, experiment: Experiment, dataset: Dataset) -> str:
-    """Why a record is not of the run that an experiment would be here and now; empty where it
-    is."""
+    """Why a record is not of this experiment on these data; empty where it is."""
     theirs = decisive(completed(as_table(run.experiment)))
     if keys := differing(theirs, decisive(as_table(experiment))):
         return f"another configuration (differs in {', '.join(keys[:4])})"
@@ -273,6 +277,11 @@ def why_other(run: RecordedRun, experiment: Experiment, dataset: Dataset) -> str
             return "another division of the images"
         if never and never != set(summary["unseen_classes"]):
             return "other classes held out"
+    return ""
+
+
+def why_other_code(run: RecordedRun) -> str:
+    """Whether other code made a record, or which packages changed since; empty where none has."""
     if run.description["code_sha256"] != code_digest():
         return "other code"
     return other_packages(run.description["session"])

@@ -3,18 +3,16 @@ is run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 from dml_bench.config import Experiment, experiments
-from dml_bench.config.tables import ExperimentTable, PlannedRow, read_table
+from dml_bench.config.tables import ExperimentTable, PlannedRow, choose, read_table
 from dml_bench.config.variants import Sweep, base_name, sweep_overrides, variant_name
-from dml_bench.registry import UnknownName, near_miss
 
 __all__ = [
     "Job",
-    "choose",
     "chosen_rows",
     "in_order",
+    "resolved_rows",
 ]
 
 
@@ -35,24 +33,6 @@ class Job:
     def key(self) -> tuple[str, int]:
         """The experiment's name and the seed."""
         return self.experiment.name, self.experiment.seed
-
-
-def choose(table: ExperimentTable, patterns: list[str]) -> ExperimentTable:
-    """The rows that match one of the patterns (`*`, `?`), in the table's order. Raises UnknownName
-    for a pattern that matches none."""
-    for pattern in patterns:
-        if not any(fnmatchcase(row, pattern) for row in table.rows):
-            raise UnknownName(
-                f"--only {pattern}: no row of the table {table.name} is called"
-                f" so{near_miss(pattern.strip('*'), list(table.rows))}; its rows:"
-                f" {', '.join(table.rows)}"
-            )
-    chosen = []
-    for row in table.rows:
-        matches = any(fnmatchcase(row, pattern) for pattern in patterns)
-        if matches or not patterns:
-            chosen.append(row)
-    return replace(table, rows=tuple(chosen))
 
 
 def chosen_rows(
@@ -76,18 +56,35 @@ def chosen_rows(
         if names
         else read_table(table or "study")
     )
+    if every.data:
+        raise ValueError(
+            f"the table {table} is of several data sets: plan it by plan_suites, or choose another"
+        )
     chosen = choose(every, only)
     sweep = [Sweep.parse(text) for text in sweeps]
+    rows = resolved_rows(chosen, profile, overrides, seeds, sweep)
+    return chosen.name, chosen.title, rows
+
+
+def resolved_rows(
+    table: ExperimentTable,
+    profile: str,
+    overrides: list[str],
+    seeds: list[int],
+    sweep: Sequence[Sweep] = (),
+) -> tuple[PlannedRow, ...]:
+    """The rows of a table, each once for each combination of swept values. Raises ValueError,
+    naming the row."""
     rows = []
-    for row in chosen.rows:
-        settings = chosen.variants.get(row, ())
+    for row in table.rows:
+        settings = table.variants.get(row, ())
         require_own_values(row, settings, overrides)
         name = base_name(row) if settings else row
         for combination in sweep_overrides(sweep, [*overrides, *settings]):
             swept = [*settings, *combination]
             called = row if settings and not combination else ""
             rows.append(resolve_row(name, profile, overrides, seeds, swept, called))
-    return chosen.name, chosen.title, tuple(rows)
+    return tuple(rows)
 
 
 def require_own_values(row: str, settings: Sequence[str], overrides: Sequence[str]) -> None:

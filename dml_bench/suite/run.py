@@ -32,7 +32,15 @@ from dml_bench.suite.plan import Job, in_order
 from dml_bench.suite.progress import SuiteListener
 from dml_bench.system.terminal import SuiteProgress, duration
 
-__all__ = ["Suite", "commands", "run_suite"]
+__all__ = [
+    "Suite",
+    "SuiteSession",
+    "carry_out",
+    "commands",
+    "open_session",
+    "run_suite",
+    "session_commands",
+]
 
 Key = tuple[str, int]
 
@@ -55,6 +63,8 @@ class Suite:
     command: tuple[str, ...]
     results: Path | None = None
     """The folder of records, which count as finished runs; None where none are kept."""
+    any_code: bool = False
+    """Whether records count that other code or other packages made."""
 
 
 def run_suite(
@@ -65,20 +75,34 @@ def run_suite(
     anything is run where an experiment claims what can't be measured, the data can't be opened, or
     another suite writes the same page."""
     session = open_session(suite, display)
+    carry_out(session, executor_setup, display)
+    return session.results
+
+
+def carry_out(
+    session: "SuiteSession",
+    executor_setup: AbstractContextManager[ExecutorSetup],
+    display: SuiteProgress,
+) -> None:
+    """Run what is not finished of an open suite, and show and write its table."""
     with session.locked():
         if session.unfinished:
             with executor_setup as ready:
                 session.run(ready, display)
         session.conclude(display)
-    return session.results
 
 
 def commands(suite: Suite, device: str, display: SuiteProgress) -> list[str]:
     """A shell command for each run that is not finished, which does what the suite would do. Raises
     ValueError as `run_suite` does, and where a name has a line break, which xargs and SLURM would
     take for the end of a command."""
-    jobs = open_session(suite, display).unfinished
-    lines = [shlex.join(command_of(job, suite, device)) for job in jobs]
+    return session_commands(open_session(suite, display), device)
+
+
+def session_commands(session: "SuiteSession", device: str) -> list[str]:
+    """The same for a suite that is open."""
+    suite = session.suite
+    lines = [shlex.join(command_of(job, suite, device)) for job in session.unfinished]
     broken = next((line for line in lines if len(line.splitlines()) > 1), "")
     if broken:
         raise ValueError(
@@ -232,7 +256,9 @@ class SuiteSession:
             return None
         dataset = self.datasets[repr(job.experiment.data.dataset)]
         try:
-            return find_record(self.suite.results, job.experiment, dataset)
+            return find_record(
+                self.suite.results, job.experiment, dataset, any_code=self.suite.any_code
+            )
         except ValueError as reason:
             self.not_counted.append(str(reason))
             return None

@@ -11,17 +11,19 @@ from urllib.parse import unquote
 
 import pytest
 from forgery import say_otherwise
-from tiny import refusal
+from tiny import dml_bench, refusal
 
 import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
-from dml_bench.board.over_data_sets import aggregate_of
+from dml_bench.board.over_data_sets import Aggregate, DataSet, Pair, aggregate_of
 from dml_bench.board.page import Board, index_page
 from dml_bench.board.tables import BoardTable, table_of
+from dml_bench.report.answers import STUDY_QUESTIONS
 from dml_bench.runs import record_format
 
 RESULTS = Path(__file__).parents[2] / "results"
 BIRDS, GROCERY = "demo/stratified-last-10", "grocery/given-random-20-x-4"
+BASELINE = "EPSHN_cosine_resnet18_sgd"
 FORGED = f"{BIRDS}/crossentropy_resnet18_sgd_aug/seed-44.json"
 ROWS = {
     BIRDS: {
@@ -236,36 +238,109 @@ def test_a_folder_of_other_files_is_not_written_into(results, tmp_path, monkeypa
     assert (tmp_path / "index.html").read_text() == "<title>My thesis</title>"
 
 
+def over(table: BoardTable, count: int) -> Aggregate:
+    """The rows of a table as methods over so many data sets, which are all that table."""
+    rows = {row.name: row for row in table.rows}
+    data_sets = [DataSet(table, rows)] * count
+    aggregate = aggregate_of("precision drop", table.main_metric, data_sets, BASELINE)
+    assert aggregate is not None
+    return aggregate
+
+
 def test_methods_of_several_data_sets_have_a_mean_rank_and_from_five_on_a_profile(tables):
     """The same table stands for several data sets: what is averaged then doesn't change."""
     table = tables["demo"]
-    two = aggregate_of("precision drop", [table, table])
-    assert two is not None
-    ranked = table.in_order(two.metric)[:3]
+    metric, two, five = table.main_metric, over(table, 2), over(table, 5)
+    ranked = table.in_order(metric)[:3]
     assert [method.name for method in two.methods] == [row.name for row in ranked]
     assert [method.mean_rank for method in two.methods] == [1, 2, 3]
-    ranges = table.rankings[two.metric].ranges
+    ranges = table.rankings[metric].ranges
     assert [(m.best, m.worst) for m in two.methods] == [ranges[m.name] for m in two.methods]
     assert two.methods[0].interquartile_mean is None
-    five = aggregate_of("precision drop", [table] * 5)
-    assert five is not None
     best = five.methods[0]
-    assert best.interquartile_mean == pytest.approx(ranked[0].values[two.metric].estimate, abs=0.02)
+    assert best.interquartile_mean == pytest.approx(ranked[0].values[metric].estimate, abs=0.02)
     assert best.profile is not None
     assert (best.profile[0], best.profile[-1]) == (1, 0)
-    assert aggregate_of("precision drop", [table]) is None
+    rows = {row.name: row for row in table.rows}
+    assert aggregate_of("precision drop", metric, [DataSet(table, rows)], BASELINE) is None
+
+
+def test_a_method_beside_the_rival_has_the_probability_of_its_seeds_within_its_bounds(tables):
+    table = tables["demo"]
+    rows = {row.name: row for row in table.rows}
+    rival = rows[BASELINE].seeds[table.main_metric]
+    for method in over(table, 2).methods:
+        if method.name == BASELINE:
+            assert method.improvement is None
+            continue
+        assert method.improvement is not None
+        share, low, high = method.improvement
+        own = rows[method.name].seeds[table.main_metric]
+        assert share == pytest.approx((own[:, None] > rival[None, :]).mean())
+        assert 0 <= low <= share <= high <= 1
+
+
+@pytest.mark.parametrize(
+    ("signs", "survives", "is_reversed"),
+    [
+        ((1, 1, 1), True, False),
+        ((-1, None, -1), True, False),
+        ((1, 0, 1), False, False),
+        ((1, None), False, False),
+        ((1, -1, 0), False, True),
+    ],
+)
+def test_a_difference_survives_where_all_data_sets_agree(signs, survives, is_reversed):
+    pair = Pair("one", "other", signs)
+    assert (pair.survives, pair.is_reversed) == (survives, is_reversed)
 
 
 def test_the_page_shows_aggregates_with_profiles_from_five_data_sets_on(tables):
     table = tables["demo"]
-    pages = []
-    for count in (2, 5):
-        aggregate = aggregate_of("precision drop, split stratified", [table] * count)
-        assert aggregate is not None
-        pages.append(index_page(Board([table], [aggregate], [], [], "dml-bench leaderboard")))
-    assert "Interquartile means and performance profiles need five data sets." in pages[0]
-    assert ("<polyline" in pages[1], pages[1].count('class="profile"')) == (True, 1)
-    assert "mean rank interquartile mean" in text_of(pages[1])
+    pages = [
+        index_page(Board([table], [over(table, count)], {}, [], [], "dml-bench leaderboard"))
+        for count in (2, 5)
+    ]
+    assert "Interquartile means and performance profiles need 5 data sets." in pages[0]
+    assert ["profiles-" in page for page in pages] == [False, True]
+    assert "mean rank better than the classifier" in text_of(pages[0])
+    assert "mean rank interquartile mean better than the classifier" in text_of(pages[1])
+
+
+REALITY = {
+    "grocery/given-random-20-x-4": (
+        "ProxyNCA_cosine_head~model.backbone.name=efficientnet_lite0",
+        "crossentropy_head~model.backbone.name=efficientnet_lite0",
+    ),
+    "demo/stratified-random-10-x-4": (
+        "ProxyNCA_cosine_resnet18_sgd_aug",
+        "crossentropy_resnet18_sgd_aug",
+    ),
+}
+
+
+def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeypatch, capsys):
+    for division, rows in REALITY.items():
+        for row in rows:
+            (tmp_path / "results" / division / row).mkdir(parents=True)
+            for seed in (42, 43, 44):
+                for suffix in (".json", record_format.ANSWERS_SUFFIX):
+                    name = f"{division}/{row}/seed-{seed}{suffix}"
+                    shutil.copyfile(RESULTS / name, tmp_path / "results" / name)
+    words = ("report", tmp_path / "results", "--table", "reality", "--out", tmp_path / "page")
+    assert dml_bench(monkeypatch, *words) == 0
+    page = (tmp_path / "page" / "report.md").read_text(encoding="utf-8")
+    assert "ProxyNCA better than classifier" in page
+    assert page.count("on all: ") >= 1
+    for question in STUDY_QUESTIONS:
+        assert f"{question}\n" in page
+    assert "surely costs something on 2 of 2 data sets" in page
+    shutil.rmtree(tmp_path / "results" / "demo")
+    assert dml_bench(monkeypatch, *words) == 0
+    page = (tmp_path / "page" / "report.md").read_text(encoding="utf-8")
+    assert "Too few data sets have records to compare methods over them: grocery." in page
+    line = refusal(monkeypatch, capsys, "report", tmp_path, "--table", "realty")
+    assert "unknown table 'realty' (did you mean reality?)" in line
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

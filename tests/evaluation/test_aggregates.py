@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from dml_bench.evaluation.aggregates import (
+    ClassMeans,
+    improvement_bounds,
     interquartile_mean,
     mean_ranks,
     performance_profile,
     probability_of_improvement,
 )
+from dml_bench.evaluation.statistics import Scores
 
 FIRST = [np.array([0.5, 0.7, 0.9]), np.array([0.2, 0.3, 0.4])]
 SECOND = [np.array([0.4, 0.6, 0.9]), np.array([0.3, 0.3, 0.5])]
@@ -19,6 +22,35 @@ def test_the_probability_of_improvement_counts_pairs_of_seeds_and_half_of_each_t
     assert probability_of_improvement(FIRST, SECOND) == pytest.approx((5.5 / 9 + 3 / 9) / 2)
     assert probability_of_improvement(FIRST, FIRST) == 0.5
     assert probability_of_improvement([np.ones(3)], [np.zeros(5)]) == 1
+
+
+def scores(*means: float, subtracted: tuple[bool, ...] | None = None) -> Scores:
+    """Four queries of each class, of which such a part is right."""
+    labels = np.repeat(np.arange(len(means)), 4)
+    values = np.concatenate([np.arange(4) < round(4 * mean) for mean in means]).astype(float)
+    sides = None if subtracted is None else np.repeat(subtracted, 4)
+    return Scores(values, labels, sides)
+
+
+def test_the_means_of_classes_are_weighed_and_those_of_the_other_group_subtracted():
+    one = ClassMeans.of([scores(0.5, 1.0), scores(0.25, 0.75)])
+    assert one.means.tolist() == [[0.5, 0.25], [1.0, 0.75]]
+    assert one.scores(np.array([[1.0, 1.0], [0.0, 2.0]])).tolist() == [[0.75, 0.5], [1.0, 0.75]]
+    both = ClassMeans.of([scores(0.5, 1.0, 0.25, subtracted=(False, False, True))])
+    assert both.scores(np.ones((1, 3))).tolist() == [[0.5]]
+
+
+def test_the_bounds_of_an_improvement_draw_classes_and_seeds():
+    good = [ClassMeans.of([scores(0.75, 1.0, 0.75), scores(1.0, 1.0, 1.0)])] * 2
+    bad = [ClassMeans.of([scores(0.25, 0.5, 0.5), scores(0.5, 0.25, 0.25)])] * 2
+    assert improvement_bounds(good, bad) == (1.0, 1.0)
+    assert improvement_bounds(bad, good) == (0.0, 0.0)
+    # better in two classes of three: draws of the third class alone say the contrary
+    better = [ClassMeans.of([scores(0.75, 0.75, 0.25)] * 3)]
+    other = [ClassMeans.of([scores(0.5, 0.5, 0.75)] * 3)]
+    low, high = improvement_bounds(better, other)
+    assert (low, high) == (0.0, 1.0)
+    assert improvement_bounds(good, good) == (0.5, 0.5)
 
 
 def test_the_interquartile_mean_is_that_of_the_middle_half():

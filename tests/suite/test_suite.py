@@ -23,7 +23,7 @@ from small_suite import call, command, start, wait_for_epochs, write_files
 from dml_bench.analysis.table import grouped
 from dml_bench.config import Data, Experiment
 from dml_bench.config.experiments import resolve
-from dml_bench.config.tables import ExperimentTable, PlannedRow, read_table
+from dml_bench.config.tables import ExperimentTable, PlannedRow, choose, read_table
 from dml_bench.registry import UnknownName
 from dml_bench.report import markdown
 from dml_bench.report.format import number
@@ -31,7 +31,7 @@ from dml_bench.report.tables import results_data, results_table
 from dml_bench.suite import local, worker_process
 from dml_bench.suite.executor import JobResult, Listener, Slots, SuitePaths
 from dml_bench.suite.local import run_jobs, slots_of, threads_of
-from dml_bench.suite.plan import Job, choose, chosen_rows, in_order
+from dml_bench.suite.plan import Job, chosen_rows, in_order
 from dml_bench.suite.progress import SuiteListener, TimeLeft
 from dml_bench.system import child_process
 

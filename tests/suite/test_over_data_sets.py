@@ -1,0 +1,122 @@
+"""A table over several data sets: which are here, what is left to do and what that costs, and a
+page over all of them."""
+
+from pathlib import Path
+
+import pytest
+from forked import fork_workers
+from tiny import SETTINGS, dml_bench, refusal
+
+import dml_bench as db
+from dml_bench.board.over_data_sets import aggregates_of_table
+from dml_bench.config.tables import read_table
+from dml_bench.runs.record import record_path
+from dml_bench.suite.over_data_sets import MeasuredRun, estimate
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def test_data_sets_that_are_not_here_are_left_out_with_the_reason(tmp_path, cache_dir):
+    planned = db.plan_suites("reality", data_dir=tmp_path, cache_dir=cache_dir)
+    assert list(planned.suites) == ["demo"]
+    assert list(planned.absent) == ["grocery", "omniglot", "cub", "cars196", "sop", "inshop"]
+    assert all(str(tmp_path) in reason for reason in planned.absent.values())
+
+
+def test_each_data_set_has_eight_losses_with_five_seeds_and_rows_that_train_nothing(cache_dir):
+    table = read_table("reality")
+    assert len(table.seeds) == 5
+    for entry in table.data:
+        rows = entry.rows.rows
+        trained = [row for row in rows if not row.startswith(("frozen_", "linearprobe_"))]
+        assert (len(trained), len(rows) > 8) == (8, True), entry.dataset
+    [drawn] = db.plan_suites("reality", cache_dir=cache_dir).suites.values()
+    assert {len(row.seeds) for row in drawn.rows} == {5}
+
+
+def test_records_of_the_repository_are_those_of_the_table():
+    """What was recorded by earlier code counts: its settings are the same."""
+    for entry in read_table("reality").data[:1]:
+        [row, *_] = db.plan_suite(
+            ["crossentropy_head"],
+            overrides=[*entry.overrides(), "model.backbone.name=efficientnet_lite0"],
+        ).rows
+        path = record_path(RESULTS, row.seeds[0], entry.dataset)
+        assert path.parents[1].name == "given-random-20-x-4"
+        assert path.parents[1].is_dir()
+
+
+def test_the_cost_of_a_run_is_that_of_other_seeds_else_of_other_rows_else_by_image():
+    measured = [
+        MeasuredRun("A", "here", 100, 10.0),
+        MeasuredRun("A", "here", 100, 20.0),
+        MeasuredRun("B", "here", 100, 60.0),
+        MeasuredRun("C", "elsewhere", 50, 5.0),
+    ]
+    assert estimate("A", "here", 100, {"A", "B"}, measured) == 15
+    assert estimate("new", "here", 100, {"A", "B", "new"}, measured) == 30
+    assert estimate("C", "there", 200, {"C"}, measured) == 20
+    assert estimate("D", "there", 200, {"D"}, measured) is None
+
+
+def test_options_for_one_data_set_are_refused(monkeypatch, capsys):
+    line = refusal(monkeypatch, capsys, "suite", "--table", "reality", "--demo", "--only", "Arc*")
+    assert "brings its own data sets, rows and settings: leave out --only and --demo" in line
+
+
+TINY = """
+title = "Two tiny data sets"
+seeds = [42, 43, 44]
+
+[[data]]
+dataset = "cub"
+tables = ["pair"]
+holdouts = "last:2"
+tuned_holdouts = "last:2"
+
+[[data]]
+dataset = "demo"
+tables = ["pair"]
+settings = ["data.dataset.classes=6", "data.dataset.per_class=8", "data.dataset.size=40"]
+holdouts = "last:2"
+tuned_holdouts = "last:2"
+"""
+
+
+@pytest.mark.slow
+def test_a_table_over_two_data_sets_is_run_recorded_and_compared(
+    birds, cache_dir, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "tiny.toml").write_text(TINY)
+    rows = ["EPSHN_cosine_resnet18_sgd_aug", "crossentropy_resnet18_sgd_aug"]
+    settings = [setting for setting in SETTINGS if not setting.startswith("unseen")]
+    swept = "".join(
+        f'"{key}" = [{number(value)}]\n'
+        for key, _, value in (setting.partition("=") for setting in settings)
+    )
+    pair = f'title = "Pair"\nrows = []\n[sweep]\nrows = {rows}\n{swept}'
+    (tmp_path / "tables" / "pair.toml").write_text(pair)
+    monkeypatch.setattr("dml_bench.config.tables.EXPERIMENTS", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    fork_workers(monkeypatch)
+    words = ("suite", "--table", "tiny", "--data-dir", birds, "--cache-dir", cache_dir)
+    words += ("--device", "cpu", "--wandb", "disabled", "--jobs", "2")
+    assert dml_bench(monkeypatch, *words) == 0
+    printed = capsys.readouterr().out
+    assert "cub: 0 of 6 runs recorded or finished" in printed
+    assert "12 runs of unknown cost" in printed
+    aggregates, studies = aggregates_of_table("tiny", tmp_path / "results")
+    assert list(studies) == ["cub", "demo"]
+    assert {len(aggregate.data_sets) for aggregate in aggregates} == {2}
+    page = (tmp_path / "runs" / "suite" / "tiny" / "report.md").read_text(encoding="utf-8")
+    assert "Two tiny data sets (cub, demo)" in page
+    assert dml_bench(monkeypatch, *words, "--print-jobs") == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "demo: 6 of 6 runs recorded or finished" in err
+
+
+def number(value: str) -> str:
+    """A value of TOML."""
+    return value if value.replace(".", "").isdecimal() else f'"{value}"'
