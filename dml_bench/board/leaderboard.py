@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 from dml_bench.analysis.collect import collect, studies_of
-from dml_bench.board.over_data_sets import aggregates_of, aggregates_of_table
+from dml_bench.analysis.study import Study
+from dml_bench.board.over_data_sets import Aggregate, aggregates_of, aggregates_of_table
 from dml_bench.board.page import Board, evidence_page, evidence_path, index_page
 from dml_bench.board.tables import BoardTable, table_of
 from dml_bench.board.verify import VerifyRequest, submissions_below, verify
@@ -39,7 +40,8 @@ def write_site(
     by_path = {str(one.path): one for one in verified}
     tables = [table_of(study, by_path) for study in studies_of(collection)]
     tables.sort(key=lambda table: -len(table.rows))
-    aggregates, studies = [], {}
+    aggregates: list[Aggregate] = []
+    studies: dict[str, Study] = {}
     for name in tables_over_data():
         of_table, of_data_sets = aggregates_of_table(name, results, set(sound))
         aggregates += of_table

@@ -159,7 +159,7 @@ def aggregates_of(tables: Sequence[BoardTable]) -> list[Aggregate]:
         before = of_data_sets.get(table.run.dataset_name)
         if before is None or len(table.rows) > len(before.rows):
             of_data_sets[table.run.dataset_name] = table
-    aggregates = []
+    aggregates: list[Aggregate] = []
     for (protocol, split), of_data_sets in alike.items():
         title = f"{protocol.replace('_', ' ')}, split {split}"
         aggregates += of_same_names(title, list(of_data_sets.values()))
@@ -236,7 +236,8 @@ def recorded_rows(entry: TableOnData, results: Path, *, tuned: bool) -> list[Pat
         base_name(names[0]), profile=entry.profile, overrides=entry.overrides(tuned=tuned)
     )
     folder = record_path(results, any_row, entry.dataset).parents[1]
-    paths, has_tuned = [], False
+    paths: list[Path] = []
+    has_tuned = False
     for row in names:
         paths += records_below(folder / row)
         if tuned:
@@ -253,14 +254,19 @@ def aggregate_of(
     title: str, metric: str, data_sets: Sequence[DataSet], rival: str
 ) -> Aggregate | None:
     """None where fewer than two data sets rank anything."""
-    methods = list(dict.fromkeys(name for one in data_sets for name in one.rows))
-    ranked = [name for name in methods if any(one.is_ranked(name, metric) for one in data_sets)]
-    if len(data_sets) < 2 or not ranked:
+    ranked_by: dict[str, int] = {}
+    for one in data_sets:
+        for name in one.rows:
+            if one.is_ranked(name, metric):
+                ranked_by[name] = ranked_by.get(name, 0) + 1
+    if len(data_sets) < 2 or not ranked_by:
         return None
-    in_all = [name for name in ranked if all(one.is_ranked(name, metric) for one in data_sets)]
+    in_all = [name for name, count in ranked_by.items() if count == len(data_sets)]
     declared = data_sets[0].table.metric(metric)
-    ranks = dict(zip(in_all, ranks_over(in_all, declared, data_sets), strict=True))
-    overall = [overall_of(name, declared, data_sets, ranks, rival) for name in ranked]
+    ranks: dict[str, float] = {}
+    if in_all:
+        ranks |= zip(in_all, ranks_over(in_all, declared, data_sets).tolist(), strict=True)
+    overall = [overall_of(name, declared, data_sets, ranks, rival) for name in ranked_by]
     overall.sort(key=lambda method: np.inf if method.mean_rank is None else method.mean_rank)
     by_rank = [method.name for method in overall]
     pairs = [pair_of(*both, metric, data_sets) for both in combinations(by_rank, 2)]
@@ -293,7 +299,10 @@ def overall_of(
         one.value(name, metric.name) if is_ranked else None
         for one, is_ranked in zip(data_sets, ranked, strict=True)
     ]
-    best = worst = middle = profile = None
+    best: float | None = None
+    worst: float | None = None
+    middle: float | None = None
+    profile: np.ndarray | None = None
     if name in ranks:
         bounds = [among(one, name, ranks, metric.name) for one in data_sets]
         best, worst = (float(bound) for bound in np.mean(bounds, axis=0))
@@ -338,7 +347,7 @@ def improvement_over(
     if metric.lower_is_better:
         ours, theirs = theirs, ours
     estimate = probability_of_improvement(
-        *(list(map(seed_scores, side)) for side in (ours, theirs))
+        list(map(seed_scores, ours)), list(map(seed_scores, theirs))
     )
     return (estimate, *improvement_bounds(ours, theirs))
 

@@ -61,10 +61,9 @@ def compose_over_data_sets(
     """The whole page: what survives, the study's questions, and the numbers."""
     blocks: list[Block] = []
     if not aggregates:
-        names = " and ".join(studies) or "none"
-        blocks.append(
-            Text(f"Too few data sets have records to compare methods over them: {names}.", "notice")
-        )
+        present = " and ".join(studies) or "none"
+        text = f"Too few data sets have records to compare methods over them: {present}."
+        blocks.append(Text(text, "notice"))
     names = {line.short: line.name for study in studies.values() for line in study.group.lines}
     questions = tuple(question_blocks(studies)) if studies else ()
     numbers = tuple(aggregate_blocks(aggregates))

@@ -36,7 +36,8 @@ def text(document: Document) -> str:
 def blocks(document: Document) -> Markup:
     """Its blocks alone, for a page that has more; it needs `page.css`."""
     template = environment_of(document).get_template("blocks.html.jinja")
-    return Markup("\n").join(map(template.module.block_of, document.blocks))
+    block_of = template.module.__dict__["block_of"]
+    return Markup("\n").join(map(block_of, document.blocks))
 
 
 def environment_of(document: Document) -> "jinja2.Environment":

@@ -74,12 +74,14 @@ def plan_suites(
     table = read_table(name)
     if not table.data:
         raise ValueError(f"the table {name} is of one data set: plan it by plan_suite")
-    suites, absent = {}, {}
+    searches = (places.out, places.results)
+    suites: dict[str, Suite] = {}
+    absent: dict[str, str] = {}
     for entry in table.data:
         if reason := why_absent(entry, places):
             absent[entry.dataset] = reason
             continue
-        rows = rows_of(entry, list(seeds) or list(table.seeds), places.out, tuned)
+        rows = rows_of(entry, list(seeds) or list(table.seeds), searches, tuned=tuned)
         suites[entry.dataset] = Suite(
             name=name,
             title=f"{table.title}: {entry.dataset}",
@@ -107,11 +109,14 @@ def plan_suites(
     )
 
 
-def rows_of(entry: TableOnData, seeds: list[int], out: Path, tuned: bool) -> tuple[PlannedRow, ...]:
+def rows_of(
+    entry: TableOnData, seeds: list[int], searches: Sequence[Path], *, tuned: bool
+) -> tuple[PlannedRow, ...]:
     """The rows on one data set. Those without training have one seed where the split is the same
-    for all, and none has a search."""
+    for all, and none has a search; the searches of the others are in one of these folders."""
     overrides = entry.overrides(tuned=tuned)
-    fixed, trained = [], []
+    fixed: list[PlannedRow] = []
+    trained: list[PlannedRow] = []
     for row in resolved_rows(entry.rows, entry.profile, overrides, seeds):
         experiment = row.seeds[0]
         if not experiment.no_drop_because:
@@ -121,7 +126,7 @@ def rows_of(entry: TableOnData, seeds: list[int], out: Path, tuned: bool) -> tup
         else:
             fixed.append(row)
     if tuned:
-        trained = list(with_tuned_rows(trained, out, entry.profile, overrides))
+        trained = list(with_tuned_rows(trained, searches, entry.profile, overrides))
     return (*fixed, *trained)
 
 
@@ -133,7 +138,7 @@ def folder_for(row: PlannedRow, places: Places) -> Path | None:
 
 def why_absent(entry: TableOnData, places: Places) -> str:
     """Why a data set can't be opened; empty where it can."""
-    [row, *_] = rows_of(entry, [], places.out, tuned=False)
+    [row, *_] = rows_of(entry, [], (), tuned=False)
     component = row.seeds[0].data.dataset
     if not datasets.of(component).facts["needs_data_dir"]:
         return ""
@@ -151,7 +156,7 @@ def run_suites(
 ) -> list[JobResult]:
     """Say what all of it costs, run what has no record, one data set after the other, and show and
     write the page over all data sets. Raises ValueError as `run_suite` does."""
-    results = []
+    results: list[JobResult] = []
     for session in open_sessions(planned, display):
         carry_out(session, executor_setup(), display)
         results += session.results
@@ -166,7 +171,7 @@ def run_suites(
 def commands_of_suites(planned: SuitesOverData, device: str, display: SuiteProgress) -> list[str]:
     """Say what all of it costs, and return a shell command for each run that has no record. Raises
     ValueError as `commands` does."""
-    lines = []
+    lines: list[str] = []
     for session in open_sessions(planned, display):
         lines += session_commands(session, device)
     return lines

@@ -327,8 +327,8 @@ def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeyp
                 for suffix in (".json", record_format.ANSWERS_SUFFIX):
                     name = f"{division}/{row}/seed-{seed}{suffix}"
                     shutil.copyfile(RESULTS / name, tmp_path / "results" / name)
-    words = ("report", tmp_path / "results", "--table", "reality", "--out", tmp_path / "page")
-    assert dml_bench(monkeypatch, *words) == 0
+    typed = ("report", tmp_path / "results", "--table", "reality", "--out", tmp_path / "page")
+    assert dml_bench(monkeypatch, *typed) == 0
     page = (tmp_path / "page" / "report.md").read_text(encoding="utf-8")
     assert "ProxyNCA better than classifier" in page
     assert page.count("on all: ") >= 1
@@ -336,7 +336,7 @@ def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeyp
         assert f"{question}\n" in page
     assert "surely costs something on 2 of 2 data sets" in page
     shutil.rmtree(tmp_path / "results" / "demo")
-    assert dml_bench(monkeypatch, *words) == 0
+    assert dml_bench(monkeypatch, *typed) == 0
     page = (tmp_path / "page" / "report.md").read_text(encoding="utf-8")
     assert "Too few data sets have records to compare methods over them: grocery." in page
     line = refusal(monkeypatch, capsys, "report", tmp_path, "--table", "realty")

@@ -90,19 +90,19 @@ def test_a_table_over_two_data_sets_is_run_recorded_and_compared(
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "tiny.toml").write_text(TINY)
     rows = ["EPSHN_cosine_resnet18_sgd_aug", "crossentropy_resnet18_sgd_aug"]
-    settings = [setting for setting in SETTINGS if not setting.startswith("unseen")]
-    swept = "".join(
-        f'"{key}" = [{number(value)}]\n'
-        for key, _, value in (setting.partition("=") for setting in settings)
-    )
+    swept = ""
+    for setting in SETTINGS:
+        key, _, value = setting.partition("=")
+        if key != "unseen":
+            swept += f'"{key}" = [{number(value)}]\n'
     pair = f'title = "Pair"\nrows = []\n[sweep]\nrows = {rows}\n{swept}'
     (tmp_path / "tables" / "pair.toml").write_text(pair)
     monkeypatch.setattr("dml_bench.config.tables.EXPERIMENTS", tmp_path)
     monkeypatch.chdir(tmp_path)
     fork_workers(monkeypatch)
-    words = ("suite", "--table", "tiny", "--data-dir", birds, "--cache-dir", cache_dir)
-    words += ("--device", "cpu", "--wandb", "disabled", "--jobs", "2")
-    assert dml_bench(monkeypatch, *words) == 0
+    typed = ("suite", "--table", "tiny", "--data-dir", birds, "--cache-dir", cache_dir)
+    typed += ("--device", "cpu", "--wandb", "disabled", "--jobs", "2")
+    assert dml_bench(monkeypatch, *typed) == 0
     printed = capsys.readouterr().out
     assert "cub: 0 of 6 runs recorded or finished" in printed
     assert "12 runs of unknown cost" in printed
@@ -111,7 +111,7 @@ def test_a_table_over_two_data_sets_is_run_recorded_and_compared(
     assert {len(aggregate.data_sets) for aggregate in aggregates} == {2}
     page = (tmp_path / "runs" / "suite" / "tiny" / "report.md").read_text(encoding="utf-8")
     assert "Two tiny data sets (cub, demo)" in page
-    assert dml_bench(monkeypatch, *words, "--print-jobs") == 0
+    assert dml_bench(monkeypatch, *typed, "--print-jobs") == 0
     out, err = capsys.readouterr()
     assert out == ""
     assert "demo: 6 of 6 runs recorded or finished" in err
