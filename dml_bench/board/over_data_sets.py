@@ -360,7 +360,8 @@ def seed_scores(means: ClassMeans) -> np.ndarray:
 def common_runs(first: BoardRow, second: BoardRow) -> tuple[list[Run], list[Run]]:
     """The runs of the seeds that both have. A row without training answers with one seed for all,
     where the split is the same for all."""
-    ours, theirs = ({run.seed: run for run in row.line.runs} for row in (first, second))
+    ours = {run.seed: run for run in first.line.runs}
+    theirs = {run.seed: run for run in second.line.runs}
     if len(ours) == 1 and first.line.no_drop_because:
         ours = dict.fromkeys(theirs, next(iter(ours.values())))
     if len(theirs) == 1 and second.line.no_drop_because:
