@@ -12,6 +12,7 @@ import numpy as np
 from dml_bench.browse.embedding_images import EmbeddedImages
 from dml_bench.browse.images import BrowseTable
 from dml_bench.browse.run_images import read_browse_table
+from dml_bench.data.images import photo_file
 from dml_bench.runs import layout
 from dml_bench.runs.folder import digests
 from dml_bench.runs.run import Run, SplitImage
@@ -201,13 +202,13 @@ class BrowsedEmbeddings(Browsable):
         """Those that are gone: of changes nothing is known."""
         self.require_images()
         paths = self.embedded.queries.dataset.paths
-        return [path for path in paths if not (self.root / path).is_file()]
+        return [path for path in paths if not photo_file(self.root / path).is_file()]
 
     def require_images(self) -> None:
         """Raises ValueError where its images are not found."""
         paths = self.embedded.queries.dataset.paths
         places = np.linspace(0, len(paths) - 1, min(LOOKED_FOR, len(paths))).round().astype(int)
-        if not any((self.root / paths[place]).is_file() for place in places):
+        if not any(photo_file(self.root / paths[place]).is_file() for place in places):
             raise ValueError(
                 f"{self.root} must have the images of {self.labels}, got none, e.g. {paths[0]}: say"
                 " where they are with --data-dir DIR"

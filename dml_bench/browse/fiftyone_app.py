@@ -46,7 +46,7 @@ from dml_bench.browse.map_data import (
     rows_of,
 )
 from dml_bench.browse.thumbnails import ThumbnailFolder, make_thumbnail
-from dml_bench.data.images import Unreadable
+from dml_bench.data.images import Unreadable, box_of, photo_file
 
 __all__ = [
     "connected",
@@ -218,7 +218,9 @@ def write_samples(
     first_new = next((path for path in paths if path not in known), None)
     blank: dict[str, Any] = {}
     if first_new is not None:
-        known[first_new] = dataset.add_sample(fo.Sample(first_new))
+        # FiftyOne tells a picture by its ending, which a part of a photo has before its box.
+        picture = str(photo_file(Path(first_new)))
+        known[first_new] = dataset.add_sample(fo.Sample(picture))
         blank = dataset._sample_collection.find_one({"_id": ObjectId(known[first_new])})
         del blank["_id"]
     document = fo.Classification(label="").to_dict(extended=False)
@@ -229,7 +231,8 @@ def write_samples(
         for field, of_field in fields.items():
             values[field] = stored(of_field[row], document)
         if path in known:
-            writes.append(UpdateOne({"_id": ObjectId(known[path])}, {"$set": values}))
+            about = {"$set": {"filepath": path, **values}}
+            writes.append(UpdateOne({"_id": ObjectId(known[path])}, about))
         else:
             about = {"filepath": path, "_rand": float(rng.random())}
             writes.append(InsertOne({**blank, **about, **values}))
@@ -412,6 +415,8 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
         dataset.app_config.media_fields = ["filepath", THUMBNAIL]
         dataset.app_config.grid_media_field = THUMBNAIL
         dataset.app_config.media_fallback = True  # of small images, which have no copy
+        if any(box_of(path) for path in images.paths):
+            dataset.app_config.modal_media_field = THUMBNAIL  # a part of a photo is no file
     samples = fo.Panel(type="Samples", pinned=True, component_id="samples")
     others = [
         fo.Panel(type=kind, component_id=name)

@@ -26,7 +26,7 @@ __all__ = ["BrowseRequest", "browse", "database_folder", "export", "forget"]
 
 PORT = 5151
 """FiftyOne's usual port."""
-FORMAT = 9
+FORMAT = 10
 """The version of what is written into the dataset; a dataset of another version is made anew."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dml_bench.data.images import decode
+from dml_bench.data.images import box_of, decode, photo_file
 from dml_bench.system.files import write_atomically
 
 __all__ = ["ThumbnailFolder", "make_thumbnail"]
@@ -31,12 +31,13 @@ class ThumbnailFolder:
 
     def path_of(self, image: str) -> Path | None:
         """Where the copy of an image is, or will be; None where the image itself is small, or is
-        gone. An image that changes has another copy."""
+        gone. An image that changes has another copy. A part of a photo is no file, so it always has
+        one."""
         try:
-            about = Path(image).stat()
+            about = photo_file(Path(image)).stat()
         except OSError:
             return None
-        if about.st_size <= LARGE_BYTES:
+        if about.st_size <= LARGE_BYTES and box_of(image) is None:
             return None
         key = f"{image}\n{about.st_size}\n{about.st_mtime_ns}\n{SIDE}"
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.jpg"

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from dml_bench.browse.images import BrowseTable
 from dml_bench.browse.run_images import read_browse_table
 from dml_bench.browse.server import Guard
 from dml_bench.browse.session import forget
+from dml_bench.browse.thumbnails import ThumbnailFolder
+from dml_bench.data.images import boxed
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
 from dml_bench.runs.arrays import embeddings_digest, read_arrays
@@ -321,6 +324,31 @@ def test_views_of_the_vote_hold_queries_that_it_saves_and_that_it_ruins(dataset)
         sample.save()
     assert files(dataset.load_saved_view("vote ruins (limited)")) == ["query/class 1/0.jpg"]
     assert files(dataset.load_saved_view("vote saves (limited)")) == ["query/class 2/0.jpg"]
+
+
+def test_parts_of_a_photo_are_pictures_of_their_own(fiftyone, images, tmp_path):
+    photo, pixels = tmp_path / "shelf.jpg", np.zeros((48, 7 * 40, 3), np.uint8)
+    for place in range(7):
+        pixels[:, 40 * place : 40 * place + 40] = (30 * place, 255 - 30 * place, 90)
+    Image.fromarray(pixels).save(photo, quality=95)
+    paths = tuple(boxed(str(photo), (40 * at, 0, 40 * at + 40, 48)) for at in range(7))
+    copies = ThumbnailFolder.of(tmp_path / "cache", tmp_path)
+    for _ in range(2):
+        shelf = replace(images, paths=paths)
+        fiftyone_app.update("shelf", shelf, MAPS, [], "first", copies)
+    dataset = fiftyone.load_dataset("shelf")
+    assert dataset.values("filepath") == list(paths)
+    assert {dataset.media_type, *(sample.media_type for sample in dataset)} == {"image"}
+    assert dataset.app_config.modal_media_field == "thumbnail_path"
+    made = fiftyone_app.copies_of(dataset)
+    assert len(made) == 7
+    for place, (copy, make) in enumerate(made.items()):
+        make()
+        with Image.open(copy) as part:
+            assert part.size == (40, 48)
+            middle = part.getpixel((20, 24))
+        assert middle == pytest.approx((30 * place, 255 - 30 * place, 90), abs=6)
+    fiftyone_app.remove("shelf")
 
 
 def test_a_dataset_that_was_interrupted_is_not_taken_for_whole(dataset, images, fiftyone):

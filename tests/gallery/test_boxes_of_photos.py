@@ -1,6 +1,9 @@
 """Photos that show several products, from the table on which a run is trained to its answers."""
 
+import base64
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,8 +13,10 @@ from PIL import Image
 from tiny import dml_bench, refusal, train
 
 import dml_bench as db
+from dml_bench.browse.html_map import write_html_map
+from dml_bench.browse.run_images import read_browse_table
 from dml_bench.data.cache import View
-from dml_bench.data.images import box_of, boxed, decode
+from dml_bench.data.images import box_of, boxed, decode, photo_file
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.export import readable_images
 from dml_bench.gallery.preprocessing import source
@@ -30,7 +35,7 @@ def shelf(file: Path, names: list[str], seed: int) -> list[tuple[str, str]]:
     for place, name in enumerate(names):
         pixels[:, SIDE * place : SIDE * (place + 1)] += COLOURS[name]
         products.append((name, f"{SIDE * place},0,{SIDE * (place + 1)},{SIDE}"))
-    Image.fromarray(pixels.astype(np.uint8)).save(file)
+    Image.fromarray(pixels.astype(np.uint8)).save(file, quality=95)
     return products
 
 
@@ -38,8 +43,8 @@ def table(folder: Path, names: list[str], count: int = 6) -> Path:
     folder.mkdir(exist_ok=True)
     lines = ["path,class,x0,y0,x1,y1"]
     for number in range(count):
-        for name, corners in shelf(folder / f"shelf_{number}.png", names, number):
-            lines.append(f"shelf_{number}.png,{name},{corners}")
+        for name, corners in shelf(folder / f"shelf_{number}.jpg", names, number):
+            lines.append(f"shelf_{number}.jpg,{name},{corners}")
     (folder / "train.csv").write_text("\n".join(lines) + "\n")
     return folder / "train.csv"
 
@@ -71,7 +76,7 @@ def test_a_run_on_boxes_embeds_its_images_again_as_they_were(run):
 
 
 def test_a_box_of_a_photo_is_looked_up(run, tmp_path, monkeypatch, capsys):
-    photo = tmp_path / "new.png"
+    photo = tmp_path / "new.jpg"
     products = shelf(photo, ["red", "blue"], 77)
     boxes = [part for _, corners in products for part in ("--box", corners)]
     assert dml_bench(monkeypatch, "predict", run, photo, *boxes, "--json", "--device", "cpu") == 0
@@ -84,6 +89,30 @@ def test_a_box_of_a_photo_is_looked_up(run, tmp_path, monkeypatch, capsys):
     assert any("whole photos were given" in note for note in said.notes())
     parts = db.Gallery(run, device="cpu").predict(photo, boxes=[(0, 0, SIDE, SIDE)])
     assert not any("whole photos were given" in note for note in parts.notes())
+
+
+def test_the_map_and_the_explanations_show_the_part(run, tmp_path, monkeypatch):
+    page, out = tmp_path / "map.html", tmp_path / "why"
+    images = read_browse_table(open_run(run))
+    maps = dict.fromkeys(images.phases, np.zeros((len(images.paths), 2), np.float32))
+    assert write_html_map(page, images, maps, [], lambda *at: None) == 0
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text())[1])
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["sheets"][0].split(",")[1]))))
+    side = sheet.shape[1] // 16
+    for place, label in enumerate(data["label"]):
+        top, left = side * (place // 16), side * (place % 16)
+        shown = sheet[top : top + side, left : left + side].mean((0, 1))
+        name = data["classes"][label]
+        assert shown == pytest.approx(np.add(COLOURS[name], 15), abs=12)
+    part = boxed(str(tmp_path / "photos" / "new.jpg"), (SIDE, 0, 2 * SIDE, SIDE))
+    photo_file(Path(part)).parent.mkdir()
+    shelf(photo_file(Path(part)), ["blue", "red"], 5)
+    explained = ("explain", run, "--out", out, "--images", part, "--scored", "0")
+    assert dml_bench(monkeypatch, *explained, "--device", "cpu") == 0
+    (panel,) = out.glob("**/*.png")
+    with Image.open(panel) as drawn:
+        shown = np.asarray(drawn.convert("RGB"))[110, 40:130].mean(0)
+    assert shown == pytest.approx(np.add(COLOURS["red"], 15), abs=15)
 
 
 def test_a_table_names_the_parts_of_many_photos(run, tmp_path):
@@ -102,16 +131,16 @@ def test_a_class_is_enrolled_from_boxes_of_photos_that_also_show_others(run, tmp
     enrolment = gallery.enrol(listed)
     assert (enrolment.new_classes, len(enrolment.enrolled)) == (("grey",), 4)
     assert gallery.enrol(listed).already_there == 4
-    photo = tmp_path / "new.png"
+    photo = tmp_path / "new.jpg"
     shelf(photo, ["blue", "grey"], 78)
     (answer,) = gallery.predict(photo, boxes=[(SIDE, 0, 2 * SIDE, SIDE)])
     assert answer.class_name == "grey"
 
 
 def test_what_is_no_box_is_one_line(run, tmp_path, monkeypatch, capsys):
-    photo = tmp_path / "new.png"
+    photo = tmp_path / "new.jpg"
     shelf(photo, ["red"], 1)
-    other = tmp_path / "other.png"
+    other = tmp_path / "other.jpg"
     shelf(other, ["red"], 2)
     line = refusal(monkeypatch, capsys, "predict", run, photo, "--box", "1,2,3")
     assert "--box must be four numbers, x0,y0,x1,y1, got '1,2,3'" in line
@@ -119,13 +148,13 @@ def test_what_is_no_box_is_one_line(run, tmp_path, monkeypatch, capsys):
     assert "left < right" in line
     line = refusal(monkeypatch, capsys, "predict", run, photo, other, "--box", "0,0,9,9")
     assert "a box belongs to one photo, got 2 photos: give a table" in line
-    (tmp_path / "boxes.csv").write_text("path,x0,y0,x1,y1\ngone.png,0,0,9,9\n")
+    (tmp_path / "boxes.csv").write_text("path,x0,y0,x1,y1\ngone.jpg,0,0,9,9\n")
     line = refusal(monkeypatch, capsys, "predict", run, tmp_path / "boxes.csv")
-    assert "boxes.csv line 2: " in line and "gone.png does not exist" in line
+    assert "boxes.csv line 2: " in line and "gone.jpg does not exist" in line
 
 
 def test_exported_code_cuts_to_the_box_in_a_path(tmp_path):
-    photo = tmp_path / "new.png"
+    photo = tmp_path / "new.jpg"
     shelf(photo, ["red", "blue"], 3)
     view = View("crop", 16)
     exported: dict = {}
