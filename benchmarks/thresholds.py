@@ -55,6 +55,9 @@ class Setting:
     absent_classes: int = 0
     """Classes that are not enrolled, of 10 calibration photos each. Similarities of their photos
     are lower by 2, with a standard deviation of .5 over classes."""
+    trips: int = 0
+    """Sessions in which photos of absent classes were taken, each of several classes, such as
+    shopping trips. Similarities have a standard deviation of .5 over these too."""
 
     def describe(self) -> str:
         """In a few words."""
@@ -64,7 +67,8 @@ class Setting:
                 f"{self.photos // self.session_size} sessions with effect {self.session_effect:g}"
             )
         if self.absent_classes:
-            parts.append(f"20% of {self.absent_classes} absent classes")
+            trips = f" on {self.trips} trips" if self.trips else ""
+            parts.append(f"20% of {self.absent_classes} absent classes{trips}")
         if self.wrong_labels > 0.005:
             parts.append(f"{self.wrong_labels:.0%} wrong labels")
         return ", ".join(parts)
@@ -99,6 +103,9 @@ SETTINGS = (
         level=3,
         goal=0.9,
     ),
+    Setting(photos=1000, unknown_share=0.2, absent_classes=40, trips=20, level=3, goal=0.9),
+    Setting(photos=1000, unknown_share=0.2, absent_classes=100, trips=50, level=3, goal=0.9),
+    Setting(photos=4000, unknown_share=0.2, absent_classes=200, trips=20, level=3, goal=0.9),
 )
 EARLY_STARTS = (
     Setting(photos=600),
@@ -121,7 +128,11 @@ def draw(
     classes = np.repeat(np.arange(setting.absent_classes * scale), 10)
     shifts = rng.normal(-2, 0.5, classes[-1] + 1)
     similarity = shifts[classes] + rng.normal(size=len(classes))
-    return known, SearchOutcomes(similarity, np.zeros(len(classes), bool), classes)
+    trips = None
+    if setting.trips:
+        trips = rng.integers(0, setting.trips * scale, len(classes))
+        similarity += rng.normal(0, 0.5, setting.trips * scale)[trips]
+    return known, SearchOutcomes(similarity, np.zeros(len(classes), bool), classes, trips)
 
 
 def draw_known(setting: Setting, rng: np.random.Generator, photos: int) -> SearchOutcomes:

@@ -351,11 +351,15 @@ def not_enrolled(run: Run, phase: str) -> OpenSet:
     choosing_classes = unseen[::2]
     absent_vectors = np.concatenate([stored.gallery, valid_vectors])
     absent_labels = np.concatenate([gallery_labels, valid_labels])
+    absent_images = stored.gallery_images
+    if "valid" in stored.parts:
+        absent_images = np.concatenate([absent_images, stored.images("valid")])
     chooses = np.isin(absent_labels, choosing_classes)
+    absent = outcomes(absent_vectors[chooses], absent_labels[chooses])
     halves = Halves(
         chosen_on=replace(chosen_on, groups=groups),
         tested_on=replace(rows_of(queries, tests), groups=None),
-        absent_chosen_on=outcomes(absent_vectors[chooses], absent_labels[chooses]),
+        absent_chosen_on=replace(absent, crossed=groups_in_split(run, absent_images[chooses])),
         absent_tested_on=rows_of(queries, is_unseen & ~np.isin(query_labels, choosing_classes)),
     )
     return OpenSet(
@@ -376,7 +380,8 @@ class Halves:
     chosen_on: SearchOutcomes
     tested_on: SearchOutcomes
     absent_chosen_on: SearchOutcomes
-    """Of unseen classes, none of which is among those of `absent_tested_on`; grouped by class."""
+    """Of unseen classes, none of which is among those of `absent_tested_on`; grouped by class, and
+    by the groups that the split keeps whole."""
     absent_tested_on: SearchOutcomes
 
     def threshold(self, goal: float, unknown_share: float) -> TestedThreshold:

@@ -18,7 +18,10 @@ images, the chosen threshold misses its goal in at most 1 - confidence of them.
 Images of one session, or of one class that is not enrolled, go wrong together. Then the bound is
 that of an effective number of answers (Korn & Graubard 1998, "Confidence intervals for proportions
 with small expected number of positive counts estimated from survey data"): the answers over their
-design effect, with Student's t for the number of groups. `benchmarks/thresholds.py` simulates it.
+design effect, with Student's t for the number of groups. A session may run over several classes,
+as a shopping trip does; then variances over classes and over sessions are added, and that over
+classes in a session is subtracted (Cameron, Gelbach & Miller 2011, "Robust inference with multiway
+clustering"). `benchmarks/thresholds.py` simulates it.
 """
 
 import math
@@ -60,6 +63,9 @@ class SearchOutcomes:
     groups: np.ndarray | None = None
     """(searches) ids of groups whose images resemble each other, e.g. sessions of a photographer,
     or classes that are not enrolled. None where each image stands for itself."""
+    crossed: np.ndarray | None = None
+    """(searches) ids of other groups that run over several of the first, e.g. sessions in which
+    several such classes were photographed. None where there are no others."""
 
     @property
     def num_groups(self) -> int:
@@ -67,12 +73,21 @@ class SearchOutcomes:
         return len(self.correct) if self.groups is None else len(np.unique(self.groups))
 
     @property
-    def group_ids(self) -> np.ndarray:
-        """(searches) 0, 1, ... by group; by image where there are no groups."""
-        if self.groups is None:
-            return np.arange(len(self.correct))
-        ids: np.ndarray = np.unique(self.groups, return_inverse=True)[1]
-        return ids
+    def ways(self) -> tuple[np.ndarray, ...]:
+        """(searches) 0, 1, ... by group, or by image where there are no groups; where others cross
+        them, also by these, and by both."""
+        count = len(self.correct)
+        ids = [np.arange(count) if self.groups is None else numbered(self.groups)]
+        if self.crossed is not None:
+            ids.append(numbered(self.crossed))
+            ids.append(numbered(ids[0] * count + ids[1]))
+        return tuple(ids)
+
+
+def numbered(groups: np.ndarray) -> np.ndarray:
+    """(searches) 0, 1, ... by group."""
+    ids: np.ndarray = np.unique(groups, return_inverse=True)[1]
+    return ids
 
 
 NO_OUTCOMES = SearchOutcomes(np.empty(0, np.float32), np.empty(0, bool))
@@ -214,6 +229,18 @@ def precision_curve(
 
 
 @dataclass(frozen=True, slots=True)
+class GroupSums:
+    """How what each threshold accepts varies over groups."""
+
+    answers_squared: np.ndarray
+    """(thresholds) over the groups, the sum of the square of a group's answers."""
+    right_squared: np.ndarray
+    product: np.ndarray
+    """(thresholds) over the groups, the sum of right answers times answers."""
+    num_groups: int
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """What each threshold accepts of one kind of images, and how that varies over its groups."""
 
@@ -222,21 +249,15 @@ class Accepted:
     answers: np.ndarray
     """(thresholds) sum of the weights of what is accepted; `right` of what is right."""
     right: np.ndarray
-    answers_squared: np.ndarray
-    """(thresholds) over the groups, the sum of the square of a group's answers."""
-    right_squared: np.ndarray
-    product: np.ndarray
-    """(thresholds) over the groups, the sum of right answers times answers."""
-    num_groups: int
+    ways: tuple[GroupSums, ...]
+    """By each of the `ways` in which the images are grouped."""
 
     @classmethod
     def of(
         cls, outcomes: SearchOutcomes, thresholds: np.ndarray, weight: float, *, right: bool
     ) -> "Accepted":
         order = np.argsort(-np.asarray(outcomes.similarity, float), kind="stable")
-        ids, correct = outcomes.group_ids[order], outcomes.correct[order] & right
-        ones, correct = np.ones(len(ids)), correct.astype(float)
-        answers_before, right_before = sums_before(ids, ones), sums_before(ids, correct)
+        correct = (outcomes.correct[order] & right).astype(float)
         falling = np.asarray(outcomes.similarity, float)[order]
         accepted = np.searchsorted(-falling, -thresholds, side="right")
 
@@ -244,22 +265,44 @@ class Accepted:
             sums: np.ndarray = np.concatenate([[0.0], np.cumsum(values)])[accepted]
             return sums
 
-        return cls(
-            weight=weight,
-            answers=weight * accepted,
-            right=weight * summed(correct),
-            # A group's sum a becomes a + 1, and its square grows by 2 a + 1.
-            answers_squared=weight**2 * summed(2 * answers_before + 1),
-            right_squared=weight**2 * summed(correct * (2 * right_before + 1)),
-            product=weight**2 * summed(right_before + correct * (answers_before + 1)),
-            num_groups=outcomes.num_groups,
-        )
+        ways = []
+        for ids in outcomes.ways:
+            answers_before = sums_before(ids[order], np.ones(len(ids)))
+            right_before = sums_before(ids[order], correct)
+            sums = GroupSums(
+                # A group's sum a becomes a + 1, and its square grows by 2 a + 1.
+                answers_squared=weight**2 * summed(2 * answers_before + 1),
+                right_squared=weight**2 * summed(correct * (2 * right_before + 1)),
+                product=weight**2 * summed(right_before + correct * (answers_before + 1)),
+                num_groups=int(ids.max(initial=-1)) + 1,
+            )
+            ways.append(sums)
+        return cls(weight, weight * accepted, weight * summed(correct), tuple(ways))
+
+    @property
+    def num_groups(self) -> int:
+        """Of the way with the fewest."""
+        return min(way.num_groups for way in self.ways)
+
+    @property
+    def answers_squared(self) -> np.ndarray:
+        """(thresholds) the largest over the ways."""
+        largest: np.ndarray = np.max([way.answers_squared for way in self.ways], axis=0)
+        return largest
 
     def variance(self, precision: np.ndarray) -> np.ndarray:
         """(thresholds) of the sum over groups of right answers - precision * answers."""
-        squares = self.right_squared - 2 * precision * self.product
-        squares = squares + precision**2 * self.answers_squared
-        return corrected(squares, self.right - precision * self.answers, self.num_groups)
+        variances = []
+        for way in self.ways:
+            squares = way.right_squared - 2 * precision * way.product
+            squares = squares + precision**2 * way.answers_squared
+            sums = self.right - precision * self.answers
+            variances.append(corrected(squares, sums, way.num_groups))
+        if len(variances) == 1:
+            return variances[0]
+        groups, crossed, both = variances
+        largest: np.ndarray = np.max([groups, crossed, groups + crossed - both], axis=0)
+        return largest
 
     def variance_of_images(self, precision: np.ndarray, num_images: float) -> np.ndarray:
         """(thresholds) the same, if each image were a group."""

@@ -55,7 +55,7 @@ class CalibrationSet:
     """Images of classes in the gallery, on which the network was not trained."""
     unknown: SearchOutcomes
     """Images of classes that the network was never trained on, each searched in the gallery without
-    its class; grouped by class."""
+    its class; grouped by class, and by the groups that the split keeps whole."""
     queries: SearchOutcomes
     """The run's test images, on which nothing is chosen."""
     num_carved: int
@@ -215,7 +215,8 @@ def outcomes_without_own_class(
     gallery: Gallery, queries: HeldOutQueries, search: Search
 ) -> SearchOutcomes:
     """The closest image of another class to each query, as if its class were not enrolled; never
-    right, and grouped by class. Queries without an image of another class are left out."""
+    right; grouped by class, and by session where the split keeps sessions whole. Queries without
+    an image of another class are left out."""
     if not len(queries.labels):
         return NO_OUTCOMES
     class_sizes = np.bincount(gallery.labels, minlength=len(gallery.class_names))
@@ -224,7 +225,10 @@ def outcomes_without_own_class(
     is_other = neighbours.labels != queries.labels[:, None]
     rows = np.flatnonzero(is_other.any(axis=1))
     similarity = neighbours.similarities[rows, is_other[rows].argmax(axis=1)]
-    return SearchOutcomes(similarity, np.zeros(len(rows), bool), queries.names[rows])
+    names, sessions = queries.names[rows], queries.groups[rows]
+    # An enrolled image has no session in the run, and stands with those of its class.
+    crossed = np.where(sessions == "", names, sessions) if (sessions != "").any() else None
+    return SearchOutcomes(similarity, np.zeros(len(rows), bool), names, crossed)
 
 
 def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) -> HeldOutQueries:

@@ -2,6 +2,7 @@
 interval, and on simulated images whose true precision is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from dml_bench.evaluation.thresholds import (
+    Accepted,
     GuaranteedThreshold,
     PrecisionCurve,
     SearchOutcomes,
@@ -203,6 +205,42 @@ def slow_design_effect(
     return sum(variances) / of_images, sum(variances) ** 2 / sum(squares)
 
 
+def test_the_variance_over_sessions_that_run_over_classes_equals_a_slow_loop():
+    """Cameron, Gelbach & Miller: of classes, plus of sessions, minus of classes in a session."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        known = SearchOutcomes(rng.normal(size=300), rng.random(300) < 0.9, np.arange(300))
+        names = rng.integers(0, 12, 200)
+        sessions = rng.integers(0, 9, 200)
+        similarity = rng.normal(-1, 1, 200) + rng.normal(0, 1, 9)[sessions]
+        unknown = SearchOutcomes(similarity, np.zeros(200, bool), names, sessions)
+        curve = precision_curve(known, unknown, unknown_share=0.2)
+        place = len(curve.similarity) // 2
+        weight = curve.total * 0.2 / 200
+        accepted = unknown.similarity >= curve.similarity[place]
+        wrong = -weight * accepted * curve.precision[place]
+        variances = []
+        for ids in (names, sessions, 9 * names + sessions):
+            sums = [wrong[ids == group].sum() for group in np.unique(ids)]
+            variances.append(len(sums) * np.var(sums, ddof=1))
+        kind = Accepted.of(unknown, curve.similarity, weight, right=False)
+        two_way = max(variances[0] + variances[1] - variances[2], *variances[:2])
+        assert kind.variance(curve.precision)[place] == pytest.approx(two_way)
+        assert kind.num_groups == 9
+        by_class = precision_curve(known, replace(unknown, crossed=None), unknown_share=0.2)
+        assert curve.effective[place] <= by_class.effective[place]
+
+
+def test_sessions_that_are_the_classes_change_nothing_but_for_rounding():
+    rng = np.random.default_rng(1)
+    known = SearchOutcomes(rng.normal(size=200), rng.random(200) < 0.9)
+    unknown = absent(rng, 16)
+    same = replace(unknown, crossed=unknown.groups)
+    once = precision_curve(known, unknown, unknown_share=0.2)
+    again = precision_curve(known, same, unknown_share=0.2)
+    assert again.effective == pytest.approx(once.effective)
+
+
 # The promise, on images whose true precision is known
 
 
@@ -276,3 +314,24 @@ def test_a_promise_holds_with_photos_of_classes_that_are_not_enrolled():
     assert missed(draws, 0.9) <= most_misses(120)
     without = guaranteed_threshold(population(rng, 800), 0.9)
     assert truth.at(without.value)[0] < 0.9, "a promise without them is none with them"
+
+
+@pytest.mark.slow
+def test_a_promise_holds_where_sessions_run_over_classes_that_are_not_enrolled():
+    rng = np.random.default_rng(5)
+
+    def on_trips(trips: int, classes: int) -> SearchOutcomes:
+        outcomes = absent(rng, classes)
+        taken_on = rng.integers(0, trips, 10 * classes)
+        similarity = outcomes.similarity + rng.normal(0, 1, trips)[taken_on]
+        return replace(outcomes, similarity=similarity, crossed=taken_on)
+
+    truth = precision_curve(population(rng, 100_000), on_trips(2000, 5000), unknown_share=0.2)
+    draws, by_class = [], []
+    for _ in range(100):
+        known, unknown = population(rng, 3000), on_trips(10, 200)
+        for drawn, outcomes in ((draws, unknown), (by_class, replace(unknown, crossed=None))):
+            threshold = guaranteed_threshold(known, 0.85, unknown=outcomes, unknown_share=0.2)
+            drawn.append((threshold, truth))
+    assert missed(draws, 0.85) <= most_misses(100)
+    assert missed(by_class, 0.85) > most_misses(100), "as if each photo were a trip of its own"

@@ -412,11 +412,17 @@ def test_a_precision_that_can_not_be_promised_is_refused_with_what_is_needed(tmp
 def in_sessions(tmp_path: Path, sessions: list[str], **arguments: object) -> AppliedThreshold:
     """The same sixty validation images where the split keeps sessions whole; an empty list is a run
     of a version that recorded none."""
+    run = grouped_run(tmp_path, enough(), sessions)
+    return threshold_of(GalleryFile(run, "all"), run_gallery(run, "all"), **arguments)
+
+
+def grouped_run(tmp_path: Path, valid: Vectors, sessions: list[str]) -> Run:
+    """With these sessions of its validation images."""
     data = Data(split="grouped", group="session", valid_fraction=0.2)
     answers = {phase: [[1], [1], [1]] for phase in ("all", "limited")}
     run = finish(tmp_path, experiment(data=data), answers, unseen=1)
     gallery = {"class 0": [0], "class 1": [40], "class 2": [80]}
-    store(run, "all", gallery=gallery, query=QUERY, valid=enough())
+    store(run, "all", gallery=gallery, query=QUERY, valid=valid)
     if sessions:
         rows = read_csv(run.folder / "split.csv")
         for row in rows:
@@ -425,7 +431,7 @@ def in_sessions(tmp_path: Path, sessions: list[str], **arguments: object) -> App
         for row, session in zip(validated, sessions, strict=True):
             row["group"] = session
         write_csv(run.folder / "split.csv", tuple(rows[0]), [list(row.values()) for row in rows])
-    return threshold_of(GalleryFile(run, "all"), run_gallery(run, "all"), **arguments)
+    return run
 
 
 def test_a_promise_on_new_sessions_counts_them_and_not_their_images(tmp_path):
@@ -443,6 +449,16 @@ def test_a_promise_on_new_sessions_counts_them_and_not_their_images(tmp_path):
     )
     with pytest.raises(NoPromise, match="of 1 group, and one group says nothing about others"):
         in_sessions(tmp_path / "3", ["s"] * 60, precision=0.95)
+
+
+def test_unknown_photos_count_by_their_class_and_by_the_trip_that_shows_several(tmp_path):
+    valid: Vectors = {"class 7": [1, 2, 41], "class 8": [39, 78, 79], "class 9": [2, 40]}
+    trips = ["a", "b", "a", "a", "b", "b", "b", "a"]
+    run = grouped_run(tmp_path, valid, trips)
+    unknown = calibration_set(run, "all", run_gallery(run, "all")).unknown
+    assert unknown.groups.tolist() == ["class 7"] * 3 + ["class 8"] * 3 + ["class 9"] * 2
+    assert unknown.crossed.tolist() == trips
+    assert [int(ids.max()) + 1 for ids in unknown.ways] == [3, 2, 6]
 
 
 def test_groups_that_a_run_did_not_record_promise_nothing(tmp_path):
