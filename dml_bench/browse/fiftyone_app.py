@@ -231,8 +231,8 @@ def write_samples(
         for field, of_field in fields.items():
             values[field] = stored(of_field[row], document)
         if path in known:
-            about = {"$set": {"filepath": path, **values}}
-            writes.append(UpdateOne({"_id": ObjectId(known[path])}, about))
+            changed = {"$set": {"filepath": path, **values}}
+            writes.append(UpdateOne({"_id": ObjectId(known[path])}, changed))
         else:
             about = {"filepath": path, "_rand": float(rng.random())}
             writes.append(InsertOne({**blank, **about, **values}))

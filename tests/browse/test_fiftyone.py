@@ -345,9 +345,9 @@ def test_parts_of_a_photo_are_pictures_of_their_own(fiftyone, images, tmp_path):
     for place, (copy, make) in enumerate(made.items()):
         make()
         with Image.open(copy) as part:
-            assert part.size == (40, 48)
-            middle = part.getpixel((20, 24))
-        assert middle == pytest.approx((30 * place, 255 - 30 * place, 90), abs=6)
+            assert part.size == (267, 320)
+            middle = part.getpixel((133, 160))
+        assert middle == pytest.approx((30 * place, 255 - 30 * place, 90), abs=8)
     fiftyone_app.remove("shelf")
 
 
