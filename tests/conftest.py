@@ -31,6 +31,7 @@ LONGEST = (
     *("test_verify", "test_serve", "test_page_commands", "test_beside"),
     *("test_page", "test_checkpoint", "test_api", "test_all_tests", "test_tta", "test_record"),
     *("test_memory", "test_sweeps", "test_identity", "test_page_numbers", "test_bench"),
+    "test_multi_label",
 )
 """The files that take five seconds and more, in about this order, so that the others, which are
 run last, leave no process alone with a long one. The first also waits longest for others."""

@@ -190,6 +190,9 @@ def test_a_table_of_labels_a_page_and_a_comparison_are_made_of_these_runs(
     assert "same labels" in capsys.readouterr().out
     frame = db.load_runs(runs)
     assert frame["map_vote_5"].between(0, 1).all()
+    assert dml_bench(monkeypatch, "record", *folders, "--results", tmp_path / "results") == 0
+    recorded = db.load_runs(tmp_path / "results")["map_vote_5"]
+    assert sorted(recorded) == pytest.approx(sorted(frame["map_vote_5"]), abs=1e-4)
 
 
 def test_a_new_photo_gets_each_label_with_its_share_of_votes(runs, photos, monkeypatch, capsys):
