@@ -28,7 +28,7 @@ LONGEST = (
     *("test_suite", "test_wandb_mirror", "test_artifacts", "test_progressive", "test_browse"),
     *("test_training_labels", "test_gallery", "test_gpu_paths", "test_neighbour_panels"),
     *("test_statistics", "test_explain_methods", "test_mixing", "test_embedder", "test_losses"),
-    *("test_verify", "test_serve", "test_page_commands", "test_beside"),
+    *("test_verify", "test_serve", "test_page_commands", "test_beside", "test_views"),
     *("test_page", "test_checkpoint", "test_api", "test_all_tests", "test_tta", "test_record"),
     *("test_memory", "test_sweeps", "test_identity", "test_page_numbers", "test_bench"),
     "test_multi_label",
@@ -56,6 +56,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also run what takes minutes (`slow`)")
     parser.addoption(
         "--require-all", action="store_true", help="as --all, and fail where a test was skipped"
+    )
+    parser.addoption(
+        "--pictures", type=Path, metavar="DIR", help="where pictures of pages are kept for docs"
     )
 
 

