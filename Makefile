@@ -63,11 +63,11 @@ install-cpu: .venv/bin/python
 	$(UV) pip install --python $(BIN)/python --no-deps --editable .
 	touch .venv/installed
 
-# What some tests need that requirements.txt leaves out: the encoders' packages, and those whose
-# results are compared with ours. grad-cam would bring an OpenCV over FiftyOne's.
+# What some tests need that requirements.txt leaves out: packages of encoders and adapters, and those
+# whose results are compared with ours. grad-cam would bring an OpenCV over FiftyOne's.
 install-for-all-tests: install
-	$(UV) pip install --python $(BIN)/python --constraint requirements.txt --editable '.[encoders]' pyarrow
-	$(UV) pip install --python $(BIN)/python --no-deps captum grad-cam ttach
+	$(UV) pip install --python $(BIN)/python --constraint requirements.txt --editable '.[encoders,lora]' pyarrow
+	$(UV) pip install --python $(BIN)/python --no-deps captum grad-cam rliable ttach
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dml-bench needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

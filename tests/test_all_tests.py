@@ -1,11 +1,19 @@
 """A session of tests: `make test` divides it among forked processes, and `make test-all` ends with
 each test that was skipped and why, and can ask that there is none."""
 
+import re
 from pathlib import Path
 
 import pytest
 from forked import ForkedProgram
 
+ROOT = Path(__file__).parents[1]
+DISTRIBUTIONS = {
+    "griffe": "griffelib",
+    "pytorch_grad_cam": "grad-cam",
+    "skimage": "scikit-image",
+}
+"""Packages that are not called as their modules."""
 SKIPS = """
 import pytest
 
@@ -102,6 +110,18 @@ def session(folder: Path, *options: str, **files: str) -> tuple[int, str]:
     running = ForkedProgram(lambda: int(pytest.main(arguments)), folder=folder)
     printed, errors = running.communicate(timeout=60)
     return running.returncode, printed + errors
+
+
+def test_what_a_test_may_be_skipped_for_is_pinned_or_comes_with_install_for_all_tests():
+    """Else `make test-all FLAGS=--require-all` could not pass."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    modules = set(re.findall(r'importorskip\("(\w+)', "".join(texts)))
+    assert len(modules) > 8
+    names = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in modules}
+    pinned = re.findall(r"^[\w-]+", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.M)
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("install-for-all-tests: ")[1]
+    assert names - set(pinned) - set(recipe.partition("\n\n")[0].split()) == set()
+    assert ".[encoders,lora]" in recipe
 
 
 @pytest.mark.parametrize("forks", [(), ("--forks",)])

@@ -14,7 +14,7 @@ from dml_bench.api.arguments import (
     optional_path,
     run_of,
 )
-from dml_bench.report.printed import Printed, PrintedDocument
+from dml_bench.report.printed import PrintedDocument, PrintedRecord
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def settings(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @dataclass(frozen=True, repr=False)
-class Comparisons(Printed):
+class Comparisons(PrintedRecord):
     """Each pair of the compared experiments, in order. Printed, it is the tables that
     `dml-bench compare` shows.
 
@@ -191,7 +191,7 @@ def compare(
 
 
 @dataclass(frozen=True, repr=False)
-class EmbeddingsReport(PrintedDocument):
+class EmbeddingsReport(PrintedDocument, PrintedRecord):
     """What embeddings are worth. Printed, it is what `dml-bench evaluate` shows.
 
     >>> import numpy, pathlib
@@ -206,11 +206,9 @@ class EmbeddingsReport(PrintedDocument):
     results: "dict[str, EmbeddingsResult]"
     """By the name of their file."""
 
-    def as_json(self) -> str:
-        """The same as JSON: proportions from 0 to 1, with the bounds of their intervals."""
-        from dml_bench.system.files import json_text
-
-        return json_text({name: result.as_table() for name, result in self.results.items()})
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values: proportions from 0 to 1, with the bounds of their intervals."""
+        return {name: result.as_table() for name, result in self.results.items()}
 
 
 def evaluate(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dml_bench.api.arguments import (
     Overrides,
@@ -12,7 +12,7 @@ from dml_bench.api.arguments import (
     optional_path,
     override_texts,
 )
-from dml_bench.report.printed import PrintedDocument
+from dml_bench.report.printed import PrintedDocument, PrintedRecord
 from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
 
@@ -23,7 +23,7 @@ __all__ = ["DecisionReport", "decide"]
 
 
 @dataclass(frozen=True, repr=False)
-class DecisionReport(PrintedDocument):
+class DecisionReport(PrintedDocument, PrintedRecord):
     """What `dml-bench decide` says. Printed, it is the page.
 
     >>> small = ["model.backbone=timm:test_resnet", "model.weights=none", "images.size=32"]
@@ -35,11 +35,9 @@ class DecisionReport(PrintedDocument):
 
     decision: "Decision"
 
-    def as_json(self) -> str:
-        """The same as JSON: proportions from 0 to 1."""
-        from dml_bench.system.files import json_text
-
-        return json_text(self.decision.as_table())
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values: proportions from 0 to 1."""
+        return self.decision.as_table()
 
 
 def decide(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dml_bench.api.arguments import PathLike, callback_or_log, optional_path, run_of
-from dml_bench.report.printed import Printed
+from dml_bench.report.printed import PrintedRecord
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["DiscoveredClasses", "MeasuredDiscovery", "discover", "measure_discov
 
 
 @dataclass(frozen=True, repr=False)
-class DiscoveredClasses(Printed):
+class DiscoveredClasses(PrintedRecord):
     """New classes that are proposed for photos, and the page on which a person decides.
 
     >>> classes = db.discover(
@@ -62,7 +62,7 @@ class DiscoveredClasses(Printed):
 
 
 @dataclass(frozen=True, repr=False)
-class MeasuredDiscovery(Printed):
+class MeasuredDiscovery(PrintedRecord):
     """How well a phase's held-out classes would be discovered. Printed, it is a table.
 
     >>> measured = db.measure_discovery(

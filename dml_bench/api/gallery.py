@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from dml_bench.api.arguments import PathLike, callback_or_log, optional_path, run_of
-from dml_bench.report.printed import Printed
+from dml_bench.report.printed import PrintedRecord
 from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dml_bench.gallery.enrol import Enrolment
     from dml_bench.gallery.export import Exported
     from dml_bench.gallery.index_store import OpenIndex
+    from dml_bench.gallery.lookup import LookupSettings
     from dml_bench.gallery.predict import AppliedThreshold, Prediction, Predictions
     from dml_bench.gallery.store import Gallery as EmbeddedImages
     from dml_bench.gallery.upgrade import Upgrade
@@ -31,7 +32,7 @@ __all__ = ["Gallery", "GalleryMonitor", "PhotoPredictions"]
 
 
 @dataclass(frozen=True, repr=False)
-class PhotoPredictions(Printed):
+class PhotoPredictions(PrintedRecord):
     """What a gallery says of photos, in their order. Iterating gives one `Prediction` a photo;
     printed, it is the table that `dml-bench predict` shows.
 
@@ -70,6 +71,13 @@ class PhotoPredictions(Printed):
         """Files that could not be read as images, with the reason."""
         return self.predictions.unreadable
 
+    def exit_code(self, max_unknown: float | None = None) -> int:
+        """3 where more than a share of the photos is unknown, 1 where a file can't be read, else
+        0."""
+        from dml_bench.gallery.batch import exit_code
+
+        return exit_code(self.unknown_share, max_unknown, len(self.unreadable))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `dml-bench predict --json` prints them."""
         from dml_bench.gallery.format import as_json
@@ -103,7 +111,7 @@ class PhotoPredictions(Printed):
 
 
 @dataclass(frozen=True, repr=False)
-class GalleryMonitor(Printed):
+class GalleryMonitor(PrintedRecord):
     """The answers of a server, held against the images on which its threshold was chosen.
 
     Photos are tested in windows of 200 by the statistic of Kolmogorov and Smirnov, at levels that
@@ -235,21 +243,18 @@ class Gallery:
         self,
         images: PathLike | Sequence[PathLike],
         *,
-        k: int = 10,
-        by: Literal["photo", "mean", "classifier"] = "photo",
-        threshold: float | None = None,
-        precision: float | None = None,
-        unknown_share: float = 0.0,
         other: PathLike | None = None,
-        index: str = "",
         boxes: Sequence[Sequence[float]] = (),
+        **lookup: "Unpack[LookupSettings]",
     ) -> PhotoPredictions:
-        """Look up photos, or all in a folder: class, vote of the `k` closest images, similarity.
-        Of a photo with several products, `boxes` are what to look up, each left, top, right and
-        bottom in pixels; a table with a column for the photo and x0, y0, x1, y1 does that for many.
-        The class is that of the closest `photo`, or of the closest `mean` of a class; or that of
-        the `classifier`, the run's own logits, which know the classes trained on and no enrolled
-        one.
+        """Look up photos, or all in a folder: class, vote of the `k` (10) closest images,
+        similarity. Of a photo with several products, `boxes` are what to look up, each left, top,
+        right and bottom in pixels; a table with a column for the photo and x0, y0, x1, y1 does that
+        for many.
+
+        The class is that of the closest photo (`by="photo"`), or of the closest mean of a class
+        (`by="mean"`); or that of the run's own logits (`by="classifier"`), which know the classes
+        trained on and no enrolled one.
 
         Similarities are cosines, -1 to 1. An answer is `known` where the closest image reaches the
         `threshold`. With a `precision`, the threshold is one that keeps it on new photos like the
@@ -262,33 +267,22 @@ class Gallery:
         Raises ValueError where a precision can't be promised, a file does not exist, a folder has
         no images, or the index does not fit the gallery.
         """
-        if by == "classifier" and not (threshold is precision is other is None):
-            raise ValueError(
-                "--precision, --threshold and --other go by similarity, which a classifier has not:"
-                " leave them out, or use --by photo or --by mean"
-            )
         from dml_bench.gallery.enrol import named_images, parts_of_photo
         from dml_bench.gallery.lookup import LookupOptions, open_lookup
 
-        options = LookupOptions(
-            k=k,
-            by=by,
-            threshold=threshold,
-            precision=precision,
-            unknown_share=unknown_share,
-            index=index,
-        )
-        paths = [images] if isinstance(images, str | Path) else images
-        files = named_images([Path(path) for path in paths], self.callback.note)
+        options = LookupOptions(**lookup)
+        if other is not None:
+            options.require_similarities()
+        files = named_images(paths_of(images), self.callback.note)
         if boxes:
             files = parts_of_photo(files, boxes)
-        lookup = open_lookup(self.file, options, self.device, self.callback.note)
+        opened = open_lookup(self.file, options, self.device, self.callback.note)
         if other is not None:
-            lookup = lookup.with_others(named_images([Path(other)], self.callback.note))
-        gallery, predictions = lookup.predict(files)
-        known = None if lookup.classifier is None else lookup.classifier.class_names
+            opened = opened.with_others(named_images([Path(other)], self.callback.note))
+        gallery, predictions = opened.predict(files)
+        known = None if opened.classifier is None else opened.classifier.class_names
         return PhotoPredictions(
-            self.run, gallery, predictions, lookup.threshold, lookup.open_index, known
+            self.run, gallery, predictions, opened.threshold, opened.open_index, known
         )
 
     def predict_to(
@@ -296,17 +290,13 @@ class Gallery:
         images: PathLike | Sequence[PathLike],
         out: PathLike,
         *,
-        k: int = 10,
-        by: Literal["photo", "mean"] = "photo",
-        threshold: float | None = None,
-        precision: float | None = None,
-        unknown_share: float = 0.0,
-        index: str = "",
         watch_seconds: float = 0.0,
+        **lookup: "Unpack[LookupSettings]",
     ) -> "BatchAnswers":
-        """Look up many photos as `predict` does, and write the answers into a .csv, .json or
-        .parquet. A journal OUT.part keeps what is done: after a stop the same call goes on. With
-        `watch_seconds` it looks that often for new photos in one folder, until Ctrl-C.
+        """Look up many photos as `predict` does, by the same settings, and write the answers into a
+        .csv, .json or .parquet. A journal OUT.part keeps what is done: after a stop the same call
+        goes on. With `watch_seconds` it looks that often for new photos in one folder, until
+        Ctrl-C.
 
         Raises ValueError as `predict` does, where `out` is there already, and where OUT.part has
         answers of another gallery or other options.
@@ -315,21 +305,13 @@ class Gallery:
         from dml_bench.gallery.enrol import named_images, photos_in
         from dml_bench.gallery.lookup import LookupOptions, open_lookup
 
-        options = LookupOptions(
-            k=k,
-            by=by,
-            threshold=threshold,
-            precision=precision,
-            unknown_share=unknown_share,
-            index=index,
-        )
-        paths = [Path(path) for path in ([images] if isinstance(images, str | Path) else images)]
+        options, paths = LookupOptions(**lookup), paths_of(images)
         if watch_seconds and not (len(paths) == 1 and paths[0].is_dir()):
             raise ValueError("--watch looks at one folder: give one folder that exists, and no -")
         files = [] if watch_seconds else named_images(paths, self.callback.note)
-        lookup = open_lookup(self.file, options, self.device, self.callback.note)
-        answers = answer_file(self.file, lookup, options, Path(out))
-        job = AnswerJob(lookup, answers, partial(self.callback.progress, "looking up"))
+        opened = open_lookup(self.file, options, self.device, self.callback.note)
+        answers = answer_file(self.file, opened, options, Path(out))
+        job = AnswerJob(opened, answers, partial(self.callback.progress, "looking up"))
         if watch_seconds:
             return answer_folder(
                 job,
@@ -467,6 +449,10 @@ class Gallery:
             return export_to_store(self.file, gallery, STORES[to](str(out)), index)
         name = "torch" if to == "torchscript" else to
         return export(self.run, phase, gallery, Path(out), parse(index), to=name, int8=int8)
+
+
+def paths_of(images: PathLike | Sequence[PathLike]) -> list[Path]:
+    return [Path(path) for path in ([images] if isinstance(images, str | Path) else images)]
 
 
 def seconds_pass(seconds: float) -> bool:

@@ -53,7 +53,8 @@ def resolve(
 
     `experiment` is the name of a shipped experiment or the path of a .toml or .json file;
     `overrides` maps dotted keys to values, or lists texts `key=value`; `demo` applies the demo
-    profile first: drawn birds, 64 pixels, a few minutes on a CPU. Nothing is trained or written.
+    profile first: small images of drawn birds, a few minutes on a CPU. Nothing is trained or
+    written.
 
     Raises ValueError where a name, key or value is unknown or two settings contradict each other.
     Source: docs/components.md lists names; `dml-bench show` prints the result.

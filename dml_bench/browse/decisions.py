@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dml_bench.registry.names import label_named
+from dml_bench.report.format import counted
 from dml_bench.runs.run import SplitImage
 from dml_bench.system.files import write_csv
 
@@ -27,6 +28,11 @@ class DecidedTable:
     """Of these, images with another class than before."""
     left_out: int
     """Images of the run that are not in the table."""
+
+    def describe(self) -> str:
+        """All of it in a sentence."""
+        images = counted(self.images, "image")
+        return f"{images}, {self.relabelled} relabelled; {self.left_out} left out"
 
 
 def decision_tags(tags: Sequence[str]) -> list[str]:

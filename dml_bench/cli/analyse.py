@@ -1,7 +1,6 @@
 """Verbs over finished runs: compare, report, scatter, and what W&B shows of them."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -39,11 +38,7 @@ def compare(
     """
     if len(runs) < 2:
         raise ValueError("compare needs two runs or more: dml-bench compare RUN RUN")
-    comparisons = db.compare(*runs)
-    if as_json:
-        typer.echo(comparisons.as_json())
-    else:
-        comparisons.show(options.terminal())
+    options.show(db.compare(*runs), as_json)
 
 
 @app.command()
@@ -88,10 +83,7 @@ def evaluate(
         seed=seed,
         command=("dml-bench", *sys.argv[1:]),
     )
-    if as_json:
-        typer.echo(made.as_json())
-    else:
-        made.show(options.terminal())
+    options.show(made, as_json)
     if out is not None:
         typer.echo(str(made.write(out)), err=as_json)
 
@@ -137,13 +129,10 @@ def decide(
     \b
     Example: dml-bench decide photos --minutes 30
     """
-    # A warning on the terminal would be no JSON.
-    shown = (
-        nullcontext(options.AsideCallback())
-        if as_json
-        else options.terminal_callback(notes_aside=True)
-    )
-    with options.stopped_by_ctrl_c("finished rows and epochs"), shown as callback:
+    with (
+        options.stopped_by_ctrl_c("finished rows and epochs"),
+        options.beside_result(quiet=as_json) as callback,
+    ):
         made = db.decide(
             photos,
             minutes=minutes,
@@ -156,10 +145,8 @@ def decide(
             callback=callback,
             command=("dml-bench", *sys.argv[1:]),
         )
-    if as_json:
-        typer.echo(made.as_json())
-    else:
-        made.show(options.terminal())
+    options.show(made, as_json)
+    if not as_json:
         typer.echo(str(out / "index.html"))
 
 

@@ -8,8 +8,7 @@ import typer
 
 import dml_bench as db
 from dml_bench.cli import options
-from dml_bench.cli.gallery import name_unreadable
-from dml_bench.system.files import json_text
+from dml_bench.cli.gallery import exit_if_unreadable
 
 __all__ = ["app"]
 app = typer.Typer()
@@ -37,13 +36,7 @@ def discover(
     out: Annotated[
         Path, typer.Option(help="Folder for the page and the table of proposals.")
     ] = Path("proposals"),
-    precision: Annotated[
-        float | None,
-        typer.Option(
-            help="Precision to keep on new photos, with 95% confidence. Other photos are unknown.",
-            show_default=False,
-        ),
-    ] = None,
+    precision: options.Precision = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -99,29 +92,25 @@ def discover(
     """
     if measure == bool(images):
         raise ValueError("discover needs --images DIR, or --measure alone: give one of them")
-    result: db.DiscoveredClasses | db.MeasuredDiscovery
     if measure:
-        result = db.measure_discovery(run, threshold=threshold, precision=precision, phase=phase)
-    else:
-        with options.terminal_callback(notes_aside=True) as callback:
-            result = db.discover(
-                run,
-                images,
-                out,
-                threshold=threshold,
-                precision=precision,
-                by=by.value if by else "",
-                link=link,
-                fewest=fewest,
-                labelled=labelled,
-                phase=phase,
-                folder=gallery,
-                device=device,
-                callback=callback,
-            )
-    if as_json:
-        typer.echo(json_text(result.as_dict()))
-    else:
-        result.show(options.terminal())
-    if isinstance(result, db.DiscoveredClasses):
-        name_unreadable(result.unreadable)
+        measured = db.measure_discovery(run, threshold=threshold, precision=precision, phase=phase)
+        options.show(measured, as_json)
+        return
+    with options.terminal_callback(notes_aside=True) as callback:
+        result = db.discover(
+            run,
+            images,
+            out,
+            threshold=threshold,
+            precision=precision,
+            by=by.value if by else "",
+            link=link,
+            fewest=fewest,
+            labelled=labelled,
+            phase=phase,
+            folder=gallery,
+            device=device,
+            callback=callback,
+        )
+    options.show(result, as_json)
+    exit_if_unreadable(result.unreadable)

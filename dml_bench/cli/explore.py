@@ -1,9 +1,8 @@
 """Verbs that open a finished run to the eye: explain, evidence, browse, umap."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,88 +13,18 @@ __all__ = ["app"]
 app = typer.Typer()
 
 
-class ExplainedTarget(StrEnum):
-    own = "class"
-    predicted = "predicted"
-    nearest = "nearest"
-    logit = "logit"
-
-
-OfImages = Annotated[
-    list[Path],
-    typer.Option(
-        "--images", help="Explain this image, of the run or your own; repeatable.", metavar="FILE"
-    ),
-]
-OfClass = Annotated[
-    str,
-    typer.Option(
-        "--class", help="Explain the queries of a class.", metavar="NAME", show_default=False
-    ),
-]
-Mistakes = Annotated[
-    int,
-    typer.Option(
-        help=(
-            "Explain this many mistaken queries. Those come first that only the phase without some"
-            " classes gets wrong."
-        ),
-        min=0,
-        show_default=False,
-    ),
-]
-Other = Annotated[
-    Path | None,
-    typer.Option(
-        help="Explain the similarity to this image, in place of --target.",
-        metavar="FILE",
-        show_default=False,
-    ),
-]
-TargetOfMaps = Annotated[
-    ExplainedTarget,
-    typer.Option(
-        help=(
-            "Explain the similarity to the own class, the predicted class or the nearest image, or"
-            " explain the logit."
-        )
-    ),
-]
-Method = Annotated[
-    list[str],
-    typer.Option(
-        "--method",
-        help="cam, gradcam, attention, rollout, vanilla, guided or guided_gradcam; repeatable.",
-        metavar="NAME",
-    ),
-]
-Layer = Annotated[
-    str, typer.Option(help="Layer whose map Grad-CAM weighs, e.g. layer3.", show_default=False)
-]
-Scored = Annotated[
-    int, typer.Option(help="Number of queries whose maps are scored; 0 for none.", min=0)
-]
-ExplainFolder = Annotated[
-    Path,
-    typer.Option(
-        help="Folder for index.html, panels, scores.csv, scores.md and explain.json.",
-        show_default=False,
-    ),
-]
-
-
 @app.command("explain")
 def explain(
     run: options.RunFolderPath,
-    out: ExplainFolder,
-    images: OfImages = [],
-    class_name: OfClass = "",
-    mistakes: Mistakes = 0,
-    other: Other = None,
-    target: TargetOfMaps = ExplainedTarget.own,
-    methods: Method = [],
-    layer: Layer = "",
-    scored: Scored = 40,
+    out: options.ExplainFolder,
+    images: options.OfImages = [],
+    class_name: options.OfClass = "",
+    mistakes: options.Mistakes = 0,
+    other: options.Other = None,
+    target: options.TargetOfMaps = options.ExplainedTarget.own,
+    methods: options.Method = [],
+    layer: options.Layer = "",
+    scored: options.Scored = 40,
     data_dir: options.ImagesDir = None,
     device: options.Device = "auto",
     allow_plugin: options.AllowPlugin = [],
@@ -164,32 +93,6 @@ def evidence(
     typer.echo(f"{options.count(panels, 'panel')} and evidence.csv in {out}")
 
 
-Browsed = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN", help="Folder of a finished run, or embeddings by any program with --labels."
-    ),
-]
-Without = Annotated[
-    Path | None,
-    typer.Argument(
-        help="Embeddings of a model that was not trained on the classes --unseen.",
-        show_default=False,
-    ),
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option(
-        help="CSV of embeddings: a name, its class, and perhaps its split (gallery or query).",
-        show_default=False,
-    ),
-]
-Unseen = Annotated[
-    str,
-    typer.Option(help="New classes of embeddings: last:N, random:N, or names.", show_default=False),
-]
-
-
 def browsed(
     run: Path, without: Path | None, labels: Path | None, unseen: str
 ) -> Path | db.EmbeddingFiles:
@@ -203,11 +106,11 @@ def browsed(
 
 @app.command("browse")
 def browse(
-    run: Browsed,
-    without: Without = None,
+    run: options.Browsed,
+    without: options.Without = None,
     *,
-    labels: Labels = None,
-    unseen: Unseen = "",
+    labels: options.Labels = None,
+    unseen: options.Unseen = "",
     gallery: options.GalleryDir = None,
     port: Annotated[
         int,
@@ -247,36 +150,31 @@ def browse(
     Example: dml-bench browse embeddings.npz --labels labels.csv --data-dir photos
     """
     shown = browsed(run, without, labels, unseen)
+    place: dict[str, Any] = {"gallery": gallery, "cache_dir": cache_dir}
     if forget:
-        removed = db.forget_browsed(shown, gallery=gallery, cache_dir=cache_dir)
+        removed = db.forget_browsed(shown, **place)
         typer.echo("forgotten" if removed else "there was nothing to forget")
         return
     if export:
-        decided = db.export_decisions(
-            shown, export, gallery=gallery, data_dir=data_dir, cache_dir=cache_dir
-        )
-        images = options.count(range(decided.images), "image")
-        typer.echo(
-            f"{export}: {images}, {decided.relabelled} relabelled; {decided.left_out} left out"
-        )
+        decided = db.export_decisions(shown, export, data_dir=data_dir, **place)
+        typer.echo(f"{export}: {decided.describe()}")
         return
     with options.stopped_by_ctrl_c(), options.terminal_callback() as callback:
         db.browse_run(
             shown,
-            gallery=gallery,
             port=port,
             address=address,
             opens_browser=not no_open,
             data_dir=data_dir,
-            cache_dir=cache_dir,
             callback=callback,
+            **place,
         )
 
 
 @app.command("umap")
 def umap(
-    run: Browsed,
-    without: Without = None,
+    run: options.Browsed,
+    without: options.Without = None,
     *,
     out: Annotated[
         Path,
@@ -288,8 +186,8 @@ def umap(
     class_name: Annotated[
         list[str], typer.Option("--class", help="Highlight a class; repeatable.", metavar="NAME")
     ] = [],
-    labels: Labels = None,
-    unseen: Unseen = "",
+    labels: options.Labels = None,
+    unseen: options.Unseen = "",
     gallery: options.GalleryDir = None,
     data_dir: options.ImagesDir = None,
     cache_dir: options.CacheDir = options.DEFAULT_CACHE,

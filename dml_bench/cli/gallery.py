@@ -3,18 +3,18 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import dml_bench as db
 from dml_bench.cli import options
-from dml_bench.system.files import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dml_bench.data.images import Unreadable
+    from dml_bench.gallery.batch import BatchAnswers
 
 __all__ = ["app"]
 app = typer.Typer()
@@ -79,7 +79,7 @@ def enrol(
         opened = db.Gallery(run, phase=phase, folder=gallery, device=device, callback=callback)
         enrolment = opened.change(photos=images, remove=remove, rename=rename)
     typer.echo(f"{describe_enrolment(opened.run, enrolment)} ({opened.file.path})")
-    name_unreadable(enrolment.unreadable)
+    exit_if_unreadable(enrolment.unreadable)
 
 
 @app.command()
@@ -165,29 +165,26 @@ def predict(
     Example: dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photo.jpg --precision 0.9
              dml-bench predict runs/EPSHN_cosine_resnet18_sgd_aug photos --out answers.csv
     """
-    known_by = {"threshold": threshold, "precision": precision, "unknown_share": unknown_share}
-    lookup: dict[str, Any] = {"k": k, "by": by.value, "index": index, **known_by}
-    place: dict[str, Any] = {"phase": phase, "folder": gallery, "device": device}
-    if out is not None or watch_seconds:
-        require_no_other_output(out, {"--json": as_json, "--box": box, "--other": other})
-        answer_in_file(
-            run,
-            place,
-            read_paths(images),
-            out,
-            lookup | {"watch_seconds": watch_seconds},
-            max_unknown,
-        )
-    opened = db.Gallery(run, callback=options.AsideCallback(), **place)
-    boxes = [parse_box(text) for text in box]
-    predictions = opened.predict(read_paths(images), other=other, boxes=boxes, **lookup)
-    if as_json:
-        typer.echo(json_text(predictions.as_dict()))
-    else:
-        predictions.show(options.terminal())
-    if max_unknown is not None and predictions.unknown_share > max_unknown:
-        raise typer.Exit(3)
-    name_unreadable(predictions.unreadable)
+    lookup: dict[str, Any] = {
+        "k": k,
+        "by": by.value,
+        "threshold": threshold,
+        "precision": precision,
+        "unknown_share": unknown_share,
+        "index": index,
+    }
+    require_one_output(out, watch_seconds, {"--json": as_json, "--box": box, "--other": other})
+    photos, boxes = read_paths(images), [parse_box(text) for text in box]
+    kept = "finished answers" if out else ""
+    answers: db.PhotoPredictions | BatchAnswers
+    with options.stopped_by_ctrl_c(kept), options.beside_result(quiet=not out) as callback:
+        opened = db.Gallery(run, phase=phase, folder=gallery, device=device, callback=callback)
+        if out:
+            answers = opened.predict_to(photos, out, watch_seconds=watch_seconds, **lookup)
+        else:
+            answers = opened.predict(photos, other=other, boxes=boxes, **lookup)
+    show_answers(answers, as_json)
+    raise typer.Exit(answers.exit_code(max_unknown))
 
 
 @app.command("export")
@@ -272,33 +269,22 @@ def upgrade(
         typer.echo(line)
 
 
-def require_no_other_output(out: Path | None, others: dict[str, Any]) -> None:
+def require_one_output(out: Path | None, watch_seconds: float, others: dict[str, Any]) -> None:
     """Raises ValueError where options say another output than a file, or no file."""
-    if out is None:
+    if watch_seconds and out is None:
         raise ValueError("--watch writes to a file: give --out answers.csv")
     for name, value in others.items():
-        if value:
+        if value and out is not None:
             raise ValueError(f"{name} does not go with --out: leave one of them out")
 
 
-def answer_in_file(
-    run: Path,
-    place: dict[str, Any],
-    images: list[Path],
-    out: Path | None,
-    lookup: dict[str, Any],
-    max_unknown: float | None,
-) -> NoReturn:
-    """Look many photos up with progress, and end with the exit code of the answers."""
-    assert out is not None
-    with (
-        options.stopped_by_ctrl_c("finished answers"),
-        options.terminal_callback(notes_aside=True) as callback,
-    ):
-        opened = db.Gallery(run, callback=callback, **place)
-        answers = opened.predict_to(images, out, **lookup)
-    typer.echo(answers.describe())
-    raise typer.Exit(answers.exit_code(max_unknown))
+def show_answers(answers: "db.PhotoPredictions | BatchAnswers", as_json: bool) -> None:
+    """Print answers, or say what is in their file."""
+    if isinstance(answers, db.PhotoPredictions):
+        options.show(answers, as_json)
+        name_unreadable(answers.unreadable)
+    else:
+        typer.echo(answers.describe())
 
 
 def read_paths(images: list[Path]) -> list[Path]:
@@ -329,8 +315,13 @@ def parse_box(text: str) -> tuple[float, ...]:
 
 
 def name_unreadable(problems: "Sequence[Unreadable]") -> None:
-    """Each on a line of its own, and exit code 1 if there are any."""
+    """One on each line."""
     for problem in problems:
-        typer.echo(f"unreadable: {problem}", err=True)
+        options.say_aside(f"unreadable: {problem}")
+
+
+def exit_if_unreadable(problems: "Sequence[Unreadable]") -> None:
+    """The same, and exit code 1 if there are any."""
+    name_unreadable(problems)
     if problems:
         raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,24 +16,37 @@ from dml_bench.system.callbacks import Callback
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from dml_bench.report.printed import PrintedRecord
+    from dml_bench.runs.run import Run
     from dml_bench.system.terminal import TerminalCallback
+
 __all__ = [
     "DEFAULT_CACHE",
     "AllowPlugin",
     "AsideCallback",
+    "Browsed",
     "CacheDir",
     "DataDir",
     "DatasetName",
     "Demo",
     "Device",
+    "ExplainFolder",
+    "ExplainedTarget",
     "Folds",
     "GalleryDir",
     "Holdouts",
     "ImagesDir",
     "IndexName",
+    "Labels",
+    "Layer",
+    "Method",
+    "Mistakes",
     "Name",
     "Names",
+    "OfClass",
+    "OfImages",
     "Only",
+    "Other",
     "Out",
     "PhaseName",
     "Precision",
@@ -41,20 +54,28 @@ __all__ = [
     "Ray",
     "Results",
     "RunFolderPath",
+    "Runs",
+    "Scored",
     "Seeds",
     "Set",
     "SkipUnreadable",
     "Sweep",
     "TableFolder",
+    "TargetOfMaps",
     "Threshold",
     "UnknownShare",
+    "Unseen",
     "Wandb",
     "WandbMode",
+    "Without",
+    "beside_result",
     "count",
     "each_seed",
     "overrides_of",
     "refuse_beside_print_jobs",
     "say_aside",
+    "show",
+    "show_run",
     "split_seeds",
     "stopped_by_ctrl_c",
     "terminal",
@@ -68,6 +89,15 @@ class WandbMode(StrEnum):
     offline = "offline"
     online = "online"
     disabled = "disabled"
+
+
+class ExplainedTarget(StrEnum):
+    """What the maps of `explain` are about."""
+
+    own = "class"
+    predicted = "predicted"
+    nearest = "nearest"
+    logit = "logit"
 
 
 Name = Annotated[
@@ -104,7 +134,7 @@ Sweep = Annotated[
 Demo = Annotated[
     bool,
     typer.Option(
-        "--demo", help="Use the demo profile: drawn birds, 64 pixels, a few minutes on a CPU."
+        "--demo", help="Use the demo profile: small images of drawn birds, a few minutes on a CPU."
     ),
 ]
 
@@ -318,6 +348,117 @@ IndexName = Annotated[
 ]
 
 
+OfImages = Annotated[
+    list[Path],
+    typer.Option(
+        "--images", help="Explain this image, of the run or your own; repeatable.", metavar="FILE"
+    ),
+]
+
+
+OfClass = Annotated[
+    str,
+    typer.Option(
+        "--class", help="Explain the queries of a class.", metavar="NAME", show_default=False
+    ),
+]
+
+
+Mistakes = Annotated[
+    int,
+    typer.Option(
+        help=(
+            "Explain this many mistaken queries. Those come first that only the phase without some"
+            " classes gets wrong."
+        ),
+        min=0,
+        show_default=False,
+    ),
+]
+
+
+Other = Annotated[
+    Path | None,
+    typer.Option(
+        help="Explain the similarity to this image, in place of --target.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+
+
+TargetOfMaps = Annotated[
+    ExplainedTarget,
+    typer.Option(
+        help=(
+            "Explain the similarity to the own class, the predicted class or the nearest image, or"
+            " explain the logit."
+        )
+    ),
+]
+
+
+Method = Annotated[
+    list[str],
+    typer.Option(
+        "--method",
+        help="cam, gradcam, attention, rollout, vanilla, guided or guided_gradcam; repeatable.",
+        metavar="NAME",
+    ),
+]
+
+
+Layer = Annotated[
+    str, typer.Option(help="Layer whose map Grad-CAM weighs, e.g. layer3.", show_default=False)
+]
+
+
+Scored = Annotated[
+    int, typer.Option(help="Number of queries whose maps are scored; 0 for none.", min=0)
+]
+
+
+ExplainFolder = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for index.html, panels, scores.csv, scores.md and explain.json.",
+        show_default=False,
+    ),
+]
+
+
+Browsed = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="Folder of a finished run, or embeddings by any program with --labels."
+    ),
+]
+
+
+Without = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Embeddings of a model that was not trained on the classes --unseen.",
+        show_default=False,
+    ),
+]
+
+
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV of embeddings: a name, its class, and perhaps its split (gallery or query).",
+        show_default=False,
+    ),
+]
+
+
+Unseen = Annotated[
+    str,
+    typer.Option(help="New classes of embeddings: last:N, random:N, or names.", show_default=False),
+]
+
+
 def allow(names: list[str]) -> list[str]:
     """Let the plug-ins that a run recorded be imported."""
     from dml_bench.registry.plugins import allow_plugin
@@ -378,29 +519,36 @@ def split_seeds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def each_seed(text: str) -> list[list[str]]:
-    """One list of overrides for each seed; without seeds, the experiment's own."""
-    return [[f"seed={seed}"] for seed in split_seeds(text)] or [[]]
+def each_seed(overrides: list[str], text: str) -> list[list[str]]:
+    """The overrides once for each seed; without seeds, with the experiment's own."""
+    return [[*overrides, f"seed={seed}"] for seed in split_seeds(text)] or [overrides]
 
 
-def refuse_beside_print_jobs(ray: str, jobs: int, devices: str) -> None:
+def refuse_beside_print_jobs(print_jobs: bool, ray: str, jobs: int, devices: str) -> None:
     """Raises ValueError where --print-jobs comes with options that say how to run."""
     values = {"--ray": ray, "--jobs": jobs, "--devices": devices}
     useless = [name for name, value in values.items() if value]
-    if useless:
+    if print_jobs and useless:
         raise ValueError(f"--print-jobs runs nothing: leave out {' and '.join(useless)}")
 
 
 def refuse_over_data(
     table: str,
-    names: list[str],
+    *,
+    experiments: list[str],
     only: list[str],
     demo: bool,
     overrides: list[str],
     sweeps: list[str],
 ) -> None:
     """Raises ValueError where a table over several data sets comes with options for one."""
-    of_one = {"names": names, "--only": only, "--demo": demo, "--set": overrides, "--sweep": sweeps}
+    of_one = {
+        "names": experiments,
+        "--only": only,
+        "--demo": demo,
+        "--set": overrides,
+        "--sweep": sweeps,
+    }
     useless = [name for name, value in of_one.items() if value]
     if useless:
         raise ValueError(
@@ -439,6 +587,27 @@ class AsideCallback(Callback):
     def warn(self, text: str) -> None:
         """Something that went wrong without stopping the command."""
         say_aside(f"warning: {text}")
+
+
+def beside_result(quiet: bool) -> AbstractContextManager[Callback]:
+    """Notes go to stderr beside a result; progress is shown too, unless it is quiet."""
+    return nullcontext(AsideCallback()) if quiet else terminal_callback(notes_aside=True)
+
+
+def show(result: "PrintedRecord", as_json: bool) -> None:
+    """Print a result on the terminal, or as JSON."""
+    if as_json:
+        typer.echo(result.as_json())
+    else:
+        result.show(terminal())
+
+
+def show_run(console: "Console", run: "Run") -> None:
+    """What ends a run: the tables of its protocol, training and cost."""
+    from dml_bench.system.terminal import show_outcome
+
+    tables = run.protocol.outcome({**run.summary, **run.metrics})
+    show_outcome(console, run.folder, run.summary, tables)
 
 
 def say_aside(text: str) -> None:

@@ -7,7 +7,6 @@ import typer
 
 import dml_bench as db
 from dml_bench.cli import options
-from dml_bench.system.files import json_text
 
 __all__ = ["app"]
 app = typer.Typer()
@@ -79,6 +78,6 @@ def monitor(
     Example: dml-bench monitor runs/EPSHN_cosine_resnet18_sgd_aug
     """
     monitored = db.Gallery(run, phase=phase, folder=gallery).monitor()
-    typer.echo(json_text(monitored.as_dict()) if as_json else str(monitored))
+    options.show(monitored, as_json)
     if monitored.drifted:
         raise typer.Exit(1)

@@ -55,12 +55,9 @@ def run(
     Example: dml-bench run EPSHN_cosine_resnet18_sgd_aug --data-dir CUB_200_2011 --seeds 42,43
     """
     overrides = options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_, folds=folds)
-    each_run = [[*overrides, *seed] for seed in options.each_seed(seeds)]
+    each_run = options.each_seed(overrides, seeds)
     for settings in each_run:
         db.resolve(name, settings, demo=demo)  # what is wrong is said before anything is trained
-    from dml_bench.protocols import protocol_of
-    from dml_bench.system.terminal import show_outcome
-
     warned: set[str] = set()
     for settings in each_run:
         with (
@@ -80,8 +77,7 @@ def run(
                 phases_at_once=phases_at_once,
                 callback=callback,
             )
-        tables = protocol_of(finished.experiment).outcome({**finished.summary, **finished.metrics})
-        show_outcome(callback.console, finished.folder, finished.summary, tables)
+        options.show_run(callback.console, finished)
 
 
 @app.command()
@@ -144,9 +140,14 @@ def suite(
     \b
     Example: dml-bench suite --demo --only 'EPSHN*' --seeds 42,43,44 --report reports/demo
     """
-    if print_jobs:
-        options.refuse_beside_print_jobs(ray, jobs, devices)
-    planned: Suite | SuitesOverData
+    options.refuse_beside_print_jobs(print_jobs, ray, jobs, devices)
+    rows: dict[str, Any] = {
+        "experiments": names,
+        "only": only,
+        "demo": demo,
+        "overrides": options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_),
+        "sweeps": sweep,
+    }
     common: dict[str, Any] = {
         "seeds": options.split_seeds(seeds),
         "tuned": tuned,
@@ -155,23 +156,8 @@ def suite(
         "report": report,
         "cache_dir": cache_dir,
         "wandb": wandb.value,
-        "command": ("dml-bench", *sys.argv[1:]),
     }
-    overrides = options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_)
-    if table and read_table(table).data:
-        options.refuse_over_data(table, names, only, demo, overrides, sweep)
-        planned = db.plan_suites(table, results=results, **common)
-    else:
-        planned = db.plan_suite(
-            names,
-            table=table,
-            only=only,
-            demo=demo,
-            overrides=overrides,
-            sweeps=sweep,
-            results=results if record else None,
-            **common,
-        )
+    planned = planned_suite(table, rows, common, results, record)
     if print_jobs:
         typer.echo("".join(f"{line}\n" for line in db.suite_commands(planned, device)), nl=False)
         return
@@ -185,8 +171,19 @@ def suite(
             gpus_per_run=gpus_per_run,
             console=options.terminal(),
         )
-    if any(result.status == "failed" for result in outcomes):
-        raise typer.Exit(1)
+    raise typer.Exit(int(any(result.status == "failed" for result in outcomes)))
+
+
+def planned_suite(
+    table: str, rows: dict[str, Any], common: dict[str, Any], results: Path, record: bool
+) -> "Suite | SuitesOverData":
+    """The runs of a table or of experiments, or of a table over several data sets."""
+    command = ("dml-bench", *sys.argv[1:])
+    if table and read_table(table).data:
+        options.refuse_over_data(table, **rows)
+        return db.plan_suites(table, results=results, command=command, **common)
+    recorded = results if record else None
+    return db.plan_suite(table=table, results=recorded, command=command, **rows, **common)
 
 
 @app.command()
@@ -225,7 +222,7 @@ def tune(
     Example: dml-bench tune ArcFace_cosine_head --data-dir GroceryStoreDataset --trials 30
     """
     overrides = options.overrides_of(demo, dataset, skip_unreadable, holdouts, set_)
-    for seed in options.each_seed(seeds):
+    for settings in options.each_seed(overrides, seeds):
         with (
             options.stopped_by_ctrl_c("finished trials"),
             options.terminal_callback() as callback,
@@ -236,7 +233,7 @@ def tune(
                 space=space,
                 demo=demo,
                 data_dir=data_dir,
-                overrides=[*overrides, *seed],
+                overrides=settings,
                 out=out,
                 device=device,
                 cache_dir=cache_dir,

@@ -62,11 +62,15 @@ class BatchAnswers:
         return f"{text}; {self.resumed:,} were there already" if self.resumed else text
 
     def exit_code(self, max_unknown: float | None = None) -> int:
-        """3 where more than a share of the photos is unknown, 1 where a file can't be read, else
-        0."""
-        if max_unknown is not None and self.unknown_share > max_unknown:
-            return 3
-        return 1 if self.unreadable else 0
+        """As the function `exit_code`."""
+        return exit_code(self.unknown_share, max_unknown, self.unreadable)
+
+
+def exit_code(unknown_share: float, max_unknown: float | None, unreadable: int) -> int:
+    """3 where more than a share of the photos is unknown, 1 where a file can't be read, else 0."""
+    if max_unknown is not None and unknown_share > max_unknown:
+        return 3
+    return 1 if unreadable else 0
 
 
 class AnswerFile:

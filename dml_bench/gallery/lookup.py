@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal, TypedDict, get_args
 
 from dml_bench.gallery.calibration import recall_queries
 from dml_bench.gallery.classifier import PhotoClassifier, open_classifier
@@ -31,7 +32,20 @@ from dml_bench.gallery.vector_stores import (
     store_threshold,
 )
 
-__all__ = ["LookupOptions", "PhotoLookup", "open_lookup"]
+__all__ = ["LookupOptions", "LookupSettings", "PhotoLookup", "open_lookup"]
+
+AnswerBy = Literal["photo", "mean", "classifier"]
+
+
+class LookupSettings(TypedDict, total=False):
+    """The arguments of `LookupOptions`, as functions hand them on."""
+
+    k: int
+    by: AnswerBy
+    threshold: float | None
+    precision: float | None
+    unknown_share: float
+    index: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,8 +54,8 @@ class LookupOptions:
 
     k: int = 10
     """The number of closest images that vote and are listed."""
-    by: str = "photo"
-    """What names the class: `photo`, `mean` or `classifier`."""
+    by: AnswerBy = "photo"
+    """What names the class."""
     threshold: float | None = None
     """The similarity below which a photo is unknown, where a person sets it."""
     precision: float | None = None
@@ -52,10 +66,22 @@ class LookupOptions:
     """A FAISS index or a vector store; empty where all images are compared."""
 
     def __post_init__(self) -> None:
+        if self.by not in get_args(AnswerBy):
+            raise ValueError(f"by must be photo, mean or classifier, got {self.by}: correct it")
+        if (self.threshold, self.precision) != (None, None):
+            self.require_similarities()
         check_unknown_options(self.threshold, self.precision, self.unknown_share)
         if self.by != "photo" and self.index:
             raise ValueError(
                 f"an index finds photos, got by {self.by} and {self.index}: leave one of them out"
+            )
+
+    def require_similarities(self) -> None:
+        """Raises ValueError where the answers don't go by similarity."""
+        if self.by == "classifier":
+            raise ValueError(
+                "--precision, --threshold and --other go by similarity, which a classifier has not:"
+                " leave them out, or use --by photo or --by mean"
             )
 
 

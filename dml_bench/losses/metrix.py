@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from dml_bench.config import Component
 
-__all__ = ["FORMS", "EmbedAgain", "Metrix", "build_metrix"]
+__all__ = ["FORMS", "EmbedAgain", "Metrix"]
 
 LARGEST_CUBE = 2**25
 """Anchors times positives times negatives up to which a GPU computes all, those too that are no
@@ -59,12 +59,13 @@ vectors."""
 
 
 class Metrix(nn.Module):
-    """The term of the mixtures, times its weight; 0 where the batch has no positive or no
-    negative."""
+    """The term of the mixtures, times its weight, by the loss's own options; 0 where the batch has
+    no positive or no negative."""
 
     def __init__(
         self,
-        form: Form,
+        loss: Component,
+        *,
         alpha: float,
         weight: float,
         level: str = "embeddings",
@@ -73,7 +74,7 @@ class Metrix(nn.Module):
         hardest: int = 1,
     ):
         super().__init__()
-        self.form = form
+        self.form = FORMS[loss.name](**loss.options)
         self.alpha = alpha
         self.weight = weight
         self.level = level
@@ -286,18 +287,3 @@ FORMS: dict[str, Callable[..., Form]] = {
     "ProxyAnchor": proxy_anchor,
 }
 """By the name of the loss, whose options they take."""
-
-
-def build_metrix(
-    loss: Component,
-    *,
-    alpha: float,
-    weight: float,
-    level: str = "embeddings",
-    pairs: str = "positive_negative",
-    share: str = "image",
-    hardest: int = 1,
-) -> Metrix:
-    """The further term of a loss, by the loss's own options."""
-    form = FORMS[loss.name](**loss.options)
-    return Metrix(form, alpha, weight, level, pairs, share, hardest)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from dml_bench.config import Experiment
 from dml_bench.losses.dense import dense_loss, is_dense
-from dml_bench.losses.metrix import EmbedAgain, Metrix, build_metrix
+from dml_bench.losses.metrix import EmbedAgain, Metrix
 from dml_bench.losses.sample_weights import weigh, weighing, weighs_all_images
 from dml_bench.registry import losses, miners
 from dml_bench.system.seeding import seed_everything
@@ -190,9 +190,7 @@ def build_objective(
     if label_sets is not None and entry.facts["takes_miner"]:
         miner, label_sets = SharedLabels(label_sets), None
     technique = experiment.mixing.technique
-    metrix = (
-        build_metrix(experiment.loss, **technique.options) if technique.name == "metrix" else None
-    )
+    metrix = Metrix(experiment.loss, **technique.options) if technique.name == "metrix" else None
     return Objective(
         loss, miner, entry.facts["unit_vectors"], entry.facts["classifies"], metrix, label_sets
     )

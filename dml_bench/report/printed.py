@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dml_bench.report.document import Document
 
-__all__ = ["Printed", "PrintedDocument"]
+__all__ = ["Printed", "PrintedDocument", "PrintedRecord"]
 
 
 class Printed:
@@ -25,6 +25,20 @@ class Printed:
         return as_text(self.show)
 
     __repr__ = __str__
+
+
+class PrintedRecord(Printed):
+    """One that is plain values too."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as the command prints them with --json."""
+        raise NotImplementedError
+
+    def as_json(self) -> str:
+        """The same as JSON."""
+        from dml_bench.system.files import json_text
+
+        return json_text(self.as_dict())
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,16 +6,17 @@ import io
 import json
 import shutil
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from tiny import dml_bench, refusal
 
 import dml_bench as db
 from dml_bench.gallery import batch
 from dml_bench.gallery.batch import AnswerJob, answer_file, answer_folder
-from dml_bench.gallery.lookup import LookupOptions, open_lookup
+from dml_bench.gallery.lookup import LookupOptions, LookupSettings, open_lookup
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,12 @@ def photos(birds, tmp_path) -> Path:
 @pytest.fixture
 def parts_of_four(monkeypatch) -> None:
     monkeypatch.setattr(batch, "PART", 4)
+
+
+def test_all_settings_of_a_look_up_can_be_handed_on_and_none_is_taken_on_trust(gallery, photos):
+    assert set(LookupSettings.__annotations__) == {option.name for option in fields(LookupOptions)}
+    with pytest.raises(ValueError, match="by must be photo, mean or classifier, got vote"):
+        gallery.predict(photos, by="vote")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -200,6 +207,8 @@ def test_the_command_reads_paths_from_standard_input(folder, photos, tmp_path, m
 def test_the_exit_code_tells_how_many_photos_are_unknown(
     folder, photos, tmp_path, monkeypatch, capsys
 ):
+    for name in ("00.jpg", "01.jpg"):  # a copy of a gallery image may have a similarity of just 1
+        ImageOps.mirror(Image.open(photos / name)).save(photos / name)
     strict = ("--threshold", "1", "--max-unknown")
     typed = ("predict", folder, photos / "00.jpg", photos / "01.jpg")
     assert dml_bench(monkeypatch, *typed, *strict, "1") == 0

@@ -609,8 +609,9 @@ def test_a_classifier_answers_as_its_logits_did_and_names_no_enrolled_class(
     (answer,) = json.loads(capsys.readouterr().out)["answers"]
     assert answer["class"] in names and 0 < answer["probability"] <= 1
     assert answer["closest_class"] == NEW
-    line = refusal(monkeypatch, capsys, *by_classifier, "--precision", 0.9)
-    assert "go by similarity" in line
+    for more in ((), ("--out", folder / "answers.csv")):
+        line = refusal(monkeypatch, capsys, *by_classifier, "--precision", 0.9, *more)
+        assert "go by similarity" in line
 
 
 def test_a_run_without_logits_has_no_classifier(run, photos, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dml_bench.config import Component
 from dml_bench.losses import metrix
-from dml_bench.losses.metrix import FORMS, build_metrix
+from dml_bench.losses.metrix import FORMS, Metrix
 from dml_bench.registry import losses
 
 
@@ -73,7 +73,7 @@ def test_the_term_is_what_its_definition_gives(name):
     )
     entry = losses[name]
     loss = entry.build(3, 5, **entry.resolve({}, "loss"))
-    term = build_metrix(Component(name, entry.resolve({}, "loss")), alpha=2.0, weight=0.4)
+    term = Metrix(Component(name, entry.resolve({}, "loss")), alpha=2.0, weight=0.4)
     torch.manual_seed(11)
     value = term(embeddings, labels, loss)
     value.backward()
@@ -91,7 +91,7 @@ def test_the_term_is_what_its_definition_gives(name):
 
 def test_a_batch_of_one_class_has_no_mixtures_and_gives_zero():
     embeddings = functional.normalize(torch.randn(4, 5), dim=1).requires_grad_()
-    term = build_metrix(
+    term = Metrix(
         Component("MultiSimilarity", {"alpha": 2.0, "beta": 50.0, "base": 0.5}),
         alpha=2.0,
         weight=0.4,
@@ -114,7 +114,7 @@ def test_the_term_and_its_gradient_are_the_same_without_a_list_of_mixtures(
     embeddings, of_images = functional.normalize(torch.randn(7, 5), dim=1), torch.tensor(labels)
     entry = losses[name]
     loss = entry.build(3, 5, **entry.resolve({}, "loss"))
-    term = build_metrix(Component(name, entry.resolve({}, "loss")), alpha=2.0, weight=0.4)
+    term = Metrix(Component(name, entry.resolve({}, "loss")), alpha=2.0, weight=0.4)
     # The two ways draw in different orders.
     monkeypatch.setattr(metrix, "lambdas", lambda alpha, like: torch.full(like.shape, 0.3))
     results = []
@@ -163,7 +163,7 @@ def of_authors(anchor: Tensor, mixed: Tensor, kept: float, anchors: Tensor) -> f
 def test_positive_negative_mixtures_of_embeddings_are_those_of_the_authors():
     torch.manual_seed(5)
     embeddings = functional.normalize(torch.randn(7, 4), dim=1)
-    term = build_metrix(CONTRASTIVE, alpha=2.0, weight=0.4, share="batch")
+    term = Metrix(CONTRASTIVE, alpha=2.0, weight=0.4, share="batch")
     torch.manual_seed(9)
     value = term(embeddings, LABELS, torch.nn.Identity()).item()
     pairs = [(0, 1), (1, 0), (2, 3), (3, 2)]
@@ -186,7 +186,7 @@ def test_mixtures_of_images_are_embedded_and_taken_with_the_nearest_negatives(pa
         return functional.normalize(network(values), dim=1)
 
     embeddings = embed(images)
-    term = build_metrix(
+    term = Metrix(
         CONTRASTIVE,
         alpha=2.0,
         weight=0.4,
@@ -221,7 +221,7 @@ def test_an_anchor_mixed_with_a_negative_may_be_a_proxy():
     entry = losses["ProxyAnchor"]
     loss = entry.build(3, 5, **entry.resolve({}, "loss"))
     options = {"alpha": 2.0, "weight": 1.0, "pairs": "anchor_negative", "share": "batch"}
-    term = build_metrix(Component("ProxyAnchor", entry.resolve({}, "loss")), **options)
+    term = Metrix(Component("ProxyAnchor", entry.resolve({}, "loss")), **options)
     torch.manual_seed(9)
     value = term(embeddings, labels, loss).item()
     proxies = functional.normalize(loss.loss.proxies.detach(), dim=1)
@@ -237,7 +237,7 @@ def test_an_anchor_mixed_with_a_negative_may_be_a_proxy():
 
 
 def test_either_kind_of_pair_is_drawn_for_half_of_the_batches():
-    term = build_metrix(CONTRASTIVE, alpha=2.0, weight=0.4, pairs="either")
+    term = Metrix(CONTRASTIVE, alpha=2.0, weight=0.4, pairs="either")
     torch.manual_seed(0)
     assert 35 < sum(term._mixes_anchors() for _ in range(100)) < 65
-    assert build_metrix(CONTRASTIVE, alpha=2.0, weight=0.4)._mixes_anchors() is False
+    assert Metrix(CONTRASTIVE, alpha=2.0, weight=0.4)._mixes_anchors() is False
