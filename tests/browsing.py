@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, needs_chromium
 
 from dml_bench.browse.database import find_mongod
 
@@ -29,9 +29,6 @@ __all__ = [
     "screenshot",
 ]
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 FLAGS = [
     "--no-sandbox",
     "--disable-quic",
@@ -39,7 +36,6 @@ FLAGS = [
     "--enable-unsafe-swiftshader",
     "--ignore-gpu-blocklist",
 ]
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 needs_fiftyone = [
     pytest.mark.skipif(
         find_spec("fiftyone") is None, reason="no FiftyOne: pip install 'dml-bench[browse]'"

@@ -2,7 +2,6 @@
 an entry, and its pages work in a browser without a network."""
 
 import importlib.util
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +9,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, needs_chromium
 
 import dml_bench
 
 ROOT = Path(__file__).parent.parent
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 
 
 def hook(name: str) -> ModuleType:

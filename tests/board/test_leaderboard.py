@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from chromium import CHROMIUM, needs_chromium
 from forgery import say_otherwise
 from tiny import dml_bench, refusal
 
@@ -343,11 +344,8 @@ def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeyp
     assert "unknown table 'realty' (did you mean reality?)" in line
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_filters_and_ranks_by_another_metric_in_a_browser(site, width):
     with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:

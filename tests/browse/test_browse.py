@@ -5,7 +5,6 @@ import html
 import json
 import math
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from urllib.parse import unquote
 import numpy as np
 import psutil
 import pytest
+from chromium import CHROMIUM, needs_chromium
 from handmade import experiment, finish, store
 from listening import listening
 from PIL import Image, ImageOps
@@ -421,11 +421,6 @@ def test_images_that_are_gone_are_nobody_s_near_duplicates(images):
 # The page and the picture
 
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-
-
 def test_no_two_of_two_hundred_colours_are_the_same():
     assert len(set(distinct(200))) == 200
 
@@ -499,9 +494,7 @@ document.body.dataset.said = JSON.stringify(said);
 </script></body>"""
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium is installed, and only a browser can tell"
-)
+@needs_chromium
 def test_in_a_browser_classes_are_highlighted_as_one_types_and_fingers_show_an_image_and_zoom(
     photographed, tmp_path
 ):

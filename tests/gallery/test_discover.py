@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import CHROMIUM, needs_chromium
 from PIL import Image
 from tiny import dml_bench, refusal
 
@@ -21,9 +22,6 @@ from dml_bench.gallery.discovery_measure import measure_discovery, without
 from dml_bench.gallery.store import GalleryFile, run_gallery
 from dml_bench.runs.run import open_run
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 VALIDATED = ("data.valid_fraction=0.4", "train.epochs=1")
 
 
@@ -124,9 +122,7 @@ document.body.dataset.said = JSON.stringify(said);
 </script></body>"""
 
 
-@pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium is installed, and only a browser can tell"
-)
+@needs_chromium
 def test_in_a_browser_a_person_decides_and_the_saved_table_enrols_what_was_accepted(
     discovered, finished, tmp_path, monkeypatch, capsys
 ):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import CHROMIUM, needs_chromium
 from handmade import Vectors, experiment, finish, store
 from processor_time import with_slow
 from tiny import train
@@ -893,14 +894,6 @@ def test_a_report_that_is_stopped_leaves_no_page_beside_figures_and_tables_of_an
 # In a browser
 
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-in_chromium = pytest.mark.skipif(
-    not CHROMIUM, reason="no Chromium is installed, and only a browser can tell"
-)
-
-
 def told_by_chromium(path: Path, text: str) -> Any:
     """What a page's script left as JSON in the attribute data-told of its body."""
     path.write_text(text, encoding="utf-8")
@@ -933,7 +926,7 @@ document.body.dataset.told = JSON.stringify(told);
 </script></body>"""
 
 
-@in_chromium
+@needs_chromium
 @pytest.mark.usefixtures("blank_figures")
 def test_a_click_on_a_head_sorts_the_table_and_another_turns_it_with_what_is_missing_last(
     tmp_path, monkeypatch
@@ -961,7 +954,7 @@ def test_a_click_on_a_head_sorts_the_table_and_another_turns_it_with_what_is_mis
     }
 
 
-@in_chromium
+@needs_chromium
 @pytest.mark.parametrize("width", with_slow([390, 1280], 1280))
 def test_nothing_is_wider_than_the_screen_of_a_phone_or_a_desktop(page, tmp_path, width):
     measure = (

@@ -1,24 +1,15 @@
 """The web page of a server, used in Chromium."""
 
 import re
-import shutil
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, needs_chromium
 from serving_here import running
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None or find_spec("playwright") is None, reason="no Chromium, or no playwright"
-    ),
-    pytest.mark.slow,
-]
+pytestmark = [needs_chromium, pytest.mark.slow]
 EVIL = "<img src=x onerror=alert(1)>"
 
 
