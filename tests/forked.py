@@ -3,6 +3,7 @@ that importing PyTorch takes."""
 
 import importlib
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -180,6 +181,26 @@ class ForkedCommand(ForkedProgram):
             main()
 
         super().__init__(program, **more)
+
+
+class ForkedPython(ForkedProcess):
+    """`python -u FILE ARGUMENTS`, or with `-m MODULE`; takes what torchrun gives to Popen."""
+
+    def __init__(
+        self, args: tuple[str, ...], *, env: dict[str, str], start_new_session: bool, **_none: None
+    ) -> None:
+        _, unbuffered, *arguments = args
+        assert unbuffered == "-u"
+
+        def program() -> None:
+            if arguments[0] == "-m":
+                sys.argv = arguments[1:]
+                runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+            else:
+                sys.argv = arguments
+                runpy.run_path(arguments[0], run_name="__main__")
+
+        super().__init__(program, (0, 1, 2), environment=env, new_session=start_new_session)
 
 
 class ForkedWorker(ForkedProcess):

@@ -2,13 +2,11 @@
 CACHE OUT`."""
 
 import json
-import signal
 import sys
 from pathlib import Path
 
 import torch
 
-from dml_bench.__main__ import main
 from dml_bench.system import distributed
 
 EXACT = (
@@ -130,13 +128,6 @@ def fail(birds: Path, cache: Path, out: Path) -> None:
     if distributed.torchrun_rank().rank == 1:
         raise MemoryError("no room in the second process")
     torch.distributed.barrier()
-
-
-def type_command(arguments: list[str]) -> None:
-    """`dml-bench ARGUMENTS` in a fork, which Ctrl-C reaches as it reaches a new program."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = ["dml-bench", *arguments]
-    main()
 
 
 def carry_out(task: str, birds: Path, cache: Path, out: Path) -> None:

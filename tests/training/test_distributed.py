@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 import two_processes
-from forked import ForkedProgram
+from forked import ForkedProgram, ForkedPython
 from safetensors.torch import load_file
 from tiny import command, tiny, train
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 from torch.distributed.run import main as torchrun
 from two_processes import OWN_STATISTICS, RUNS
 
@@ -38,35 +38,27 @@ PHASES = ("all", "limited")
 
 
 def start(*arguments: str) -> ForkedProgram:
-    """torchrun itself is a fork of this process; the two that it starts are programs of their
-    own."""
+    """torchrun and the two that it starts are forks of this process, without the seconds in which
+    each program imports PyTorch."""
+
+    def torchrun_of_forks(options: list[str]) -> None:
+        subprocess_handler.Popen = ForkedPython
+        torchrun(options)
+
+    return start_with(torchrun_of_forks, arguments)
+
+
+def start_programs(*arguments: str) -> ForkedProgram:
+    """The two that torchrun starts are programs of their own."""
+    return start_with(torchrun, arguments)
+
+
+def start_with(run: Callable[[list[str]], None], arguments: tuple[str, ...]) -> ForkedProgram:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["--nproc-per-node", "2", "--master-port", str(port), *arguments]
-    return ForkedProgram(partial(torchrun, options), variables={"OMP_NUM_THREADS": "1"})
-
-
-def start_in_two_forks(*arguments: str) -> ForkedProgram:
-    """The same without the seconds in which two programs import PyTorch."""
-    _, package, *options = arguments
-    assert package == "dml_bench"
-    program = partial(in_two_forks, two_processes.type_command, options)
-    return ForkedProgram(program, variables={"OMP_NUM_THREADS": "1"})
-
-
-def in_two_forks(work: Callable[..., None], *arguments: Any) -> None:
-    """What torchrun does, with forks of this process."""
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=2,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        start_method="fork",
-        max_restarts=0,
-    )
-    elastic_launch(config, work)(*arguments)
+    return ForkedProgram(partial(run, options), variables={"OMP_NUM_THREADS": "1"})
 
 
 class Stops(Callback):
@@ -83,8 +75,7 @@ def two(birds: Path, cache_dir: Path, made_once) -> Path:
     def compute(out: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             train(birds, cache_dir, out / "begun", *RUNS["pairs"], callback=Stops())
-        task = (two_processes.carry_out, "compute", birds, cache_dir, out)
-        running = ForkedProgram(partial(in_two_forks, *task))
+        running = start(two_processes.__file__, "compute", *map(str, (birds, cache_dir, out)))
         printed, errors = running.communicate()
         assert running.returncode == 0, (printed, errors[-3000:])
 
@@ -233,7 +224,7 @@ def test_a_run_that_one_process_began_is_finished_by_two(two, single):
     assert_same_result(folder_in(two / "begun"), single["pairs"])
 
 
-@pytest.mark.parametrize("begin", [start_in_two_forks, pytest.param(start, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("begin", [start, pytest.param(start_programs, marks=pytest.mark.slow)])
 def test_a_run_that_two_processes_began_goes_on_in_one_after_ctrl_c(
     begin, birds, cache_dir, tmp_path, single
 ):
@@ -302,7 +293,7 @@ def test_what_is_wrong_is_said_once(tmp_path):
 
 
 def test_a_process_that_fails_alone_ends_all_and_is_heard(tmp_path):
-    running = start(str(Path(two_processes.__file__)), "fail", *[str(tmp_path)] * 3)
+    running = start(two_processes.__file__, "fail", *[str(tmp_path)] * 3)
     _, errors = running.communicate(timeout=120)
     assert running.returncode != 0
     assert errors.count("MemoryError: no room in the second process") == 1
