@@ -149,7 +149,7 @@ def suite(
         "sweeps": sweep,
     }
     common: dict[str, Any] = {
-        "seeds": options.split_seeds(seeds),
+        "seeds": seeds,
         "tuned": tuned,
         "data_dir": data_dir,
         "out": out,
@@ -178,12 +178,12 @@ def planned_suite(
     table: str, rows: dict[str, Any], common: dict[str, Any], results: Path, record: bool
 ) -> "Suite | SuitesOverData":
     """The runs of a table or of experiments, or of a table over several data sets."""
-    command = ("dml-bench", *sys.argv[1:])
+    common["seeds"] = options.split_seeds(common["seeds"])
+    common["command"] = ("dml-bench", *sys.argv[1:])
     if table and read_table(table).data:
         options.refuse_over_data(table, **rows)
-        return db.plan_suites(table, results=results, command=command, **common)
-    recorded = results if record else None
-    return db.plan_suite(table=table, results=recorded, command=command, **rows, **common)
+        return db.plan_suites(table, results=results, **common)
+    return db.plan_suite(table=table, results=results if record else None, **rows, **common)
 
 
 @app.command()
