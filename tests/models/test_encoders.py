@@ -97,25 +97,35 @@ def test_an_encoder_of_transformers_makes_the_features_of_its_library(tmp_path, 
     assert (ours(name) - expected).abs().max() < 1e-5
 
 
+def large_photo() -> Image.Image:
+    """Neither square nor of the size that an encoder sees."""
+    pixels = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((300, 200))
+
+
+def resized_features(name: str, interpolation: str, fit: str = "crop") -> torch.Tensor:
+    """(1, features) of the large photo, resized in that way and without a remark on it."""
+    resized = (f"images.interpolation={interpolation}", f"images.fit={fit}")
+    settings = experiment(name, *resized)
+    embedder = build_embedder(settings).eval()
+    assert not any(embedder.remarks)
+    seen = view_of(settings.images).apply(large_photo())
+    with torch.no_grad():
+        return embedder.features(torch.from_numpy(seen[None].copy()))
+
+
 def test_a_photo_that_is_resized_as_the_library_does_gets_the_features_of_the_library(tmp_path):
     transformers = library("hf")
     name = saved(tmp_path, "CLIP")
     network = transformers.AutoModel.from_pretrained(tmp_path).eval()
     processor = transformers.CLIPImageProcessorPil.from_pretrained(tmp_path)
-    pixels = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    photo = Image.fromarray(pixels).resize((300, 200))
+    inputs = processor(images=large_photo(), return_tensors="pt")
     with torch.no_grad():
-        expected = network.get_image_features(**processor(images=photo, return_tensors="pt"))
-    errors = {}
-    for interpolation in ("bilinear", "bicubic"):
-        resized = (f"images.interpolation={interpolation}", "images.fit=crop")
-        settings = experiment(name, *resized)
-        embedder = build_embedder(settings).eval()
-        assert not any(embedder.remarks)
-        seen = view_of(settings.images).apply(photo)
-        with torch.no_grad():
-            features = embedder.features(torch.from_numpy(seen[None].copy()))
-        errors[interpolation] = float((features - expected.pooler_output).abs().max())
+        expected = network.get_image_features(**inputs).pooler_output
+    errors = {
+        interpolation: float((resized_features(name, interpolation) - expected).abs().max())
+        for interpolation in ("bilinear", "bicubic")
+    }
     assert errors["bicubic"] < 1e-5 < errors["bilinear"]
 
 
@@ -205,6 +215,10 @@ def test_an_encoder_of_open_clip_makes_the_features_of_its_library(open_clip_fol
     of_file = f"model.weights={open_clip_folder / 'open_clip_pytorch_model.bin'}"
     assert (ours(name, of_file) - expected).abs().max() < 1e-5
     assert not torch.allclose(ours(name, "model.weights=none"), expected, atol=1e-2)
+    with torch.no_grad():
+        of_photo = model.encode_image(preprocess(large_photo())[None])
+    assert (resized_features(name, "bicubic") - of_photo).abs().max() < 1e-5
+    assert (resized_features(name, "bilinear") - of_photo).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize(
@@ -239,6 +253,10 @@ def test_an_encoder_of_sentence_transformers_makes_the_embeddings_of_its_library
     name = f"st:{tmp_path / 'st'}"
     assert (ours(name) - expected).abs().max() < 1e-5
     assert not torch.allclose(ours(name, "model.weights=none"), expected, atol=1e-2)
+    of_photo = model.encode([large_photo()], convert_to_tensor=True, show_progress_bar=False).cpu()
+    # Its processor resizes tensors, whose pixels differ from Pillow's by a level here and there.
+    assert (resized_features(name, "bicubic") - of_photo).abs().max() < 5e-3
+    assert (resized_features(name, "bilinear") - of_photo).abs().max() > 5e-3
 
 
 # Where the package is missing
