@@ -78,6 +78,11 @@ def growth(result: dict[str, Any], first: str, last: str) -> float:
     return 100 * (peak(last) / peak(first) - 1)
 
 
+def added_by_ray(result: dict[str, Any]) -> float:
+    """Seconds that a suite on Ray adds to each run."""
+    return statistics.median(result["added"]["Ray, two nodes"])
+
+
 def mixed(result: dict[str, Any]) -> float:
     """The slowest technique's epoch over the epoch without."""
     plain = result["seconds"]["none"]
@@ -243,6 +248,11 @@ GOALS = (
         " s",
         "browse",
         lambda r: statistics.median(r["seconds"]["later"]),
+    ),
+    Goal(
+        "seconds that a suite on a Ray cluster of two nodes adds to each of 200 tiny runs",
+        *(2, False, " s", "ray_jobs"),
+        added_by_ray,
     ),
     Goal(
         "growth of own memory from 1 to 16 epochs",

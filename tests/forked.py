@@ -24,16 +24,9 @@ from dml_bench.registry.origins import entry_points_of
 from dml_bench.registry.plugins import PLUGGABLE
 from dml_bench.runs import beside_worker
 from dml_bench.suite import worker
+from dml_bench.suite.worker_process import IMPORTED_LATE
 from dml_bench.system import child_process
-
-IMPORTED_LATE = (
-    "dml_bench.runs.execute",
-    "pytorch_metric_learning.losses",
-    "sklearn.metrics",
-    "timm",
-    "torch._dynamo",
-    "torch._inductor.config",
-)
+from dml_bench.system.fork_server import ForkServer
 
 
 class ForkedProcess:
@@ -253,3 +246,4 @@ def fork_workers(patch: pytest.MonkeyPatch) -> None:
     names = {"Popen": ForkedWorker, "PIPE": subprocess.PIPE}
     names["TimeoutExpired"] = subprocess.TimeoutExpired
     patch.setattr(child_process, "subprocess", SimpleNamespace(**names))
+    patch.setattr(ForkServer, "popen", lambda _, program, **more: ForkedWorker(program, **more))

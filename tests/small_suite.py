@@ -62,3 +62,18 @@ def wait_for_epochs(out: Path, suite: Running, count: int = 1) -> None:
             suite.kill()
             pytest.fail(f"no epoch came; the suite said: {suite.communicate()}")
         time.sleep(0.02)
+
+
+def same_bits(one: Path, other: Path) -> None:
+    """Of two run folders: what was trained, embedded and answered."""
+    names = [
+        "split.csv",
+        "predictions.csv",
+        *(
+            f"{phase}/{name}"
+            for phase in ("all", "limited")
+            for name in ("weights.safetensors", "embeddings.safetensors", "neighbours.safetensors")
+        ),
+    ]
+    different = [name for name in names if (one / name).read_bytes() != (other / name).read_bytes()]
+    assert different == []

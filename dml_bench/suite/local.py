@@ -17,7 +17,7 @@ from dml_bench.suite.executor import (
     Worker,
 )
 from dml_bench.suite.plan import Job
-from dml_bench.suite.worker_process import start_run
+from dml_bench.suite.worker_process import server_of_runs, start_run
 from dml_bench.system.child_process import ChildProcess, Event, stop_all
 
 __all__ = ["LocalExecutor", "cores", "run_jobs", "slots_of", "threads_of"]
@@ -49,6 +49,8 @@ def slots_of(jobs: int, device: str, devices: str) -> Slots:
         from dml_bench.system.devices import choose_device
 
         on_cpu = [choose_device(name).type for name in chosen] == ["cpu"]
+        if on_cpu:
+            chosen = ("cpu",)
     usual_jobs = min(2, cores()) if on_cpu else len(chosen)
     count = jobs or usual_jobs
     return Slots(count, chosen, threads_of(cores(), count))
@@ -88,6 +90,11 @@ class LocalExecutor(Executor):
         self.events: queue.Queue[tuple[int, Event | None]] = queue.Queue()
         self.workers: dict[int, LocalWorker] = {}
         """The workers by the number of their slot."""
+        self.server = server_of_runs()
+
+    def run(self, jobs: list[Job]) -> Generator[JobResult, None, None]:
+        with self.server:
+            yield from super().run(jobs)
 
     def working(self) -> list[Worker]:
         return list(self.workers.values())
@@ -95,7 +102,7 @@ class LocalExecutor(Executor):
     def start(self, job: Job) -> None:
         slot = min(set(range(self.slots.jobs)) - self.workers.keys())
         job_spec = self.paths.job_spec(job, self.slots.devices[slot % len(self.slots.devices)])
-        process = start_run(job_spec, self.paths.log(job), self.slots.threads)
+        process = start_run(job_spec, self.paths.log(job), self.slots.threads, self.server)
         self.workers[slot] = LocalWorker(job=job, process=process, started_at=time.monotonic())
         self.listener.on_start(job)
         threading.Thread(target=self._listen, args=(slot, process), daemon=True).start()

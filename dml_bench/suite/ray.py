@@ -33,7 +33,7 @@ from dml_bench.suite.executor import (
 )
 from dml_bench.suite.local import cores, threads_of
 from dml_bench.suite.plan import Job
-from dml_bench.suite.worker_process import start_run
+from dml_bench.suite.worker_process import server_of_runs, start_run
 from dml_bench.system.child_process import STOP_SECONDS, Event, stop_all
 from dml_bench.system.drafts import scratch
 from dml_bench.system.failures import describe_error
@@ -51,6 +51,10 @@ LOCK_SECONDS = 60.0
 ending."""
 STORE_BYTES = 80 * 2**20
 """The smallest memory that Ray takes for values that tasks share: there are hardly any here."""
+
+
+server = server_of_runs()
+"""Of each worker of Ray, which carries out one task after the other."""
 
 
 class ProcessLost(Exception):
@@ -243,6 +247,7 @@ class RayExecutor(Executor):
         self.run_task = ray.remote(
             num_cpus=slots.threads,
             num_gpus=gpus,
+            max_calls=0,  # else Ray ends a worker with each task that has a GPU
             max_retries=RETRIES,
             retry_exceptions=[ProcessLost],
             scheduling_strategy="SPREAD",
@@ -264,7 +269,7 @@ class RayExecutor(Executor):
         import ray
 
         known = {task.result: number for number, task in self.tasks.items()}
-        ended, _ = ray.wait(list(known), num_returns=len(known), timeout=TICK_SECONDS)
+        ended, _ = ray.wait(list(known), timeout=TICK_SECONDS)
         # After the wait: a task that has ended has put all its events into the mailbox.
         for number, event in ray.get(self.mailbox.take.remote()):
             if number in self.tasks:
@@ -334,7 +339,7 @@ def perform(
     if not folder.is_dir():
         return f"{host} has no folder {folder}: on Ray, all machines need the suite's file system"
     os.chdir(folder)
-    process = start_run(job_spec, log, threads)
+    process = start_run(job_spec, log, threads, server)
     posted = [mailbox.put.remote(number, {"event": "begun", "host": host})]
 
     def pass_on() -> None:

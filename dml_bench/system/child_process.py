@@ -17,12 +17,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, Protocol, TextIO
 
 from dml_bench.system.failures import deaf_to_ctrl_c, describe_error, named
 from dml_bench.system.files import json_line
+from dml_bench.system.fork_server import Fork
 
-__all__ = ["STOP_SECONDS", "Channel", "ChildProcess", "Event", "carry_out", "stop_all"]
+__all__ = [
+    "STOP_SECONDS",
+    "Channel",
+    "ChildProcess",
+    "Event",
+    "carry_out",
+    "start_new",
+    "stop_all",
+]
 
 Event = dict[str, Any]
 STOP_SECONDS = 15
@@ -31,11 +40,41 @@ GRACE_SECONDS = 10
 """How long a process may go on after the end of the one that started it."""
 
 
+class Starter(Protocol):
+    """Starts a program with pipes as its standard input and output."""
+
+    def __call__(
+        self, program: Sequence[str], *, stderr: IO[str], env: dict[str, str]
+    ) -> "subprocess.Popen[str] | Fork": ...
+
+
+def start_new(
+    program: Sequence[str], *, stderr: IO[str], env: dict[str, str]
+) -> "subprocess.Popen[str]":
+    """A new process."""
+    return subprocess.Popen(
+        program,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        encoding="utf-8",
+        env=env,
+    )
+
+
 class ChildProcess:
     """A process that carries out one job, started on construction; it stops when its standard input
     ends."""
 
-    def __init__(self, program: Sequence[str], job_spec: dict[str, Any], log: Path, threads: int):
+    def __init__(
+        self,
+        program: Sequence[str],
+        job_spec: dict[str, Any],
+        log: Path,
+        threads: int,
+        start: Starter = start_new,
+    ):
         """What the process prints is appended to `log`."""
         self.log = log
         self.last: Event = {}
@@ -47,15 +86,7 @@ class ChildProcess:
         with named(log), deaf_to_ctrl_c(), open(log, "a", encoding="utf-8") as file:
             file.write(f"{job_spec['title']}, begun {begun}\n")
             file.flush()
-            self.process = subprocess.Popen(
-                program,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                encoding="utf-8",
-                env=environment,
-            )
+            self.process = start(program, stderr=file, env=environment)
         assert self.process.stdin
         with suppress(BrokenPipeError):  # a process that has died already is reported by `wait`
             self.process.stdin.write(json_line(job_spec))

@@ -20,7 +20,7 @@ from filelock import FileLock
 from forked import ForkedCommand, fork_workers
 from handmade import experiment
 from listening import listening
-from small_suite import call, command, wait_for_epochs, write_files
+from small_suite import call, command, same_bits, wait_for_epochs, write_files
 
 from dml_bench.runs.folder import Occupied, RunFolder
 from dml_bench.suite import worker
@@ -233,20 +233,6 @@ def cluster(of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         assert holder.returncode == 0
 
 
-def same_bits(one: Path, other: Path) -> None:
-    names = [
-        "split.csv",
-        "predictions.csv",
-        *(
-            f"{phase}/{name}"
-            for phase in ("all", "limited")
-            for name in ("weights.safetensors", "embeddings.safetensors", "neighbours.safetensors")
-        ),
-    ]
-    different = [name for name in names if (one / name).read_bytes() != (other / name).read_bytes()]
-    assert different == []
-
-
 def test_a_suite_on_ray_gives_the_same_bits_as_one_without_and_tells_of_a_run_that_fails(
     files: Path,
     birds: Path,
@@ -296,7 +282,7 @@ def test_a_suite_on_ray_gives_the_same_bits_as_one_without_and_tells_of_a_run_th
 
 
 def run_at_work(out: Path) -> psutil.Process:
-    """The process that writes into `out`; Ray's worker is its parent."""
+    """The process that writes into `out`: a fork of a child of Ray's worker."""
     processes = [process for process in psutil.process_iter() if writes_to(process, out)]
     assert len(processes) == 1, processes
     return processes[0]
@@ -316,9 +302,8 @@ def test_a_run_whose_process_is_killed_goes_on_and_ends_as_if_it_had_not_been(
 ):
     suite = start(command(files, birds, cache_dir, tmp_path, "longer.toml", "--ray", cluster))
     wait_for_epochs(tmp_path, suite, 2)
-    run_at_work(
-        tmp_path
-    ).parent().kill()  # Ray's worker: what the run's process says is heard no more
+    worker_of_ray = run_at_work(tmp_path).parent().parent()
+    worker_of_ray.kill()  # what the run's process says is heard no more
     done = len((tmp_path / "longer" / "cub" / "seed-42" / "metrics.jsonl").read_text().splitlines())
     wait_for_epochs(tmp_path, suite, done + 3)
     run_at_work(tmp_path).kill()  # and the run's process itself

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from forked import ForkedCommand, fork_workers
 from handmade import BASELINE, experiment, finish
-from small_suite import call, command, start, wait_for_epochs, write_files
+from small_suite import call, command, same_bits, start, wait_for_epochs, write_files
 
 from dml_bench.analysis.table import grouped
 from dml_bench.config import Data, Experiment
@@ -34,6 +34,8 @@ from dml_bench.suite.local import run_jobs, slots_of, threads_of
 from dml_bench.suite.plan import Job, chosen_rows, in_order
 from dml_bench.suite.progress import SuiteListener, TimeLeft
 from dml_bench.system import child_process
+from dml_bench.system.child_process import start_new
+from dml_bench.system.fork_server import ForkServer
 
 # Which rows
 
@@ -144,35 +146,44 @@ def test_on_a_cpu_two_runs_share_the_cores_unless_told_otherwise(monkeypatch):
 
 STAND_IN = """
 import json, os, signal, sys, time
-order = json.loads(sys.stdin.readline())
-name = order["experiment"]["name"]
-say = lambda **event: print(json.dumps(event), flush=True)
-print(name, order["device"], os.environ["OMP_NUM_THREADS"], order["command"], file=sys.stderr)
-if name == "waits":
-    sys.stdin.read()
-    sys.exit(130)
-if name == "deaf":
-    time.sleep(60)
-if name != "slow to prepare":
-    say(event="plan")
-if name in ("is prepared", "slow to prepare"):
-    time.sleep(0.5)
-if name == "slow to prepare":
-    say(event="plan")
-say(event="at", done=1.0, left=2.0, phase="all", epoch=1, epochs=3)
-if name == "killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-if name == "aborted":
-    os.kill(os.getpid(), signal.SIGABRT)
-if name == "silent":
-    sys.exit(3)
-if name == "wrong":
-    say(event="failed", kind="NonFiniteLoss", expected=True, text="the loss is nan")
-    sys.exit(1)
-if name == "broken":
-    say(event="failed", kind="TypeError", expected=False, text="unsupported operand")
-    sys.exit(1)
-say(event="finished", folder="somewhere")
+
+def main():
+    order = json.loads(sys.stdin.readline())
+    name = order["experiment"]["name"]
+    say = lambda **event: print(json.dumps(event), flush=True)
+    print(name, order["device"], os.environ["OMP_NUM_THREADS"], order["command"], file=sys.stderr)
+    if name == "waits":
+        sys.stdin.read()
+        return 130
+    if name == "deaf":
+        time.sleep(60)
+    if name != "slow to prepare":
+        say(event="plan")
+    if name in ("is prepared", "slow to prepare"):
+        time.sleep(0.5)
+    if name == "slow to prepare":
+        say(event="plan")
+    say(event="at", done=1.0, left=2.0, phase="all", epoch=1, epochs=3)
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "kills all":
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "aborted":
+        os.kill(os.getpid(), signal.SIGABRT)
+    if name == "silent":
+        return 3
+    if name == "wrong":
+        say(event="failed", kind="NonFiniteLoss", expected=True, text="the loss is nan")
+        return 1
+    if name == "broken":
+        say(event="failed", kind="TypeError", expected=False, text="unsupported operand")
+        return 1
+    say(event="finished", folder="somewhere")
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(main())
 """
 
 
@@ -196,7 +207,10 @@ class EventLog(Listener):
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SuitePaths:
-    monkeypatch.setattr(worker_process, "PROGRAM", (sys.executable, "-c", STAND_IN))
+    (tmp_path / "stand_in_order.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setattr(worker_process, "PROGRAM", (sys.executable, "-m", "stand_in_order"))
+    monkeypatch.setattr(worker_process, "IMPORTED_LATE", ())
     return SuitePaths(None, tmp_path, tmp_path, tmp_path / "logs", "disabled")
 
 
@@ -222,6 +236,12 @@ def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(paths: Su
     )
     assert reasons["killed"] == "killed by signal 9 (out of memory?)"
     assert reasons["aborted"] == "killed by signal 6 (SIGABRT)"
+
+
+def test_whoever_kills_a_run_and_what_forks_runs_harms_no_later_run(paths: SuitePaths):
+    names = ("fine", "kills all", "fine too")
+    ended = list(run_jobs(jobs_of(*names), paths, Slots(1, ("cpu",), 1), Listener()))
+    assert [e.reason for e in ended] == ["", "killed by signal 9 (out of memory?)", ""]
 
 
 def test_as_many_runs_as_asked_for_are_at_work_at_once_on_the_devices_in_turn(paths: SuitePaths):
@@ -268,7 +288,7 @@ def test_a_process_that_does_not_stop_when_asked_is_made_to(
 def no_children() -> bool:
     return not [
         child
-        for child in psutil.Process().children()
+        for child in psutil.Process().children(recursive=True)
         if child.status() != psutil.STATUS_ZOMBIE and "order" in str(child.cmdline())
     ]
 
@@ -661,7 +681,25 @@ def run_as_bash_reads(line: str) -> None:
 
 
 def runs_at_work(suite: ForkedCommand) -> list[psutil.Process]:
-    return psutil.Process(suite.pid).children()
+    return psutil.Process(suite.pid).children(recursive=True)
+
+
+@pytest.mark.slow
+def test_forks_have_the_bits_of_new_processes_on_two_threads(
+    files: Path, birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(local, "cores", lambda: 2)
+    forks, new = tmp_path / "forks", tmp_path / "new"
+    for out in (forks, new):
+        names = ("fine.toml", "longer.toml", "--jobs", "1")
+        assert call(monkeypatch, command(files, birds, cache_dir, out, *names)) == 0
+        monkeypatch.setattr(ForkServer, "popen", lambda _, *args, **more: start_new(*args, **more))
+    for name in ("fine", "longer"):
+        folder = Path(name, "cub", "seed-42")
+        (session,) = json.loads((forks / folder / "environment.json").read_text())["sessions"]
+        assert session["threads"] == 2
+        same_bits(forks / folder, new / folder)
 
 
 def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(

@@ -1,0 +1,217 @@
+"""Processes that begin warm: forks of one that has imported what they need.
+
+Importing PyTorch takes seconds, and more than a tiny run. A fork begins with it in milliseconds,
+and with what a new process has otherwise: the server computes nothing, so no number drawn and no
+thread of a pool is there to be forked. What a job imports, changes or breaks stays in its fork.
+"""
+
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import IO, Any
+
+from dml_bench.system.memory import collect_garbage_rarely
+
+__all__ = ["Fork", "ForkServer"]
+
+PACKAGE = Path(__file__).parent.parent
+POLL_SECONDS = 0.02
+"""How often the server looks whether a fork has ended."""
+
+
+class ForkServer:
+    """Starts modules as programs, each in a fork of one process. That process is begun anew where a
+    file of the package, the working folder or the environment is not what it was."""
+
+    def __init__(self, *preload: str):
+        """`preload`: modules to import before the first fork, besides the program's own."""
+        self.preload = preload
+        self._made_for: tuple[object, ...] = ()
+        self._servers: list[subprocess.Popen[bytes]] = []
+        """The last one takes requests; those before it end with their forks."""
+        self._requests: socket.socket | None = None
+
+    def popen(self, program: Sequence[str], *, stderr: IO[str], env: dict[str, str]) -> "Fork":
+        """As `subprocess.Popen`, of `python -m MODULE`; the module must have a function `main` that
+        returns the exit code. Standard input and output are pipes."""
+        made_for = (*program, env, Path.cwd(), code_stamp())
+        if made_for != self._made_for or self._servers[-1].poll() is not None:
+            self._begin(program, stderr, env)
+            self._made_for = made_for
+        assert self._requests
+        return Fork(self._requests, self._servers[-1], stderr)
+
+    def _begin(self, program: Sequence[str], stderr: IO[str], env: dict[str, str]) -> None:
+        self._close_requests()
+        self._requests, requests = socket.socketpair()
+        with requests:
+            command = [program[0], "-m", __name__, str(requests.fileno()), program[-1]]
+            self._servers.append(
+                subprocess.Popen(
+                    [*command, *self.preload],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    env=env,
+                    pass_fds=[requests.fileno()],
+                )
+            )
+
+    def _close_requests(self) -> None:
+        if self._requests:
+            self._requests.close()
+
+    def __enter__(self) -> "ForkServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends when all forks have ended."""
+        self._close_requests()
+        for server in self._servers:
+            server.wait()
+        self._made_for = ()
+
+
+class Fork:
+    """A forked process, with the methods of subprocess.Popen that its starter needs."""
+
+    def __init__(
+        self, requests: socket.socket, server: "subprocess.Popen[bytes]", stderr: IO[str]
+    ) -> None:
+        self.returncode: int | None = None
+        """The exit code, or minus the signal that ended it; -9 where the server was killed before
+        it could say."""
+        self.pid: int | None = None
+        """None until it is forked."""
+        self._server = server
+        self._facts, facts = Pipe(duplex=False)
+        stdin, to_stdin = os.pipe()
+        from_stdout, stdout = os.pipe()
+        self.stdin = os.fdopen(to_stdin, "w", encoding="utf-8")
+        self.stdout = os.fdopen(from_stdout, encoding="utf-8")
+        with facts, suppress(BrokenPipeError, ConnectionResetError):
+            descriptors = [stdin, stdout, stderr.fileno(), facts.fileno()]
+            socket.send_fds(requests, [b"\0"], descriptors)
+        os.close(stdin)
+        os.close(stdout)
+
+    def _hear(self, timeout: float | None) -> bool:
+        """Whether the server said something within so many seconds: first the process's number,
+        then its exit code."""
+        if not self._facts.poll(timeout):
+            return False
+        try:
+            fact = self._facts.recv()
+        except (EOFError, ConnectionResetError):
+            self._server.wait()  # so that the next start sees that it has ended
+            self.returncode = -signal.SIGKILL
+            return True
+        if self.pid is None:
+            self.pid = fact
+        else:
+            self.returncode = fact
+        return True
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        while self.returncode is None and self._hear(0):
+            pass
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code. Raises subprocess.TimeoutExpired."""
+        while self.returncode is None:
+            if not self._hear(timeout):
+                raise subprocess.TimeoutExpired("fork", timeout or 0.0)
+        return self.returncode
+
+    def kill(self) -> None:
+        """Kill it; before it is forked, the server, which is still importing."""
+        if self.poll() is not None:
+            return
+        if self.pid is None:
+            self._server.kill()
+        else:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+def code_stamp() -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of each module of the package: a fork must not run other code than lies
+    there when its job begins, and is recorded."""
+    stamp = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        facts = path.stat()
+        stamp.append((str(path), facts.st_mtime_ns, facts.st_size))
+    return tuple(stamp)
+
+
+def fork_for_requests(requests: socket.socket) -> bool:
+    """Fork once for each request, until nobody can make one. Returns True in each fork, with its
+    standard streams, and False in the server, when all forks have ended."""
+    forks: dict[int, Connection] = {}
+    while True:
+        ready, _, _ = select.select([requests], [], [], POLL_SECONDS if forks else None)
+        report_ended(forks, os.WNOHANG)
+        if not ready:
+            continue
+        _, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
+        if not descriptors:
+            break
+        *streams, number = descriptors
+        facts = Connection(number, readable=False)
+        pid = os.fork()
+        if not pid:
+            for place, stream in enumerate(streams):
+                os.dup2(stream, place)
+                os.close(stream)
+            for connection in (requests, facts, *forks.values()):
+                connection.close()
+            return True
+        for stream in streams:
+            os.close(stream)
+        forks[pid] = facts
+        tell(facts, pid)
+    report_ended(forks, 0)
+    return False
+
+
+def report_ended(forks: dict[int, Connection], options: int) -> None:
+    """Tell the exit codes of forks that have ended to whoever asked for them."""
+    for pid in list(forks):
+        ended, status = os.waitpid(pid, options)
+        if ended:
+            with forks.pop(pid) as facts:
+                tell(facts, os.waitstatus_to_exitcode(status))
+
+
+def tell(facts: Connection, number: int) -> None:
+    with suppress(BrokenPipeError):  # whoever asked has ended
+        facts.send(number)
+
+
+def main(number: str, module: str, *preload: str) -> Any:
+    """The server, and then each fork. What can't be imported here is the fork's to report, in its
+    own log."""
+    collect_garbage_rarely()
+    requests = socket.socket(fileno=int(number))
+    for name in (module, *preload):
+        with suppress(Exception):
+            importlib.import_module(name)
+    gc.freeze()
+    if fork_for_requests(requests):
+        return importlib.import_module(module).main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
