@@ -5,7 +5,6 @@ and with what a new process has otherwise: the server computes nothing, so no nu
 thread of a pool is there to be forked. What a job imports, changes or breaks stays in its fork.
 """
 
-import gc
 import importlib
 import os
 import select
@@ -207,7 +206,6 @@ def main(number: str, module: str, *preload: str) -> Any:
     for name in (module, *preload):
         with suppress(Exception):
             importlib.import_module(name)
-    gc.freeze()
     if fork_for_requests(requests):
         return importlib.import_module(module).main()
     return 0
