@@ -173,7 +173,8 @@ def fork_for_requests(requests: socket.socket) -> bool:
             for place, stream in enumerate(streams):
                 os.dup2(stream, place)
                 os.close(stream)
-            for connection in (requests, facts, *forks.values()):
+            requests.close()
+            for connection in (facts, *forks.values()):
                 connection.close()
             return True
         for stream in streams:
