@@ -107,7 +107,7 @@ def suite(jobs: int, cache: str, *more: str) -> dict[str, float]:
         [page] = Path(out).glob("suite/*/suite.json")
         [session] = json.loads(page.read_text(encoding="utf-8"))["sessions"]
     assert sum(run["status"] == "finished" for run in session["runs"]) == jobs
-    return {"whole": seconds, "runs": session["wall_seconds"]}
+    return {"command": seconds, "runs": session["wall_seconds"]}
 
 
 def main() -> None:
@@ -122,10 +122,9 @@ def main() -> None:
         }
         seconds = each_in_turn(ways, options.rounds)
     alone_seconds = statistics.median(own)
-    added = {
-        way: [NODES * taken["whole"] / jobs - alone_seconds for taken in rounds]
-        for way, rounds in seconds.items()
-    }
+    added: dict[str, list[float]] = {}
+    for way, rounds in seconds.items():
+        added[way] = [NODES * taken["command"] / jobs - alone_seconds for taken in rounds]
     result = {
         **facts(),
         "rounds": options.rounds,
@@ -136,9 +135,9 @@ def main() -> None:
     }
     rows = []
     for way, rounds in seconds.items():
-        whole = median_spread([taken["whole"] for taken in rounds])
+        command = median_spread([taken["command"] for taken in rounds])
         running = median_spread([taken["runs"] for taken in rounds])
-        rows.append([way, whole, running, median_spread(added[way])])
+        rows.append([way, command, running, median_spread(added[way])])
     lines = [
         "",
         (
@@ -147,9 +146,7 @@ def main() -> None:
             f" of {len(own)} in one process that has imported everything."
         ),
         "",
-        *table(
-            ["", "whole command, s", "of it carrying out runs, s", "added to each run, s"], rows
-        ),
+        *table(["", "command, s", "of it carrying out runs, s", "added to each run, s"], rows),
     ]
     write("ray_jobs", "Many tiny runs", result, lines, options.out)
 
