@@ -135,6 +135,7 @@ def in_order(rows: list[PlannedRow]) -> list[Job]:
         Job(row.seeds[i], row.named_as, row.settings_of(i))
         for i in range(most_seeds)
         for row in rows
+        if i < len(row.seeds)  # without training one seed may be enough
     ]
     keys = [job.key for job in jobs]
     twice = [job for i, job in enumerate(jobs) if job.key in keys[:i]]

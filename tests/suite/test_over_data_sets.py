@@ -12,6 +12,7 @@ from dml_bench.board.over_data_sets import aggregates_of_table
 from dml_bench.config.tables import read_table
 from dml_bench.runs.record import record_path
 from dml_bench.suite.over_data_sets import MeasuredRun, estimate
+from dml_bench.suite.plan import in_order
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -62,6 +63,18 @@ def test_the_cost_of_a_run_is_that_of_other_seeds_else_of_other_rows_else_by_ima
 def test_options_for_one_data_set_are_refused(monkeypatch, capsys):
     line = refusal(monkeypatch, capsys, "suite", "--table", "reality", "--demo", "--only", "Arc*")
     assert "brings its own data sets, rows and settings: leave out --only and --demo" in line
+
+
+def test_a_row_with_fewer_seeds_than_others_has_fewer_runs():
+    rows = [
+        *db.plan_suite(["frozen_mobilenet_v2"], seeds=[42]).rows,
+        *db.plan_suite(["crossentropy_head"], seeds=[42, 43]).rows,
+    ]
+    assert [job.key for job in in_order(rows)] == [
+        ("frozen_mobilenet_v2", 42),
+        ("crossentropy_head", 42),
+        ("crossentropy_head", 43),
+    ]
 
 
 TINY = """
