@@ -198,14 +198,22 @@ def describe_lack(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
             f"{text}, and one group says nothing about others: {advice_for_more(promise, images)}"
         )
     if promise.known_needed is None:
-        return (
-            f"{text}, and the most similar are wrong too often (lower bound {promise.bound:.1%}):"
-            " give a lower --precision, or leave it out to have every photo answered"
-        )
+        cause = describe_why_more_would_not_help(promise)
+        return f"{text}, {cause}, or leave --precision out to have every photo answered"
     needed = f"about {promise.known_needed:,}{groups_needed(promise)} are needed"
     if promise.unknown_share:
         needed = f"about {promise.known_needed:,} and {promise.unknown_needed:,} are needed"
     return f"{text}, and {needed}: {advice_for_more(promise, images)}"
+
+
+def describe_why_more_would_not_help(promise: GuaranteedThreshold) -> str:
+    """Where more images of the same kind would bring no promise."""
+    if math.isnan(promise.bound):
+        return "of too few classes or groups to try a threshold on: enrol more of them"
+    return (
+        f"and the most similar are wrong too often (lower bound {promise.bound:.1%}): give a lower"
+        " --precision"
+    )
 
 
 def groups_needed(promise: GuaranteedThreshold) -> str:

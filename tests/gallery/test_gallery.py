@@ -14,7 +14,8 @@ from tiny import dml_bench, refusal, train
 
 import dml_bench as db
 from dml_bench.config import Data
-from dml_bench.gallery.calibration import calibration_set
+from dml_bench.evaluation.thresholds import SearchOutcomes
+from dml_bench.gallery.calibration import CalibrationSet, calibration_set
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import (
     Enrolment,
@@ -31,6 +32,7 @@ from dml_bench.gallery.predict import (
     AppliedThreshold,
     NoPromise,
     Predictions,
+    describe_lack,
     predict,
     threshold_of,
 )
@@ -369,6 +371,25 @@ def enough(count: int = 60) -> Vectors:
 def applied_to(tmp_path: Path, **arguments: object) -> AppliedThreshold:
     run, gallery = by_hand(tmp_path, query=QUERY, valid=enough())
     return threshold_of(GalleryFile(run, "all"), gallery, **arguments)
+
+
+def test_unknown_photos_of_one_class_are_said_to_be_too_few_to_try_a_threshold_on():
+    close = SearchOutcomes(np.linspace(0.5, 1, 200), np.ones(200, bool))
+    of_one_class = SearchOutcomes(np.full(20, 0.4), np.zeros(20, bool), np.zeros(20, int))
+    images = CalibrationSet(
+        source="validation",
+        known=close,
+        unknown=of_one_class,
+        queries=close,
+        num_carved=200,
+        held_out_phase="",
+    )
+    assert describe_lack(images.promise(0.95, 0.2), images) == (
+        "a precision of 95% with 20% photos of classes that are not enrolled can't be promised:"
+        " there are 200 validation images and 20 images of classes that were never trained on, of"
+        " too few classes or groups to try a threshold on: enrol more of them, or leave --precision"
+        " out to have every photo answered"
+    )
 
 
 def test_a_promise_says_its_bound_what_it_answers_and_on_how_many_images(tmp_path):
