@@ -1,6 +1,7 @@
 """A table over several data sets: which are here, what is left to do and what that costs, and a
 page over all of them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tiny import SETTINGS, dml_bench, refusal
 
 import dml_bench as db
 from dml_bench.board.over_data_sets import aggregates_of_table
+from dml_bench.config.experiments import EXPERIMENTS
 from dml_bench.config.tables import read_table
 from dml_bench.runs.record import record_path
 from dml_bench.suite.over_data_sets import MeasuredRun, estimate
@@ -100,7 +102,7 @@ tuned_holdouts = "last:2"
 def test_a_table_over_two_data_sets_is_run_recorded_and_compared(
     birds, cache_dir, tmp_path, monkeypatch, capsys
 ):
-    (tmp_path / "tables").mkdir()
+    shutil.copytree(EXPERIMENTS / "tables", tmp_path / "tables")
     (tmp_path / "tables" / "tiny.toml").write_text(TINY)
     rows = ["EPSHN_cosine_resnet18_sgd_aug", "crossentropy_resnet18_sgd_aug"]
     swept = ""
