@@ -88,7 +88,6 @@ class BesidePhases(Callback):
                 "data_dir": str(request.data_dir) if request.data_dir else "",
                 "out": str(request.out),
                 "cache_dir": str(request.cache_dir),
-                "source_threads": request.source_threads,
                 "command": sys.argv,
             }
             log = folder.with_name(f".{folder.name}-{names[0]}.log")

@@ -65,7 +65,6 @@ def train_phases(job_spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
         out=Path(job_spec["out"]),
         cache_dir=Path(job_spec["cache_dir"]),
         device="cpu",
-        source_threads=job_spec["source_threads"],
         is_beside=True,
     )
     dataset = open_images(request)

@@ -54,9 +54,7 @@ def execute(request: RunRequest) -> Outcome:
         experiment = replace(experiment, name=name)
     at_once = phases_at_once(request.phases_at_once, experiment, phases, len(split.train), device)
     threads = torch.get_num_threads()
-    request = replace(
-        request, experiment=experiment, phases_at_once=at_once, source_threads=threads
-    )
+    request = replace(request, experiment=experiment, phases_at_once=at_once)
     folder = RunFolder(request.out, experiment, dataset.name)
     with (
         folder.lock() if distributed.is_main_process() else nullcontext(),

@@ -29,9 +29,6 @@ class RunRequest:
     force: bool = False
     phases_at_once: int = 0
     """How many phases train beside each other on a CPU; 0: as many as the program chooses."""
-    source_threads: int = 0
-    """On how many threads `source` weights are trained, which decides their bits; 0: on those of
-    the phases."""
     is_beside: bool = False
     """Whether this process trains phases of a run that another one keeps."""
     callback: Callback = field(default_factory=Callback)

@@ -110,7 +110,6 @@ class RunSession:
             device,
             precision,
             self.callback,
-            request.source_threads,
         )
         self.work: dict[str, float] = {}
         """Units of work that are left of each training, once the plan was said."""

@@ -240,13 +240,11 @@ def stages(
     device: torch.device,
     precision: str,
     callback: Callback,
-    source_threads: int = 0,
 ) -> dict[str, Stage | None]:
     """By phase, the stage whose weights it begins with; None where the configured weights are there
-    to be loaded. `source` weights are trained on `source_threads`, by default on as many threads as
-    the phases."""
+    to be loaded."""
     before = (
-        _source(experiment, cache_dir, device, precision, callback, source_threads)
+        _source(experiment, cache_dir, device, precision, callback)
         if experiment.model.weights == "source"
         else None
     )
@@ -337,7 +335,6 @@ def _source(
     device: torch.device,
     precision: str,
     callback: Callback,
-    threads: int,
 ) -> Stage:
     source = source_experiment(experiment)
     with distributed.main_process_first():
@@ -354,5 +351,5 @@ def _source(
         cache_dir=cache_dir,
         device=device,
         precision=precision,
-        threads=threads or torch.get_num_threads(),
+        threads=1,  # else the results of a run depended on how many there were
     )
