@@ -58,6 +58,7 @@ LEFT_OUT = (
     *("digest", "files", "weights_sha256"),  # checksums of files that hold timings
     *("schema_version", "experiment", "profile", "protocol", "seed", "kind"),  # settings
     *("scatter", "hubness"),  # of embeddings and neighbours, which have digests themselves
+    *("memorised", "seen_through"),  # counted since, from answers of weights that have digests
 )
 """The other keys of JSON values that are no result."""
 
