@@ -702,7 +702,8 @@
       height: auto !important;
       display: -webkit-box !important; -webkit-box-orient: vertical; -webkit-line-clamp: 3;
       font-size: 11px !important; line-height: 1.2 !important; text-align: left !important;
-      padding: 0 4px !important; }`;
+      padding: 0 4px !important; }
+    [data-cy="tag-doubt"] { -webkit-line-clamp: 5; }`;
 
   function Panel() {
     const place = React.useRef(null), maps = React.useRef(null);
