@@ -313,13 +313,15 @@ def maps(place: Path) -> None:
 def browse(place: Path) -> None:
     """The dataset that FiftyOne gets, and beside it what that holds."""
     from dml_bench.browse import fiftyone_app, session
+    from dml_bench.browse.browsable import BrowsedRun
     from dml_bench.browse.database import serve_database
+    from dml_bench.runs.run import read_folder
 
-    request = session.BrowseRequest(run=run_folder(place), cache_dir=place / "cache")
-    opened = session.open_run(request.run)
-    there, name = session.database_folder(opened, request.cache_dir), session.dataset_name(opened)
+    run = BrowsedRun(read_folder(run_folder(place)))
+    request = session.BrowseRequest(browsable=run, cache_dir=place / "cache")
+    there, name = session.database_folder(run, request.cache_dir), run.name
     with there.lock(), serve_database(there) as uri, fiftyone_app.connected(uri):
-        session.prepare(opened, name, request)
+        session.prepare(request)
         import fiftyone
 
         dataset = fiftyone.load_dataset(name)

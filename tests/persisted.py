@@ -300,6 +300,7 @@ def searched(place: Path, birds: Path) -> None:
         "validation_classes": ["a", "b"],
         "trials": [trial],
     }
+    place.mkdir(parents=True, exist_ok=True)
     write_json(place / "search.json", content)
 
 

@@ -174,7 +174,8 @@ def test_the_family_of_a_table_is_of_a_metric_that_its_rows_measure(name):
     assert table.family is not None
     members = [row for row in table.rows if table.family.other(row) in table.rows]
     assert len(members) > 4
-    for row in members:
+    trained = [row for row in members if resolve(base_name(row)).train.epochs]
+    for row in trained:
         assert table.family.metric in metrics_of(resolve(base_name(row)))
 
 

@@ -603,6 +603,45 @@ for trained, changed in (("network", AUGMENTED), ("last2", set())):
         f"crossentropy_{trained}",
         {"loss.name", "loss.margin", "loss.scale", "train.proxy_lr_factor"},
     )
+CHARACTERS = "crossentropy_characters"
+FROM_SOFTMAX = {"loss.name", "loss.label_smoothing"}
+HEADS |= {
+    CHARACTERS: (
+        "crossentropy_head",
+        {"data.dataset.name", "data.dataset.catalogue", "data.split", "unseen", "images.size"}
+        | {f"sampler.{option}" for option in ("name", "m", "drop_last")}
+        | {f"model.{option}" for option in ("backbone.name", "weights", "trainable")}
+        | {"augment.random_crop_from", "optimizer.lr"},
+    ),
+    "EPSHN_cosine_characters": (CHARACTERS, LOSS | {"loss.temperature", "loss.label_smoothing"}),
+    "ArcFace_cosine_characters": (
+        CHARACTERS,
+        {"loss.name", "loss.margin", "loss.scale", "train.proxy_lr_factor"},
+    ),
+    "SubCenterArcFace_cosine_characters": (
+        "ArcFace_cosine_characters",
+        {"loss.name", "loss.sub_centers"},
+    ),
+    "ProxyNCA_cosine_characters": (
+        CHARACTERS,
+        FROM_SOFTMAX
+        | {"loss.softmax_scale", "loss.denominator", "loss.proxy_std", "train.proxy_lr_factor"},
+    ),
+    "ProxyAnchor_cosine_characters": (
+        CHARACTERS,
+        FROM_SOFTMAX | {"loss.margin", "loss.alpha", "train.proxy_lr_factor"},
+    ),
+    "MultiSimilarity_cosine_characters": (
+        CHARACTERS,
+        FROM_SOFTMAX | {"loss.alpha", "loss.beta", "loss.base"},
+    ),
+    "SupCon_cosine_characters": (CHARACTERS, FROM_SOFTMAX | {"loss.temperature"}),
+    "SupCon_cosine_resnet18_sgd_aug": (BASELINE, LOSS),
+    "ProxyAnchor_cosine_resnet18_sgd_aug": (
+        BASELINE,
+        LOSS | {"loss.temperature", "loss.margin", "loss.alpha"},
+    ),
+}
 CSV = {
     f"data.dataset.{option}"
     for option in (

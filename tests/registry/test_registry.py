@@ -152,6 +152,7 @@ def test_adding_a_loss_is_one_decorated_function_which_the_catalogue_then_lists(
         "interpolates": False,
         "remembers": False,
         "unit_vectors": True,
+        "label_sets": False,
     }
     assert [record["name"] for record in catalogue.entries("losses")] == before
 

@@ -116,8 +116,8 @@ def test_a_table_over_two_data_sets_is_run_recorded_and_compared(
     monkeypatch.chdir(tmp_path)
     fork_workers(monkeypatch)
     typed = ("suite", "--table", "tiny", "--data-dir", birds, "--cache-dir", cache_dir)
-    typed += ("--device", "cpu", "--wandb", "disabled", "--jobs", "2")
-    assert dml_bench(monkeypatch, *typed) == 0
+    typed += ("--device", "cpu", "--wandb", "disabled")
+    assert dml_bench(monkeypatch, *typed, "--jobs", "2") == 0
     printed = capsys.readouterr().out
     assert "cub: 0 of 6 runs recorded or finished" in printed
     assert "12 runs of unknown cost" in printed
