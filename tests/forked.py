@@ -17,6 +17,7 @@ from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar, NoReturn
 
+import psutil
 import pytest
 
 from dml_bench.__main__ import main
@@ -247,3 +248,21 @@ def fork_workers(patch: pytest.MonkeyPatch) -> None:
     names["TimeoutExpired"] = subprocess.TimeoutExpired
     patch.setattr(child_process, "subprocess", SimpleNamespace(**names))
     patch.setattr(ForkServer, "popen", lambda _, program, **more: ForkedWorker(program, **more))
+
+
+def still_running(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that have not ended within so many seconds. One that has, and that nobody has waited
+    for, is none of them: whose parent was killed is waited for by the system, in its own time."""
+    deadline = time.monotonic() + seconds
+    running = list(processes)
+    while running and time.monotonic() < deadline:
+        running = [process for process in running if is_running(process)]
+        time.sleep(0.05)
+    return running
+
+
+def is_running(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 import torch
-from forked import fork_workers
+from forked import fork_workers, still_running
 from safetensors.torch import load_file
 from tiny import SETTINGS, StopsAfter, command, tiny, train
 
@@ -133,8 +133,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_the_same_bits(birds, cach
     assert any("beside_worker" in " ".join(other.cmdline()) for other in others)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(others, timeout=60)
-    assert alive == []
+    assert still_running(others, seconds=60) == []
     subprocess.run(typed, check=True, capture_output=True)
     settings = [*SETTINGS, "train.epochs=12"]
     apart = train(birds, cache_dir, tmp_path / "apart", *settings, phases_at_once=1)

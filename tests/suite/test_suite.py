@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from forked import ForkedCommand, fork_workers
+from forked import ForkedCommand, fork_workers, still_running
 from handmade import BASELINE, experiment, finish
 from small_suite import call, command, same_bits, start, wait_for_epochs, write_files
 
@@ -756,8 +756,7 @@ def test_however_a_suite_is_ended_no_process_outlives_it(
     else:
         suite.send_signal(end)
     _, errors = suite.communicate(timeout=60)
-    gone, alive = psutil.wait_procs(runs, timeout=20)
-    assert (len(gone), alive) == (len(runs), [])
+    assert still_running(runs, seconds=20) == []
     if end is signal.SIGINT:
         assert suite.returncode == 130
         assert (
