@@ -86,7 +86,8 @@ def test_answers_weigh_at_most_16_kb_a_run_32_with_four_rotated_hold_outs_and_25
         size = (ROOT / path).stat().st_size
         total += size
         if path.suffix == ".json":
-            assert size <= 12 * 1024, path
+            # A search for settings lists its trials, thirty of them.
+            assert size <= (20 if "tuning" in path.parts else 12) * 1024, path
             continue
         assert path.name.endswith(".safetensors.xz"), path
         # Five networks answer the queries where four hold-outs are rotated, otherwise two.
