@@ -67,7 +67,7 @@ def test_photos_are_dropped_a_class_is_added_found_and_removed(
         page.set_input_files("#enrol input[type=file]", birds_to_drop[1:])
         page.wait_for_selector("#enrolled:not(:empty)")
         assert page.locator("#enrolled").inner_text().startswith("3 photos added")
-        page.wait_for_function("document.querySelector('#count').innerText == '9'")
+        page.locator("#count", has_text="9").wait_for()
         page.set_input_files("#ask input", birds_to_drop[2:3])
         page.locator(".answer").nth(2).wait_for()
         assert page.locator(".answer h3").first.inner_text() == EVIL, "newest first, as text"
