@@ -28,7 +28,8 @@ def check_same(setting: Setting) -> dict[str, float]:
     """
     labels, few = setting.dataset.labels, setting.experiment.train.batch_size
     # of a dozen classes: a batch of single images has no positive pairs, and changes nothing
-    classes = spread(np.unique(labels), min(12, len(np.unique(labels))))
+    classes = np.unique(labels)
+    classes = spread(classes, min(12, len(classes)))
     train, test = (
         images[np.isin(labels[images], classes)]
         for images in (setting.split.train, setting.split.test)

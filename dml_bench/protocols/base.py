@@ -15,7 +15,7 @@ from dml_bench import registry
 from dml_bench.config import Evaluate, Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Phase, Split
-from dml_bench.evaluation.metrics import vote
+from dml_bench.evaluation.metrics import by_class, vote
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols.metric import Column, Metric
 from dml_bench.system.tables import OutcomeTable, ResultTable
@@ -24,6 +24,7 @@ __all__ = [
     "PhaseOutput",
     "Protocol",
     "Result",
+    "columns_of_queried_classes",
     "describe_run",
     "phases_of",
     "predictions",
@@ -231,5 +232,22 @@ def predictions(
         }
         if phase in predicted:
             columns[f"{phase}_logits_predicted"] = names[predicted[phase]]
-    cells = [column.tolist() for column in columns.values()]
-    return ResultTable(tuple(columns), tuple(zip(*cells, strict=True)))
+    return ResultTable.of_columns({name: cells.tolist() for name, cells in columns.items()})
+
+
+def columns_of_queried_classes(
+    dataset: Dataset, neighbours: Neighbours, means: Mapping[str, np.ndarray]
+) -> dict[str, Sequence[Any]]:
+    """One cell for each class that has queries: its name, their number, and of each of `means`,
+    which are (query), the mean over them."""
+    labels = neighbours.query_labels
+    classes = np.unique(labels)
+    columns: dict[str, Sequence[Any]] = {
+        "class name": [dataset.class_names[label] for label in classes],
+        "test samples": np.bincount(labels)[classes].tolist(),
+    }
+    for name, values in means.items():
+        columns[name] = by_class(values, labels, dataset.num_classes)[classes].tolist()
+    if dataset.coarse_classes is not None:
+        columns["coarse class"] = [dataset.coarse_classes[label] for label in classes]
+    return columns

@@ -12,7 +12,6 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Phase, Split, disjoint_phases, make_disjoint_split
 from dml_bench.evaluation.clustering import normalized_mutual_information
 from dml_bench.evaluation.metrics import (
-    by_class,
     macro,
     map_at_r,
     micro,
@@ -25,6 +24,7 @@ from dml_bench.protocols.base import (
     PhaseOutput,
     Protocol,
     Result,
+    columns_of_queried_classes,
     describe_run,
     predictions,
     register,
@@ -121,22 +121,12 @@ class RetrievalResult(Result):
 
     def tables(self) -> dict[str, ResultTable]:
         """P@1 and MAP@R of each class of the queries."""
-        labels, classes = self.neighbours.query_labels, np.unique(self.neighbours.query_labels)
-        precision, average = (
-            by_class(values, labels, self.dataset.num_classes)[classes]
-            for values in (precision_at_1(self.neighbours), self.per_query["map_at_r"])
-        )
-        columns: dict[str, Sequence[Any]] = {
-            "class name": [self.dataset.class_names[label] for label in classes],
-            "test samples": np.bincount(labels)[classes].tolist(),
-            "precision@1": precision.tolist(),
-            "MAP@R": average.tolist(),
+        means = {
+            "precision@1": precision_at_1(self.neighbours),
+            "MAP@R": self.per_query["map_at_r"],
         }
-        coarse_classes = self.dataset.coarse_classes
-        if coarse_classes is not None:
-            columns["coarse class"] = [coarse_classes[label] for label in classes]
-        rows = tuple(zip(*columns.values(), strict=True))
-        return {"test_classes_metrics": ResultTable(tuple(columns), rows)}
+        columns = columns_of_queried_classes(self.dataset, self.neighbours, means)
+        return {"test_classes_metrics": ResultTable.of_columns(columns)}
 
     def predictions(self) -> ResultTable:
         unseen = np.ones(len(self.split.test), bool)

@@ -308,7 +308,7 @@ class HoldoutResult(Result):
         }
         if self.dataset.coarse_classes is not None:
             columns["coarse class"] = self.dataset.coarse_classes
-        return ResultTable(tuple(columns), tuple(zip(*columns.values(), strict=True)))
+        return ResultTable.of_columns(columns)
 
     def _classification_report(self, neighbours: Neighbours) -> ResultTable:
         """scikit-learn's report with the nearest neighbour's class as the prediction."""

@@ -18,12 +18,13 @@ from dml_bench.evaluation.label_sets import (
     resamples,
     voted,
 )
-from dml_bench.evaluation.metrics import by_class, macro, micro, precision_at_1
+from dml_bench.evaluation.metrics import macro, micro, precision_at_1
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols.base import (
     PhaseOutput,
     Protocol,
     Result,
+    columns_of_queried_classes,
     describe_run,
     predictions,
     register,
@@ -105,17 +106,11 @@ class MultiLabelResult(Result):
         for name, scores in self.scores.items():
             head = name.replace("map_", "average precision, ").replace("_", " of ")
             columns[head] = average_precision(self.truth, scores)[0].tolist()
-        labels = self.neighbours.query_labels
-        classes = np.unique(labels)
-        right = by_class(precision_at_1(self.neighbours), labels, self.dataset.num_classes)
-        sets: dict[str, Sequence[Any]] = {
-            "class name": [self.dataset.class_names[label] for label in classes],
-            "test samples": np.bincount(labels)[classes].tolist(),
-            "precision@1": right[classes].tolist(),
-        }
+        means = {"precision@1": precision_at_1(self.neighbours)}
+        sets = columns_of_queried_classes(self.dataset, self.neighbours, means)
         return {
-            "labels_metrics": table_of(columns),
-            "test_classes_metrics": table_of(sets),
+            "labels_metrics": ResultTable.of_columns(columns),
+            "test_classes_metrics": ResultTable.of_columns(sets),
         }
 
     def predictions(self) -> ResultTable:
@@ -263,7 +258,3 @@ def head_of(name: str) -> str:
     if name == CLASSIFIER:
         return "mAP, classifier"
     return f"mAP, {name.removeprefix('map_vote_')} votes"
-
-
-def table_of(columns: Mapping[str, Sequence[Any]]) -> ResultTable:
-    return ResultTable(tuple(columns), tuple(zip(*columns.values(), strict=True)))

@@ -1,6 +1,7 @@
 """Tables as values, which some modules make and others print, write or send to W&B."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,11 @@ class ResultTable:
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
+
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, Sequence[Any]]) -> "ResultTable":
+        """The cells of each column, all of one length, by its name."""
+        return cls(tuple(columns), tuple(zip(*columns.values(), strict=True)))
 
     def beside(self, column: str, value: Any) -> "ResultTable":
         """The table with one more column, whose cells are all the same."""

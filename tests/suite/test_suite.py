@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from forked import ForkedCommand, fork_workers, still_running
+from forked import ForkedCommand, fork_workers, is_running, still_running
 from handmade import BASELINE, experiment, finish
 from small_suite import call, command, same_bits, start, wait_for_epochs, write_files
 
@@ -289,7 +289,7 @@ def no_children() -> bool:
     return not [
         child
         for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and "order" in str(child.cmdline())
+        if is_running(child) and "order" in str(child.cmdline())
     ]
 
 
