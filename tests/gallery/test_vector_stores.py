@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,13 +54,20 @@ def photos(birds) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """The address of a real PostgreSQL with pgvector, which listens on a socket of its folder."""
-    place = tmp_path_factory.mktemp("postgres")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(place))
-        pgserver = pytest.importorskip("pgserver")
-        server = pgserver.get_server(place / "data")
+def database():
+    """The address of a real PostgreSQL with pgvector, which listens on a socket of its folder.
+
+    Started by root, the server runs as a user of its own, who must be able to enter the folders
+    above its data. Those of `tmp_path_factory` won't do: each pytest that starts on this machine
+    closes them to other users.
+    """
+    pgserver = pytest.importorskip("pgserver")
+    with (
+        tempfile.TemporaryDirectory(prefix="postgres-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        server = pgserver.get_server(Path(folder, "data"))
         yield server.get_uri()
         server.cleanup()
 
