@@ -16,8 +16,9 @@ import dml_bench as db
 from dml_bench.board.rerun import differs
 from dml_bench.board.submission import Finding, open_submission
 from dml_bench.board.verify import VerifyRequest, verify
-from dml_bench.runs import record_format
+from dml_bench.runs import record_format, record_schema
 from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.record import rewrite_description
 from dml_bench.runs.run import read_folder, read_record
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -113,6 +114,17 @@ def test_single_classes_that_the_answers_do_not_give_are_refused(submitted):
     path = submitted()
     say_otherwise(path, better)
     assert refused_for(path) == {"single classes"}
+
+
+def test_many_classes_are_left_to_the_answers(submitted, monkeypatch):
+    path = submitted()
+    weight, names = path.stat().st_size, read(path)[0]["classes"]["rows"]
+    monkeypatch.setattr(record_schema, "MOST_CLASSES", 39)
+    assert refused_for(path) == {"schema"}
+    rewrite_description(path)
+    assert refused_for(path) == set()
+    assert read(path)[0]["classes"]["rows"] == {}
+    assert path.stat().st_size < weight - len("".join(names))
 
 
 @pytest.mark.parametrize(
