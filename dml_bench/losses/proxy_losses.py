@@ -278,6 +278,32 @@ def hypergraph_induced(
 
 
 @losses.register(
+    "PFML",
+    summary="potential energy of images and proxies, which attract their class and repel others",
+    source="Bhatnagar and Ahuja 2025, Potential field based deep metric learning",
+    trains_proxies=True,
+    classifies=True,
+    one_number=True,
+)
+def potential_field(
+    num_classes: int,
+    dim: int,
+    *,
+    alpha: Positive = 3.0,
+    delta: Annotated[float, between(0.01, 2)] = 0.2,
+    proxies_per_class: Count = 15,
+) -> "nn.Module":
+    """Forces fade with `alpha`; `delta` is the distance within which a class no longer attracts,
+    and beyond which others no longer repel. The paper tries an alpha of 0 to 6 and a delta of .1 to
+    .3."""
+    from dml_bench.losses.potential_field import PotentialField
+
+    return PotentialField(
+        num_classes, dim, alpha=alpha, delta=delta, proxies_per_class=proxies_per_class
+    )
+
+
+@losses.register(
     "SoftTriple",
     summary=(
         "softmax over similarities to classes of several centres each, which are drawn together"

@@ -429,6 +429,20 @@ OF_HIST = OF_PROXY_ANCHOR | {
     "train.clip_value": 0.0,
     "train.proxy_lr_factor": pytest.approx(0.1 / 1.2e-4),
 }
+OF_PFML = OF_PROXY_ANCHOR | {
+    # The paper's section 4.1 and table 5 of its supplement; no code is published. Sampler, views
+    # and what frozen BatchNorm means are Proxy-Anchor's; no schedule is printed.
+    "model.pooling": {"name": "own"},
+    "model.head": LINEAR | {"dim": 512},
+    "loss": {"name": "PFML", "alpha": 3.0, "delta": 0.2, "proxies_per_class": 15},
+    "optimizer": OF_MULTI_SIMILARITY["optimizer"] | {"lr": 1e-4, "weight_decay": 5e-4},
+    "schedule": {"name": "constant", "warmup": 0.0},
+    "train.epochs": 200,
+    "train.batch_size": 100,
+    "train.head_epochs": 1,
+    "train.clip_value": 0.0,
+    "train.proxy_lr_factor": pytest.approx(0.01 / 1e-4),
+}
 OF_DINO_V2 = {
     # github.com/gmberton/image-retrieval: main.py, retrieval_model.py and utils.py by default.
     "data.valid_fraction": 0.2,
@@ -455,6 +469,7 @@ FIELD_TABLE = {
     "XBM_resnet50x128_disjoint": OF_XBM,
     "RecallAtK_resnet50x512_disjoint": OF_RECALL_AT_K,
     "HIST_resnet50x512_disjoint": OF_HIST,
+    "PFML_resnet50x512_disjoint": OF_PFML,
     "MultiSimilarity_dinov2_b14x768_disjoint": OF_DINO_V2,
     "ArcFace_dinov2_b14x768_disjoint": OF_DINO_V2
     | {

@@ -454,6 +454,27 @@ def hist(b: Batch, loss: nn.Module) -> float:
     return of_distributions + softmax_loss(classified.tolist(), b.y)
 
 
+def potential_field(
+    b: Batch, loss: nn.Module, alpha: float = 3.0, delta: float = 0.2, of_each: int = 15
+) -> float:
+    """Eq. 1, 2, 4 and 6 of the paper."""
+    vectors = b.x + loss.proxies.tolist()
+    labels = b.y + [place // of_each for place in range(CLASSES * of_each)]
+    energy = 0.0
+    for i, (x, y) in enumerate(zip(vectors, labels, strict=True)):
+        for j, (other, label) in enumerate(zip(vectors, labels, strict=True)):
+            d = distance(x, other)
+            if i != j and label == y:
+                energy -= 1 / delta**alpha if d < delta else 1 / d**alpha
+            elif i != j:
+                energy += 1 / d**alpha if d < delta else 1 / delta**alpha
+    return energy
+
+
+def potential_field_that_reaches_far(b: Batch, loss: nn.Module) -> float:
+    return potential_field(b, loss, alpha=1.5, delta=1.0, of_each=2)
+
+
 def binary_cross_entropy(b: Batch, loss: nn.Module) -> float:
     terms = []
     for logits, y in zip(loss.logits(torch.tensor(b.x)).tolist(), b.y, strict=True):
@@ -510,6 +531,12 @@ def binary_cross_entropy(b: Batch, loss: nn.Module) -> float:
         ("SoftTriple", {"centers_per_class": 1}, soft_triple_of_single_centers),
         ("P2SGrad", {}, p2s_grad),
         ("HIST", {}, hist),
+        ("PFML", {}, potential_field),
+        (
+            "PFML",
+            {"alpha": 1.5, "delta": 1.0, "proxies_per_class": 2},
+            potential_field_that_reaches_far,
+        ),
         ("BCE", {}, binary_cross_entropy),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
@@ -532,6 +559,32 @@ def test_a_batch_without_some_classes_has_no_edges_for_them():
     loss = build(losses["HIST"])
     embeddings, labels = vectors(losses["HIST"], size=6).detach(), torch.tensor([0, 2, 2, 0, 0, 2])
     assert loss(embeddings, labels).item() == pytest.approx(hist(Batch(embeddings, labels), loss))
+
+
+def test_the_forces_of_a_potential_field_are_the_derivatives_of_its_energy():
+    loss = build(losses["PFML"], alpha=1.5, delta=1.0, proxies_per_class=2).double()
+    embeddings = vectors(losses["PFML"], size=6).detach().double().requires_grad_()
+    labels = torch.tensor([0, 2, 2, 0, 0, 2])
+    assert torch.autograd.gradcheck(
+        lambda x, proxies: torch.func.functional_call(loss, {"proxies": proxies}, (x, labels)),
+        (embeddings, loss.proxies),
+    )
+
+
+def test_the_class_of_least_energy_has_the_greatest_logit():
+    loss = build(losses["PFML"], proxies_per_class=2)
+    embedding = vectors(losses["PFML"], size=1).detach()
+    energies = []
+    for label in range(CLASSES):
+        together = loss(embedding, torch.tensor([label])) - loss(embedding[:0], torch.tensor([]))
+        energies.append(together.item() / 2)
+    share = torch.softmax(loss.logits(embedding)[0].double(), 0)
+    # Of two classes, the one with more of the field is lower by that: the rest is the same for all.
+    total = sum(distance(embedding[0].tolist(), proxy) ** -3 for proxy in loss.proxies.tolist())
+    for label in range(1, CLASSES):
+        assert energies[label] - energies[0] == pytest.approx(
+            (total * (share[0] - share[label])).item(), abs=0.01
+        )
 
 
 def test_ranked_list_weighs_the_pairs_on_the_wrong_side_of_its_two_spheres():

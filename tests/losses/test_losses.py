@@ -12,6 +12,9 @@ from dml_bench.cli import catalogue
 from dml_bench.registry import Entry, losses, miners
 
 CLASSES, DIM = 4, 8
+ON_A_TOY = {"PFML": {"alpha": 1.0}}
+"""Options for a toy problem, where they are not the usual ones: forces that fade with the third
+power leave an image near where it starts."""
 TAKE_A_MINER = [entry.name for entry in losses if entry.facts["takes_miner"]]
 MINERS = [name for name in miners.names() if name != "none"]
 
@@ -165,7 +168,7 @@ def learns_a_toy_problem(entry: Entry) -> None:
         32, CLASSES, generator=generator
     )
     features = torch.cat([signal, 2 * torch.randn(32, 12, generator=generator)], dim=1)
-    loss = build(entry, seed=2)
+    loss = build(entry, seed=2, **ON_A_TOY.get(entry.name, {}))
     torch.manual_seed(2)
     model = nn.Linear(16, DIM, bias=False)
 
