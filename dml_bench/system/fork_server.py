@@ -7,14 +7,13 @@ thread of a pool is there to be forked. What a job imports, changes or breaks st
 
 import importlib
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,8 +22,6 @@ from dml_bench.system.memory import collect_garbage_rarely
 __all__ = ["Fork", "ForkServer"]
 
 PACKAGE = Path(__file__).parent.parent
-POLL_SECONDS = 0.02
-"""How often the server looks whether a fork has ended."""
 
 
 class ForkServer:
@@ -157,41 +154,51 @@ def code_stamp() -> tuple[tuple[str, int, int], ...]:
 def fork_for_requests(requests: socket.socket) -> bool:
     """Fork once for each request, until nobody can make one. Returns True in each fork, with its
     standard streams, and False in the server, when all forks have ended."""
-    forks: dict[int, Connection] = {}
-    while True:
-        ready, _, _ = select.select([requests], [], [], POLL_SECONDS if forks else None)
-        report_ended(forks, os.WNOHANG)
-        if not ready:
-            continue
-        _, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
-        if not descriptors:
-            break
-        *streams, number = descriptors
-        facts = Connection(number, readable=False)
-        pid = os.fork()
-        if not pid:
-            for place, stream in enumerate(streams):
-                os.dup2(stream, place)
+    forks: dict[int, tuple[int, Connection]] = {}
+    """By the process descriptor, which is readable when the fork has ended."""
+    open_requests = [requests]
+    while open_requests or forks:
+        for ready in wait([*open_requests, *forks]):
+            if isinstance(ready, int):
+                report_ended(ready, *forks.pop(ready))
+                continue
+            _, descriptors, _, _ = socket.recv_fds(requests, 1, 4)
+            if not descriptors:
+                open_requests.clear()
+                continue
+            *streams, number = descriptors
+            facts = Connection(number, readable=False)
+            pid = os.fork()
+            if not pid:
+                for place, stream in enumerate(streams):
+                    os.dup2(stream, place)
+                    os.close(stream)
+                close_of_server(requests, facts, forks)
+                return True
+            for stream in streams:
                 os.close(stream)
-            requests.close()
-            for connection in (facts, *forks.values()):
-                connection.close()
-            return True
-        for stream in streams:
-            os.close(stream)
-        forks[pid] = facts
-        tell(facts, pid)
-    report_ended(forks, 0)
+            forks[os.pidfd_open(pid)] = pid, facts
+            tell(facts, pid)
     return False
 
 
-def report_ended(forks: dict[int, Connection], options: int) -> None:
-    """Tell the exit codes of forks that have ended to whoever asked for them."""
-    for pid in list(forks):
-        ended, status = os.waitpid(pid, options)
-        if ended:
-            with forks.pop(pid) as facts:
-                tell(facts, os.waitstatus_to_exitcode(status))
+def close_of_server(
+    requests: socket.socket, facts: Connection, forks: dict[int, tuple[int, Connection]]
+) -> None:
+    """Close in a fork what is the server's."""
+    requests.close()
+    facts.close()
+    for descriptor, (_, connection) in forks.items():
+        os.close(descriptor)
+        connection.close()
+
+
+def report_ended(descriptor: int, pid: int, facts: Connection) -> None:
+    """Tell the exit code of a fork that has ended to whoever asked for it."""
+    os.close(descriptor)
+    _, status = os.waitpid(pid, 0)
+    with facts:
+        tell(facts, os.waitstatus_to_exitcode(status))
 
 
 def tell(facts: Connection, number: int) -> None:
