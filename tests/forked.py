@@ -1,7 +1,6 @@
 """Processes forked from this one: to signals, files and locks as real as any, without the seconds
 that importing PyTorch takes."""
 
-import importlib
 import os
 import runpy
 import signal
@@ -25,7 +24,6 @@ from dml_bench.registry.origins import entry_points_of
 from dml_bench.registry.plugins import PLUGGABLE
 from dml_bench.runs import beside_worker
 from dml_bench.suite import worker
-from dml_bench.suite.worker_process import IMPORTED_LATE
 from dml_bench.system import child_process
 from dml_bench.system.fork_server import ForkServer
 
@@ -45,7 +43,7 @@ class ForkedProcess:
         """`streams` become its standard streams. Of what this process has open it closes `closed`;
         a new program would close all."""
         self.returncode: int | None = None
-        import_what_runs_import()
+        prepare_once()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
             self.pid = os.fork()
@@ -80,11 +78,8 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-@cache
-def import_what_runs_import() -> None:
-    """Import once, here, what a run imports late: four seconds, where a tiny run takes one."""
-    for name in IMPORTED_LATE:
-        importlib.import_module(name)
+prepare_once = cache(worker.prepare)
+"""What runs would do alike is done once, in the process of the tests."""
 
 
 def become(

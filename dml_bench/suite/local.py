@@ -17,8 +17,9 @@ from dml_bench.suite.executor import (
     Worker,
 )
 from dml_bench.suite.plan import Job
-from dml_bench.suite.worker_process import server_of_runs, start_run
+from dml_bench.suite.worker_process import start_run
 from dml_bench.system.child_process import ChildProcess, Event, stop_all
+from dml_bench.system.fork_server import ForkServer
 
 __all__ = ["LocalExecutor", "cores", "run_jobs", "slots_of", "threads_of"]
 
@@ -90,7 +91,7 @@ class LocalExecutor(Executor):
         self.events: queue.Queue[tuple[int, Event | None]] = queue.Queue()
         self.workers: dict[int, LocalWorker] = {}
         """The workers by the number of their slot."""
-        self.server = server_of_runs()
+        self.server = ForkServer()
 
     def run(self, jobs: list[Job]) -> Generator[JobResult, None, None]:
         with self.server:

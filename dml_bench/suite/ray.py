@@ -33,10 +33,11 @@ from dml_bench.suite.executor import (
 )
 from dml_bench.suite.local import cores, threads_of
 from dml_bench.suite.plan import Job
-from dml_bench.suite.worker_process import server_of_runs, start_run
+from dml_bench.suite.worker_process import start_run
 from dml_bench.system.child_process import STOP_SECONDS, Event, stop_all
 from dml_bench.system.drafts import scratch
 from dml_bench.system.failures import describe_error
+from dml_bench.system.fork_server import ForkServer
 
 __all__ = ["on_ray"]
 
@@ -53,7 +54,7 @@ STORE_BYTES = 80 * 2**20
 """The smallest memory that Ray takes for values that tasks share: there are hardly any here."""
 
 
-server = server_of_runs()
+server = ForkServer()
 """Of each worker of Ray, which carries out one task after the other."""
 
 

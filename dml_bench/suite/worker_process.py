@@ -7,24 +7,9 @@ from typing import Any
 from dml_bench.system.child_process import ChildProcess, start_new
 from dml_bench.system.fork_server import ForkServer
 
-__all__ = ["server_of_runs", "start_run"]
+__all__ = ["start_run"]
 
 PROGRAM = (sys.executable, "-m", "dml_bench.suite.worker")
-IMPORTED_LATE = (
-    "dml_bench.runs.execute",
-    "dml_bench.tracking.wandb_mirror",
-    "pytorch_metric_learning.losses",
-    "sklearn.metrics",
-    "timm",
-    "torch._dynamo",
-    "torch._inductor.config",
-)
-"""What the program imports while it runs: four seconds, where a tiny run takes one."""
-
-
-def server_of_runs() -> ForkServer:
-    """What has imported all that a run needs."""
-    return ForkServer(*IMPORTED_LATE)
 
 
 def start_run(

@@ -5,6 +5,7 @@ and with what a new process has otherwise: the server computes nothing, so no nu
 thread of a pool is there to be forked. What a job imports, changes or breaks stays in its fork.
 """
 
+import gc
 import importlib
 import os
 import signal
@@ -28,17 +29,16 @@ class ForkServer:
     """Starts modules as programs, each in a fork of one process. That process is begun anew where a
     file of the package, the working folder or the environment is not what it was."""
 
-    def __init__(self, *preload: str):
-        """`preload`: modules to import before the first fork, besides the program's own."""
-        self.preload = preload
+    def __init__(self) -> None:
         self._made_for: tuple[object, ...] = ()
         self._servers: list[subprocess.Popen[bytes]] = []
         """The last one takes requests; those before it end with their forks."""
         self._requests: socket.socket | None = None
 
     def popen(self, program: Sequence[str], *, stderr: IO[str], env: dict[str, str]) -> "Fork":
-        """As `subprocess.Popen`, of `python -m MODULE`; the module must have a function `main` that
-        returns the exit code. Standard input and output are pipes."""
+        """As `subprocess.Popen`, of `python -m MODULE`. The module must have a function `main` that
+        returns the exit code, and `prepare`, which is called once, before the first fork. Standard
+        input and output are pipes."""
         made_for = (*program, env, Path.cwd(), code_stamp())
         if made_for != self._made_for or self._servers[-1].poll() is not None:
             self._begin(program, stderr, env)
@@ -53,7 +53,7 @@ class ForkServer:
             command = [program[0], "-m", __name__, str(requests.fileno()), program[-1]]
             self._servers.append(
                 subprocess.Popen(
-                    [*command, *self.preload],
+                    command,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=stderr,
@@ -206,14 +206,14 @@ def tell(facts: Connection, number: int) -> None:
         facts.send(number)
 
 
-def main(number: str, module: str, *preload: str) -> Any:
-    """The server, and then each fork. What can't be imported here is the fork's to report, in its
-    own log."""
+def main(number: str, module: str) -> Any:
+    """The server, and then each fork. What can't be imported or prepared here is the fork's to
+    report, in its own log."""
     collect_garbage_rarely()
     requests = socket.socket(fileno=int(number))
-    for name in (module, *preload):
-        with suppress(Exception):
-            importlib.import_module(name)
+    with suppress(Exception):
+        importlib.import_module(module).prepare()
+    gc.freeze()  # a collection in a fork would copy each page that it looks at
     if fork_for_requests(requests):
         return importlib.import_module(module).main()
     return 0

@@ -210,7 +210,6 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SuitePaths:
     (tmp_path / "stand_in_order.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setattr(worker_process, "PROGRAM", (sys.executable, "-m", "stand_in_order"))
-    monkeypatch.setattr(worker_process, "IMPORTED_LATE", ())
     return SuitePaths(None, tmp_path, tmp_path, tmp_path / "logs", "disabled")
 
 

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux fork
 PROGRAM = """
 import os, sys
 before = []
+def prepare():
+    before.append("prepared")
 def main():
     before.append(sys.stdin.readline().strip())
     print(os.getppid(), *before, os.environ.get("NEW", ""), flush=True)
@@ -61,7 +63,7 @@ def test_forks_come_from_one_process_and_know_nothing_of_each_other(server, fold
         one.wait(0.01)
     (parent, *said), (parent_too, *said_too) = end(one, "one"), end(other, "other")
     assert parent == parent_too != str(os.getpid())
-    assert (said, said_too) == (["one"], ["other"])
+    assert (said, said_too) == (["prepared", "one"], ["prepared", "other"])
 
 
 def test_where_code_or_environment_change_the_next_fork_has_the_new_one(
