@@ -20,6 +20,7 @@ from dml_bench.browse.database import find_mongod
 __all__ = [
     "Browsing",
     "drawn",
+    "filter_by",
     "free_port",
     "launched",
     "needs_chromium",
@@ -133,6 +134,13 @@ def open_view(page: Any, name: str) -> None:
         page.get_by_text("Unsaved view")
     ).first.click()
     page.get_by_text(name, exact=True).first.click()
+
+
+def filter_by(page: Any, field: str, value: str) -> None:
+    """Choose a value in the sidebar, as a person does."""
+    page.locator(f"[data-cy=sidebar-field-arrow-enabled-{field}]").click()
+    page.locator(f"[data-cy=selector-sidebar-search-{field}]").click()
+    page.get_by_text(value, exact=True).click()
 
 
 def drawn(page: Any) -> list[int]:

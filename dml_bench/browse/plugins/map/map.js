@@ -4,7 +4,7 @@
 (() => {
   "use strict";
   const { React, recoil, __fos__: app, __foo__: operators } = window;
-  const GROUND = "#15181c", GHOST = "#39404a";
+  const GROUND = "#15181c", GHOST = "#4a525d";
   const SCALE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"];
   const PATIENCE = 150; // milliseconds before the server is asked about a view that changes
   // Values that have a colour each, and numbers on a scale. Those of a phase differ between maps.
@@ -249,6 +249,7 @@
       this.waiting = ids;
       if (!this.data) return;
       this.selected = new Set([...ids].map((id) => this.rowOf.get(id)));
+      this.legend();
       this.mark();
     }
 
@@ -321,7 +322,8 @@
 
     legend() {
       const total = this.data.ids.length, some = this.rows ? this.rows.length : total;
-      this.count.textContent = `${some.toLocaleString()} of ${total.toLocaleString()} images`;
+      const ringed = this.selected.size ? `, ${this.selected.size} selected` : "";
+      this.count.textContent = `${some.toLocaleString()} of ${total.toLocaleString()} images${ringed}`;
       this.names.replaceChildren();
       if (NUMBERS.has(this.colouring)) {
         const [low, high] = this.limits(), strip = element("i", { className: "strip" });
@@ -693,9 +695,9 @@
     .dml .decide button { padding: 1px 6px; }
     .dml .rows { flex: 1; min-width: 0; }
     .dml .line { display: flex; gap: 4px; overflow-x: auto; }
-    .dml .near { flex: 0 0 48px; padding: 0; border-width: 0 0 4px; font-size: 12px;
-      background: none; }
-    .dml .near img { display: block; width: 48px; height: 44px; object-fit: cover; }
+    .dml .line .near { flex: 1 0 36px; max-width: 60px; padding: 0; border-width: 0 0 4px;
+      font-size: 12px; background: none; }
+    .dml .near img { display: block; width: 100%; height: 44px; object-fit: cover; }
     .dml .near.same { border-color: #1f9e77; }
     .dml .near.other { border-color: #d9662b; }
     [data-cy^="tag-answer_"], [data-cy="tag-doubt"] { white-space: normal !important;
