@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
@@ -173,7 +174,7 @@ def fork_for_requests(requests: socket.socket) -> bool:
                 for place, stream in enumerate(streams):
                     os.dup2(stream, place)
                     os.close(stream)
-                close_of_server(requests, facts, forks)
+                leave_to_server(requests, facts, forks)
                 return True
             for stream in streams:
                 os.close(stream)
@@ -182,10 +183,13 @@ def fork_for_requests(requests: socket.socket) -> bool:
     return False
 
 
-def close_of_server(
+def leave_to_server(
     requests: socket.socket, facts: Connection, forks: dict[int, tuple[int, Connection]]
 ) -> None:
-    """Close in a fork what is the server's."""
+    """In a fork, close what is the server's, and don't remove at the end what modules made when the
+    server imported them, such as W&B's temporary folder: later forks need it too."""
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False
     requests.close()
     facts.close()
     for descriptor, (_, connection) in forks.items():

@@ -15,13 +15,15 @@ from dml_bench.system.fork_server import Fork, ForkServer
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks runs")
 
 PROGRAM = """
-import os, sys
+import os, sys, tempfile
 before = []
+folder = tempfile.TemporaryDirectory()
 def prepare():
     before.append("prepared")
 def main():
     before.append(sys.stdin.readline().strip())
-    print(os.getppid(), *before, os.environ.get("NEW", ""), flush=True)
+    made = folder.name if before[-1] == "folder" else ""
+    print(os.getppid(), *before, os.environ.get("NEW", ""), made, flush=True)
     sys.stdin.read()
     return 7
 """
@@ -64,6 +66,15 @@ def test_forks_come_from_one_process_and_know_nothing_of_each_other(server, fold
     (parent, *said), (parent_too, *said_too) = end(one, "one"), end(other, "other")
     assert parent == parent_too != str(os.getpid())
     assert (said, said_too) == (["prepared", "one"], ["prepared", "other"])
+
+
+def test_what_modules_made_at_their_import_outlives_the_forks(server, folder):
+    *_, place = end(start(server, folder), "folder")
+    assert Path(place).is_dir()
+    *_, place_too = end(start(server, folder), "folder")
+    assert place == place_too
+    server.__exit__()
+    assert not Path(place).exists()
 
 
 def test_where_code_or_environment_change_the_next_fork_has_the_new_one(
