@@ -105,11 +105,16 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def median_spread(values: Sequence[float], digits: int = 3) -> str:
-    """`median (least-most)`"""
-    return (
-        f"{statistics.median(values):.{digits}g}"
-        f" ({min(values):.{digits}g}-{max(values):.{digits}g})"
-    )
+    """`median (least-most)`; of a single round its value."""
+    median = f"{statistics.median(values):.{digits}g}"
+    if len(values) == 1:
+        return median
+    return f"{median} ({min(values):.{digits}g}-{max(values):.{digits}g})"
+
+
+def of_rounds(rounds: int) -> str:
+    """What stands in the tables of a page, as the start of a sentence."""
+    return "One round" if rounds == 1 else f"Medians (least-most) of {rounds} rounds in turns"
 
 
 def write(name: str, title: str, result: dict[str, Any], lines: Sequence[str], out: Path) -> None:

@@ -26,6 +26,7 @@ from common import (
     in_processes,
     median_spread,
     memory_of_this,
+    of_rounds,
     options_of,
     table,
     write,
@@ -195,9 +196,9 @@ def page(result: dict[str, Any]) -> list[str]:
         "",
         (
             f"Unit vectors of {DIM} dimensions around class centres, {PER_CLASS} images each;"
-            f" {QUERIES:,} queries of the same classes, ten nearest, one thread. Medians"
-            f" (least-most) of {result['rounds']} rounds in turns. Recall@k: share of the k images"
-            " found that are as near as the k exactly nearest, with a 95% interval."
+            f" {QUERIES:,} queries of the same classes, ten nearest, one thread."
+            f" {of_rounds(result['rounds'])}. Recall@k: share of the k images found that are as"
+            " near as the k exactly nearest, with a 95% interval."
         ),
     ]
     for size, by_kind in result["sizes"].items():

@@ -229,12 +229,12 @@ GOALS = (
         lambda r: r["seconds"]["first opening"][0],
     ),
     Goal(
-        "first opening of 50,000 images in FiftyOne, of processors",
+        "first opening of 50,000 images in FiftyOne",
         180,
         False,
         " s",
         "browse",
-        lambda r: r["seconds_by_images"]["50,000"]["of processors"][0],
+        lambda r: r["seconds_by_images"]["50,000"]["first opening"][0],
     ),
     Goal(
         "the first UMAP of 12,000 x 128 on a machine, with all that it compiles",

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common import each_in_turn, facts, median_spread, options_of, table, write
+from common import each_in_turn, facts, median_spread, of_rounds, options_of, table, write
 
 EXPERIMENT = "EPSHN_cosine_resnet18_scratch_sgd_aug"
 WAYS = {"one after another": 1, "beside each other": 2}
@@ -91,7 +91,7 @@ def main() -> None:
         ratios[machine] = rates["beside each other"] / rates["one after another"]
     lines = [
         "",
-        f"Medians (least-most) of {options.rounds} rounds in turns.",
+        f"{of_rounds(options.rounds)}.",
         "",
         *table(["phases", "images trained on a second", "seconds of the command"], rows),
         "",

@@ -21,7 +21,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import alone, each_in_turn, facts, in_processes, median_spread, options_of, table, write
+from common import (
+    alone,
+    each_in_turn,
+    facts,
+    in_processes,
+    median_spread,
+    of_rounds,
+    options_of,
+    table,
+    write,
+)
 
 EXPERIMENT = "EPSHN_cosine_resnet18_sgd_aug"
 SETTINGS = (
@@ -141,9 +151,9 @@ def main() -> None:
     lines = [
         "",
         (
-            f"{jobs} runs, {NODES} at a time on one thread each; medians (least-most) of"
-            f" {options.rounds} rounds in turns. A run's own work: {median_spread(own)} seconds,"
-            f" of {len(own)} in one process that has imported everything."
+            f"{jobs} runs, {NODES} at a time on one thread each. {of_rounds(options.rounds)}. A"
+            f" run's own work: {median_spread(own)} seconds, of {len(own)} in one process that has"
+            " imported everything."
         ),
         "",
         *table(["", "command, s", "of it carrying out runs, s", "added to each run, s"], rows),

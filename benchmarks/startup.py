@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import alone, each_in_turn, facts, median_spread, options_of, table, write
+from common import alone, each_in_turn, facts, median_spread, of_rounds, options_of, table, write
 
 EXPERIMENT = "EPSHN_cosine_resnet18_scratch_sgd_aug"
 COMMANDS = {
@@ -86,7 +86,7 @@ def main() -> None:
     rows = [[name, median_spread(taken)] for name, taken in seconds.items()]
     lines = [
         "",
-        f"Medians (least-most) of {options.rounds} rounds in turns.",
+        f"{of_rounds(options.rounds)}.",
         "",
         *table(["", "seconds"], rows),
     ]
