@@ -20,22 +20,26 @@ differ between phases, a cell of a drop or of a cost says why.
 A number is written as `percent` (61.2%) or `points` (20.3 points); with an interval as
 `percent_interval` (61.2% [56.0, 66.1]) or `points_interval`. EXPERIMENT is the name of a row, or
 `pooled` for the mean over all metric-learning rows. METRIC is the name of a metric, as in the CSV
-files of a report, or `seeds`.
+files of a report, or `seeds`, or a place in a run's summary such as `phases.all.labels.memorised`,
+of which the mean over seeds is written, without an interval.
 """
 
 import argparse
 import re
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from math import nan
 from pathlib import Path
+from typing import Any
 
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.study import QUANTITIES, Study
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.report.format import hundred, percent, points
+from dml_bench.report.format import hundred, interval_cell, percent, points
 from dml_bench.runs.metrics import measure, metric_of, metrics_of
+from dml_bench.runs.run import Run
 from dml_bench.system.markdown import sentence
 
 __all__ = ["main", "rewritten"]
@@ -69,11 +73,27 @@ def measured(study: Study, experiment: str, metric: str) -> tuple[Interval | int
     runs = lines[0].runs
     if metric == "seeds":
         return len(runs), False
+    if "." in metric:
+        return mean_in_summaries(lines[0].runs, metric), False
     absent = lines[0].no_drop_because
     if absent and metric not in metrics_of(runs[0].experiment):
         return absent, False
     declared = metric_of(runs[0].experiment, metric)
     return measure(runs, metric, study.group.priors.of(metric)), declared.signed
+
+
+def mean_in_summaries(runs: Sequence[Run], place: str) -> Interval:
+    """Of the number at `phases.all.labels.memorised`, say. Raises ValueError where a run has
+    none."""
+    values = []
+    for run in runs:
+        value: Any = run.summary
+        for key in place.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, int | float):
+            raise ValueError(f"{run.experiment.name} seed {run.seed} has no number at {place}")
+        values.append(value)
+    return Interval(sum(values) / len(values), nan, nan, nan, nan, nan)
 
 
 def pooled(study: Study, metric: str) -> Interval:
@@ -123,11 +143,7 @@ def table(match: re.Match[str], root: Path) -> str:
 
 def cell_of(value: Interval | int | str, is_signed: bool) -> str:
     """`61.2 [56.0, 66.1]`"""
-    if isinstance(value, int | str):
-        return str(value)
-    sign = "+" if is_signed else ""
-    low, high = hundred(value.low, sign), hundred(value.high, sign)
-    return f"{hundred(value.estimate, sign)} [{low}, {high}]"
+    return str(value) if isinstance(value, int | str) else interval_cell(value, is_signed=is_signed)
 
 
 def rewritten(text: str, root: Path = ROOT) -> str:

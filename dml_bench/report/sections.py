@@ -19,6 +19,7 @@ from dml_bench.report import decisions as decided
 from dml_bench.report import diagnostics as diagnostics_text
 from dml_bench.report import tables
 from dml_bench.report.answers import answers, facts
+from dml_bench.report.attacks import attacks_blocks
 from dml_bench.report.document import (
     Block,
     Code,
@@ -44,7 +45,7 @@ show it adds to `study.missing`."""
 
 DATA_FILES = (
     *("table", "means", "holdouts", "expectations", "family", "survival", "changes", "closer"),
-    *("scatter", "scatter_classes", "label_corrections", "catalogue"),
+    *("scatter", "scatter_classes", "label_corrections", "attacks", "catalogue"),
 )
 """The CSV files that sections may write."""
 
@@ -127,6 +128,11 @@ def changes(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Bl
 def label_corrections(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """How many corrections of labels were right."""
     yield from corrections_blocks(study)
+
+
+def attacks(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
+    """How right the logits are of images that were changed against them."""
+    yield from attacks_blocks(study)
 
 
 def figures(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
@@ -251,6 +257,7 @@ SECTIONS: tuple[Section, ...] = (
     claims,
     changes,
     label_corrections,
+    attacks,
     figures,
     unknown_classes_and_votes,
     scatter,

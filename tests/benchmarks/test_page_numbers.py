@@ -45,6 +45,7 @@ def number_of(experiment_name: str, metric: str, form: str, text: str = "old") -
         ("precision_at_1_macro", "percent", "75.0%"),
         ("precision_drop_unseen_classes", "points", "50.0 points"),
         ("seeds", "percent", "2"),
+        ("phases.limited.precision_at_1_macro", "percent", "33.3%"),
     ],
 )
 def test_a_number_in_a_sentence_is_written_as_it_was_measured(place, metric, form, text):
@@ -84,6 +85,18 @@ rows = {{ "the baseline" = "{BASELINE}" }}
 """
     page = page_numbers.rewritten(f"{marks}<!-- end -->\n", place)
     assert page.splitlines()[6].startswith("| the baseline | 2 | 100.0")
+
+
+def test_a_place_in_a_summary_has_no_interval_in_a_table(place):
+    marks = f"""<!-- numbers of {FOLDER}
+columns = {{ "limited" = "phases.limited.precision_at_1_macro" }}
+rows = {{ "the baseline" = "{BASELINE}" }}
+-->
+"""
+    page = page_numbers.rewritten(f"{marks}<!-- end -->\n", place)
+    assert page.splitlines()[6] == "| the baseline | 33.3 |"
+    with pytest.raises(ValueError, match="seed 42 has no number at phases.all.attacked.pgd"):
+        page_numbers.rewritten(number_of(BASELINE, "phases.all.attacked.pgd", "percent"), place)
 
 
 def test_what_is_not_recorded_is_said_with_what_is(place):
