@@ -72,6 +72,7 @@ def facts(images: BrowseTable, maps: dict[str, np.ndarray]) -> dict[str, Any]:
     names = [images.class_names[label] for label in order]
     coarse = images.source.coarse_classes
     kinds = sorted(set(coarse.values()))
+    of_gallery = "training" if images.source.gallery_name == "train" else "gallery"
     return {
         "classes": names,
         "coarse": [coarse.get(label, "") for label in order] if kinds else [],
@@ -81,6 +82,7 @@ def facts(images: BrowseTable, maps: dict[str, np.ndarray]) -> dict[str, Any]:
         "name": [Path(path).name for path in images.paths],
         "label": places(images, images.labels),
         "part": [PARTS.index(part) for part in images.part],
+        "parts": [f"{kind} image" for kind in (of_gallery, "test", "enrolled")],
         "outcome": images.outcome.tolist(),
         "phases": [phase_facts(images, phase, maps[phase]) for phase in images.phases],
     }

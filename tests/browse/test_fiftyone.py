@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from browsing import (
     Browsing,
     drawn,
+    filter_by,
     free_port,
     launched,
     needs_chromium,
@@ -42,6 +43,7 @@ from dml_bench.browse.server import Guard
 from dml_bench.browse.session import forget
 from dml_bench.browse.thumbnails import ThumbnailFolder
 from dml_bench.data.images import boxed
+from dml_bench.data.synthetic import write
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
 from dml_bench.runs.arrays import embeddings_digest, read_arrays
@@ -462,6 +464,32 @@ def page(shared_page) -> Any:
     return shared_page
 
 
+@contextmanager
+def html_map_at(chromium: Any, path: Path) -> Iterator[Any]:
+    """A page of `umap`, once it is drawn; no script of it fails."""
+    with page_at(chromium, path.as_uri()) as page:
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.wait_for_function(
+            "panels.every(p => p.ink.getImageData(0, 0, p.canvas.width,"
+            " p.canvas.height).data.some(value => value > 0))"
+        )
+        yield page
+        assert errors == []
+
+
+def tip_of(page: Any, row: int) -> str:
+    """What the page says of the image at the place of this one on the last map."""
+    where = page.evaluate(
+        "row => { const panel = panels.at(-1), b = panel.canvas.getBoundingClientRect(),"
+        " [x, y] = place(panel, row); return [b.left + x, b.top + y]; }",
+        row,
+    )
+    page.mouse.move(*where)
+    page.locator("#tip .thumb").first.wait_for()
+    return page.locator("#tip").inner_text()
+
+
 def fetch(
     port: int, path: str, body: Any = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
@@ -645,7 +673,7 @@ def test_a_view_of_mistakes_has_one_red_answer_on_each_image_and_the_maps_have_i
 
 @needs_chromium
 @pytest.mark.slow
-def test_a_pair_of_files_of_embeddings_opens_with_linked_maps(run, chromium, tmp_path):
+def test_a_pair_of_files_of_embeddings_opens_with_linked_maps(run, chromium, monkeypatch, tmp_path):
     """The images of the run, with its embeddings as another program would save them."""
     opened = read_folder(run)
     table = read_browse_table(opened)
@@ -676,6 +704,85 @@ def test_a_pair_of_files_of_embeddings_opens_with_linked_maps(run, chromium, tmp
             screenshot(page, tmp_path / "embeddings.png")
     finally:
         assert app.end() == 0, app.said
+    out = tmp_path / "map.html"
+    shown = (*app.shown, "--out", out, "--cache-dir", app.home / "cache")
+    assert dml_bench(monkeypatch, "umap", *shown) == 0
+    with html_map_at(chromium, out) as page:
+        titles = page.locator("figcaption b").all_inner_texts()
+        assert titles == [
+            "all.npz, trained on all classes",
+            "limited.npz, without the unseen classes",
+        ]
+        assert (
+            f"● gallery images ({int((table.part == 'gallery').sum())})"
+            in page.locator("#parts").inner_text()
+        )
+        assert "gallery image, seen class" in tip_of(page, 0)
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_enrolled_images_of_another_gallery_are_marked_in_the_grid_and_on_the_maps(
+    run, chromium, monkeypatch, tmp_path
+):
+    write(tmp_path / "drawn", counts=[4], size=64, seed=5)
+    photos, gallery = tmp_path / "photos", tmp_path / "gallery"
+    photos.mkdir()
+    next((tmp_path / "drawn" / "images").iterdir()).rename(photos / "009.Newcomer")
+    for phase in ("all", "limited"):
+        enrolled = ("--images", photos, "--gallery", gallery, "--phase", phase)
+        assert dml_bench(monkeypatch, "enrol", run, *enrolled) == 0
+    app = Browsing([run, "--gallery", gallery], tmp_path / "home")
+    try:
+        app.start()
+        with page_at(chromium, app.url) as page:
+            page.wait_for_function("window.dmlMaps?.panes?.every((pane) => pane.drawn == 68)")
+            page.locator(".dml select").select_option("split")
+            assert "enrolled 4" in page.locator(".dml .legend").inner_text()
+            filter_by(page, "split", "enrolled")
+            page.get_by_text("4 of 68 images").wait_for()
+            page.wait_for_function("dmlMaps.panes.every((pane) => pane.drawn == 4)")
+            chips = page.locator("[data-cy=fo-grid] [data-cy^=tag-]")
+            page.wait_for_function(
+                "document.querySelectorAll('[data-cy=fo-grid] [data-cy^=tag-]').length == 4"
+            )
+            assert chips.all_inner_texts() == ["Newcomer"] * 4
+            upper, lower = page.evaluate(GREEN_ABOVE_AND_BELOW)
+            assert lower > 1.5 * upper > 0  # a triangle
+            screenshot(page, tmp_path / "enrolled.png")
+    finally:
+        assert app.end() == 0, app.said
+    out = tmp_path / "map.html"
+    assert dml_bench(monkeypatch, "umap", run, "--gallery", gallery, "--out", out) == 0
+    with html_map_at(chromium, out) as page:
+        assert "▲ enrolled images (4)" in page.locator("#parts").inner_text()
+        assert "009.Newcomer" in tip_of(page, 64)
+        assert "enrolled image, unseen class" in tip_of(page, 64)
+
+
+GREEN_ABOVE_AND_BELOW = """() => {
+    const pane = dmlMaps.panes[0], ratio = pane.ratio;
+    dmlMaps.rows = dmlMaps.rows.slice(0, 1);
+    dmlMaps.zoom.by = 4;
+    dmlMaps.draw();
+    const row = dmlMaps.rows[0], [x, y] = [pane.spots[2 * row], pane.spots[2 * row + 1]];
+    dmlMaps.zoom.x += (x - pane.width / 2) / pane.side;
+    dmlMaps.zoom.y += (y - pane.height / 2) / pane.side;
+    dmlMaps.draw();
+    const across = pane.canvas.width, down = Math.round(pane.canvas.height / 2);
+    const ink = pane.points.getContext("2d");
+    const green = (top) => {
+        const { data } = ink.getImageData(0, top, across, down);
+        let count = 0;
+        for (let at = 0; at < data.length; at += 4) {
+            count += data[at + 1] > data[at] + 60 && data[at + 1] > data[at + 2] + 20;
+        }
+        return count;
+    };
+    return [green(0), green(down)];
+}"""
+"""Draws the first of the points alone, larger and in the middle of the first map, and counts the
+green pixels above its middle and below."""
 
 
 @needs_chromium
@@ -790,29 +897,17 @@ def test_ctrl_c_ends_the_app_which_leaves_nothing_behind_and_its_database_can_be
 def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, chromium, tmp_path):
     images = read_browse_table(read_folder(run))
     write_html_map(tmp_path / "map.html", images, images.maps(), [], lambda *at: None)
-    with page_at(chromium, (tmp_path / "map.html").as_uri()) as page:
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.wait_for_function(
-            "panels.every(p => p.ink.getImageData(0, 0, p.canvas.width,"
-            " p.canvas.height).data.some(value => value > 0))"
-        )
-        where = (
-            "(() => { const b = panels[1].canvas.getBoundingClientRect(), [x, y] = place(panels[1],"
-            " 60); return [b.left + x, b.top + y]; })()"
-        )
-        page.mouse.move(*page.evaluate(where))
-        page.locator("#tip .thumb").first.wait_for()
+    with html_map_at(chromium, tmp_path / "map.html") as page:
+        tip = tip_of(page, 60)
         shown = page.evaluate("pointed")
-        tip = page.locator("#tip").inner_text()
         assert Path(images.paths[shown]).name in tip
         assert "trained without the unseen classes: " in tip
         assert page.locator("#tip .thumb").count() == (3 if images.is_query[shown] else 1)
-        page.mouse.click(*page.evaluate(where))
+        page.mouse.down()
+        page.mouse.up()
         assert page.evaluate("[...chosen]") == [int(images.labels[shown])]
         page.locator("#mode").select_option("right or wrong")
         assert "right" in page.locator("#legend").inner_text()
         notes = page.locator("figcaption").all_inner_texts()
         assert all("hubness" in text and "\N{PLUS-MINUS SIGN}" in text for text in notes)
         screenshot(page, tmp_path / "map.png")
-        assert errors == []
