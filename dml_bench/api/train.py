@@ -224,9 +224,10 @@ def plan_suites(
     says which were left out, and why. `results` is the folder of the records, where each run is
     recorded: a record of the same settings and images counts as finished, whatever code made it.
     With `tuned`, each trained row stands beside itself with the settings of its search (`tune`),
-    under hold-outs that leave classes to search by. Nothing is trained.
+    under hold-outs that leave classes to search by; a data set with a row that has no search is
+    left out. Nothing is trained.
 
-    Raises ValueError where the table is of one data set, or a row has no search.
+    Raises ValueError where the table is of one data set, or no data set has its searches.
     Source: the files in experiments/tables.
 
     >>> planned = db.plan_suites("reality", results="records")

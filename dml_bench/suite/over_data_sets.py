@@ -8,7 +8,7 @@ from pathlib import Path
 from dml_bench.analysis.origin import counted
 from dml_bench.board.over_data_sets_page import report_over_data_sets
 from dml_bench.config.tables import PlannedRow, TableOnData, read_table
-from dml_bench.data.datasets import open_dataset
+from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.registry import datasets
 from dml_bench.report import terminal
 from dml_bench.runs import record_format
@@ -22,7 +22,7 @@ from dml_bench.suite.run import (
     open_session,
     session_commands,
 )
-from dml_bench.suite.tuned import with_tuned_rows
+from dml_bench.suite.tuned import NoSearch, with_tuned_rows
 from dml_bench.system.terminal import SuiteProgress
 
 __all__ = ["Places", "SuitesOverData", "commands_of_suites", "plan_suites", "run_suites"]
@@ -61,6 +61,10 @@ class Places:
     wandb: str
 
 
+class NotHere(ValueError):
+    """A data set of a table can't be opened."""
+
+
 def plan_suites(
     name: str,
     seeds: Sequence[int],
@@ -69,19 +73,26 @@ def plan_suites(
     tuned: bool,
     command: Sequence[str],
 ) -> SuitesOverData:
-    """A suite for each data set of the table that is here. Raises ValueError where a row has no
-    search, with `tuned`."""
+    """A suite for each data set of the table that is here, with `tuned` for each whose rows were
+    searched for settings. Raises NoSearch where none was."""
     table = read_table(name)
     if not table.data:
         raise ValueError(f"the table {name} is of one data set: plan it by plan_suite")
     searches = (places.out, places.results)
     suites: dict[str, Suite] = {}
     absent: dict[str, str] = {}
+    unsearched: NoSearch | None = None
     for entry in table.data:
-        if reason := why_absent(entry, places):
-            absent[entry.dataset] = reason
+        try:
+            opened = opened_folder(entry, places)
+            rows = rows_of(entry, list(seeds) or list(table.seeds), searches, tuned=tuned)
+        except NotHere as problem:
+            absent[entry.dataset] = " ".join(str(problem).split())
             continue
-        rows = rows_of(entry, list(seeds) or list(table.seeds), searches, tuned=tuned)
+        except NoSearch as problem:
+            absent[entry.dataset] = str(problem)
+            unsearched = problem
+            continue
         suites[entry.dataset] = Suite(
             name=name,
             title=f"{table.title}: {entry.dataset}",
@@ -96,7 +107,10 @@ def plan_suites(
             command=tuple(command),
             results=places.results,
             any_code=True,
+            opened=opened,
         )
+    if unsearched is not None and not suites:
+        raise unsearched
     return SuitesOverData(
         name=name,
         title=table.title,
@@ -136,17 +150,17 @@ def folder_for(row: PlannedRow, places: Places) -> Path | None:
     return places.data_dir if facts["needs_data_dir"] else None
 
 
-def why_absent(entry: TableOnData, places: Places) -> str:
-    """Why a data set can't be opened; empty where it can."""
+def opened_folder(entry: TableOnData, places: Places) -> dict[str, Dataset]:
+    """A data set that lies in a folder, by the configuration that opens it; nothing where it is
+    drawn, which its suite does. Raises NotHere."""
     [row, *_] = rows_of(entry, [], (), tuned=False)
     component = row.seeds[0].data.dataset
     if not datasets.of(component).facts["needs_data_dir"]:
-        return ""
+        return {}
     try:
-        open_dataset(component, places.data_dir, places.cache_dir)
+        return {repr(component): open_dataset(component, places.data_dir, places.cache_dir)}
     except (OSError, ValueError) as problem:
-        return " ".join(str(problem).split())
-    return ""
+        raise NotHere(str(problem)) from problem
 
 
 def run_suites(

@@ -2,9 +2,9 @@
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class Suite:
     """The folder of records, which count as finished runs; None where none are kept."""
     any_code: bool = False
     """Whether records count that other code or other packages made."""
+    opened: Mapping[str, Dataset] = field(default_factory=dict)
+    """Data sets that are open already, by the `repr` of the configuration that opens them."""
 
 
 def run_suite(
@@ -187,7 +189,7 @@ def is_elsewhere(plain: RunFolder, variant: RunFolder) -> bool:
 def open_datasets(jobs: Sequence[Job], suite: Suite, display: SuiteProgress) -> dict[str, Dataset]:
     """The data sets by the configuration that opens them. A drawn data set is drawn once, before
     the runs."""
-    datasets: dict[str, Dataset] = {}
+    datasets = dict(suite.opened)
     for job in jobs:
         component = job.experiment.data.dataset
         if repr(component) not in datasets:

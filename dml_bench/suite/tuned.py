@@ -1,5 +1,6 @@
 """Rows of a suite with the settings that searches chose, each beside the row of its file."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,24 +14,34 @@ from dml_bench.runs.folder import differing
 from dml_bench.suite.plan import resolve_row
 from dml_bench.training.tuning import SEARCHES, Search, read_search, search_files
 
-__all__ = ["with_tuned_rows"]
+__all__ = ["NoSearch", "with_tuned_rows"]
 
 NOT_COMPARED = ("name", "summary", "expects", "seed", "unseen", "plugins", "evaluate")
 """In which a run may differ from the experiment that was searched. The run itself checks that it
 holds out no class that the search knew."""
 
 
+class NoSearch(ValueError):
+    """A row has to be tuned, and nobody has searched for its settings."""
+
+
 def with_tuned_rows(
     rows: Sequence[PlannedRow], places: Sequence[Path], profile: str, overrides: Sequence[str]
 ) -> tuple[PlannedRow, ...]:
     """Each row, followed by itself with the settings of its search, which is looked for in the
-    first of these folders and then in the next. Raises ValueError where a search is missing, or
-    where searches differ in how much they tried."""
+    first of these folders and then in the next. Raises NoSearch, and ValueError where searches
+    differ in how much they tried."""
     both: list[PlannedRow] = []
     budgets: dict[tuple[str, int], str] = {}
     for row in rows:
         names = names_of(row, overrides)
-        searches = [search_of(row, names, experiment, places, profile) for experiment in row.seeds]
+        command = ["dml-bench", "tune", row.named_as, *(["--demo"] if profile else [])]
+        for override in overrides:
+            command += ["--set", override]
+        searches = [
+            search_of(row, names, experiment, places, shlex.join(command))
+            for experiment in row.seeds
+        ]
         for search in searches:
             budgets.setdefault((search.space, len(search.trials)), row.name)
         both += [row, tuned_row(row, searches, profile, overrides)]
@@ -61,11 +72,11 @@ def search_of(
     names: Sequence[str],
     experiment: Experiment,
     places: Sequence[Path],
-    profile: str,
+    command: str,
 ) -> Search:
     """The search of an experiment, with its seed or, where seeds share the split, another; else the
-    shared search of the nearest experiment that it extends. Raises ValueError where there is
-    none."""
+    shared search of the nearest experiment that it extends. Raises NoSearch with the command that
+    makes one."""
     for name in names:
         for path in files_of(places, name, experiment):
             search = read_search(path)
@@ -73,10 +84,9 @@ def search_of(
             if (is_own or search.shared) and not other_settings(search, experiment):
                 return search
     looked_in = " or ".join(str(place / SEARCHES) for place in places)
-    command = f"dml-bench tune {row.named_as or row.name}{' --demo' if profile else ''}"
-    raise ValueError(
+    raise NoSearch(
         f"{experiment.name} has no search with these settings for seed {experiment.seed} in"
-        f" {looked_in}: {command} makes one, with the same --set and --out"
+        f" {looked_in}: {command} --seeds {experiment.seed} --out {places[0]} makes one"
     )
 
 

@@ -165,7 +165,7 @@ def test_a_tuned_run_says_so_and_stands_beside_the_untuned_one(searched, birds, 
 def test_a_suite_refuses_rows_without_a_search_and_with_unequal_budgets(
     searched, birds, cache_dir, tmp_path
 ):
-    with pytest.raises(ValueError, match=f"dml-bench tune {NAME} makes one"):
+    with pytest.raises(ValueError, match=f"dml-bench tune {NAME} --set .* --seeds 42 --out .*one$"):
         db.plan_suite([NAME], overrides=SETTINGS, tuned=True, out=tmp_path)
     search, _ = searched
     out = search.path.parents[3]
@@ -183,6 +183,54 @@ def test_a_suite_refuses_rows_without_a_search_and_with_unequal_budgets(
     names = [NAME, other]
     with pytest.raises(ValueError, match="as many trials for each row"):
         db.plan_suite(names, overrides=settings, tuned=True, out=out)
+
+
+TABLE = """
+title = "Two data sets, of which one was searched"
+seeds = [42]
+
+[[data]]
+dataset = "cub"
+tables = ["row"]
+holdouts = "last:1"
+tuned_holdouts = "last:2"
+settings = {settings}
+
+[[data]]
+dataset = "demo"
+tables = ["row"]
+holdouts = "last:1"
+tuned_holdouts = "last:2"
+"""
+
+
+def test_a_table_over_data_sets_is_tuned_where_there_are_searches_and_opens_each_once(
+    searched, birds, cache_dir, tmp_path, monkeypatch
+):
+    opened = []
+
+    def counted(component, *where, **how):
+        opened.append(component.name)
+        return open_dataset(component, *where, **how)
+
+    for module in ("over_data_sets", "run"):
+        monkeypatch.setattr(f"dml_bench.suite.{module}.open_dataset", counted)
+    (tmp_path / "tables").mkdir()
+    settings = [setting for setting in SETTINGS if not setting.startswith("unseen=")]
+    (tmp_path / "tables" / "two.toml").write_text(TABLE.format(settings=settings))
+    (tmp_path / "tables" / "row.toml").write_text(f'title = "One"\nrows = ["{NAME}"]')
+    monkeypatch.setattr("dml_bench.config.tables.EXPERIMENTS", tmp_path)
+    search, _ = searched
+    where = {"data_dir": birds, "cache_dir": cache_dir, "out": tmp_path / "runs", "tuned": True}
+    planned = db.plan_suites("two", results=search.path.parents[3], **where)
+    assert [row.name for row in planned.suites["cub"].rows] == [NAME, f"{NAME}~tuned"]
+    assert list(planned.absent) == ["demo"]
+    command = f"dml-bench tune {NAME} --set data.dataset=demo --set unseen=last:2 --seeds 42"
+    assert command in planned.absent["demo"]
+    assert len(db.suite_commands(planned)) == 2
+    assert opened == ["cub"]
+    with pytest.raises(ValueError, match="has no search with these settings"):
+        db.plan_suites("two", results=tmp_path, **where)
 
 
 def test_a_run_refuses_settings_of_a_search_that_knew_its_unseen_classes(
