@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.browse.images import ENROLLED, GALLERY, QUERY, BrowseTable, with_bounds
+from dml_bench.browse.images import BrowseTable, with_bounds
 from dml_bench.browse.thumbnails import ThumbnailFolder
 from dml_bench.data.digests import digest_of
 from dml_bench.data.images import Unreadable, decode
@@ -21,7 +21,6 @@ from dml_bench.system.templates import script_data, templates
 
 __all__ = ["write_html_map"]
 
-PARTS = (GALLERY, QUERY, ENROLLED)
 SMALL, LARGE, MANY = 64, 96, 2000
 """The side of a thumbnail in pixels where there are more than MANY images, and where there are
 fewer."""
@@ -72,7 +71,7 @@ def facts(images: BrowseTable, maps: dict[str, np.ndarray]) -> dict[str, Any]:
     names = [images.class_names[label] for label in order]
     coarse = images.source.coarse_classes
     kinds = sorted(set(coarse.values()))
-    of_gallery = "training" if images.source.gallery_name == "train" else "gallery"
+    parts = list(images.part_names)
     return {
         "classes": names,
         "coarse": [coarse.get(label, "") for label in order] if kinds else [],
@@ -81,8 +80,8 @@ def facts(images: BrowseTable, maps: dict[str, np.ndarray]) -> dict[str, Any]:
         "unseenClasses": places(images, np.unique(images.labels[images.unseen])),
         "name": [Path(path).name for path in images.paths],
         "label": places(images, images.labels),
-        "part": [PARTS.index(part) for part in images.part],
-        "parts": [f"{kind} image" for kind in (of_gallery, "test", "enrolled")],
+        "part": [parts.index(part) for part in images.part],
+        "parts": list(images.part_names.values()),
         "outcome": images.outcome.tolist(),
         "phases": [phase_facts(images, phase, maps[phase]) for phase in images.phases],
     }

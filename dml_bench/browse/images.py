@@ -123,6 +123,12 @@ class BrowseTable:
         """(images) bool: the queries."""
         return self.part == QUERY
 
+    @property
+    def part_names(self) -> dict[str, str]:
+        """By part, what an image of it is called."""
+        of_gallery = "training" if self.source.gallery_name == "train" else "gallery"
+        return {GALLERY: f"{of_gallery} image", QUERY: "test image", ENROLLED: "enrolled image"}
+
     def predicted(self, phase: str) -> np.ndarray:
         """(images) class id of the nearest gallery image, -1 where an image is no query."""
         nearest = self.phases[phase].nearest

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dml_bench.browse.images import QUERY, BrowseTable
+from dml_bench.browse.images import BrowseTable
 from dml_bench.plots.canvas import ReportFigure
 from dml_bench.plots.colours import BLUE, ORANGE, distinct
 from dml_bench.plots.maps import EmbeddingMap, MapGroup, embedding_maps
@@ -34,7 +34,8 @@ def map_figure(
             MapGroup("unseen classes", images.unseen, ORANGE),
         ]
     title = f"Embeddings of {images.source.title}"
-    return embedding_maps(title, drawn_maps, images.part == QUERY, groups, 3 if coloured else 4)
+    parts = {name: images.part == part for part, name in images.part_names.items()}
+    return embedding_maps(title, drawn_maps, parts, groups, 3 if coloured else 5)
 
 
 def map_title(images: BrowseTable, phase: str) -> str:

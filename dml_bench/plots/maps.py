@@ -1,6 +1,6 @@
 """Maps of embeddings in the plane."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,13 @@ MOST_MARKS = 4000
 """Beyond it a picture of dots is smaller than their coordinates."""
 GROUND = {"alpha": 0.12, "edgecolors": "none"}
 """How images of no group are drawn, behind the others."""
-GALLERY_MARK, QUERY_MARK = ".", "^"
+MARKS: tuple[dict[str, Any], ...] = (
+    {"marker": "o", "s": 1.0, "linewidths": 0},
+    {"marker": "D", "s": 1.1, "edgecolors": INK, "linewidths": 0.15},
+    {"marker": "^", "s": 1.8, "edgecolors": INK, "linewidths": 0.15},
+)
+"""How the parts of a data set are drawn, as in `browse`: the gallery, queries, and enrolled images.
+Their areas are multiples of a dot's."""
 CAPTION = (
     "UMAP. Numbers: mean distance of two images of one class, 1 minus the cosine similarity: 0 is"
     " the same, 1 is unrelated."
@@ -44,12 +50,12 @@ class EmbeddingMap:
 def embedding_maps(
     title: str,
     maps: Sequence[EmbeddingMap],
-    is_query: np.ndarray,
+    parts: Mapping[str, np.ndarray],
     groups: Sequence[MapGroup],
     legend_columns: int,
 ) -> ReportFigure:
-    """The maps side by side: dots are training images (the gallery), triangles are test images (the
-    queries)."""
+    """The maps side by side. `parts` are (images) bool by what such images are called: the gallery,
+    the queries and the enrolled images, in the order of their MARKS."""
     in_no_group = ~np.any([group.rows for group in groups], axis=0)
     drawn_groups = [MapGroup("", in_no_group, INK), *groups]
     columns = min(2, len(maps))
@@ -59,11 +65,12 @@ def embedding_maps(
         for axes in grid.flat:
             axes.set_axis_off()
         for axes, embedding_map in zip(grid.flat, maps, strict=False):
-            draw_map(axes, embedding_map.points, is_query, drawn_groups)
+            draw_map(axes, embedding_map.points, list(parts.values()), drawn_groups)
             axes.set_title(embedding_map.title, fontsize=7.5)
         handles = [
-            key_line("training image", INK, marker=GALLERY_MARK, linestyle="", markersize=4),
-            key_line("test image", INK, marker=QUERY_MARK, linestyle="", markersize=4),
+            key_line(name, INK, marker=mark["marker"], linestyle="", markersize=3)
+            for (name, rows_of_part), mark in zip(parts.items(), MARKS, strict=True)
+            if rows_of_part.any()
         ]
         handles += [
             key_line(group.name, group.colour, marker="o", linestyle="", markersize=4)
@@ -76,21 +83,16 @@ def embedding_maps(
 
 
 def draw_map(
-    axes: Axes, points: np.ndarray, is_query: np.ndarray, groups: Sequence[MapGroup]
+    axes: Axes, points: np.ndarray, parts: Sequence[np.ndarray], groups: Sequence[MapGroup]
 ) -> None:
     """A group without a name is drawn as ground for the others."""
     area = float(np.clip(6000 / len(points), 2, 16))
     on_map = np.isfinite(points).all(1)
-    plain: dict[str, Any] = {
-        "alpha": 0.85,
-        "linewidths": 0,
-        "rasterized": len(points) > MOST_MARKS,
-    }
-    gallery_marks = {"marker": "o", "s": area}
-    query_marks = {"marker": QUERY_MARK, "s": 1.8 * area, "edgecolors": INK, "linewidths": 0.15}
-    for of_queries, marks in ((False, gallery_marks), (True, query_marks)):
+    plain: dict[str, Any] = {"alpha": 0.85, "rasterized": len(points) > MOST_MARKS}
+    for of_part, mark in zip(parts, MARKS, strict=True):
         for group in groups:
-            x, y = points[on_map & group.rows & (is_query == of_queries)].T
+            x, y = points[on_map & group.rows & of_part].T
             ground = {} if group.name else GROUND
-            axes.scatter(x, y, color=group.colour, **(plain | marks | ground))
+            marked = plain | mark | {"s": area * mark["s"]} | ground
+            axes.scatter(x, y, color=group.colour, **marked)
     axes.set_aspect("equal", "datalim")

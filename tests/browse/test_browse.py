@@ -544,6 +544,16 @@ def test_the_picture_has_a_map_for_each_phase_that_says_what_was_trained_on(imag
     assert ("class 0" in text, "class 1" in text) == (not chosen, True)
 
 
+def test_the_picture_names_a_gallery_that_no_model_was_trained_on_and_enrolled_images(images):
+    part = images.part.copy()
+    part[-1] = "enrolled"
+    source = replace(images.source, gallery_name="gallery")
+    drawn = map_figure(replace(images, part=part, source=source), MAPS, [])
+    text = re.sub(r"<[^>]*>", " ", drawn.svg)
+    assert {"gallery image", "test image", "enrolled image"} <= set(re.split(r" *\n *| {2,}", text))
+    assert "training image" not in text
+
+
 def test_beyond_twenty_classes_the_picture_tells_seen_from_unseen_classes(images):
     drawn = map_figure(
         replace(images, class_names={label: f"class {label}" for label in range(21)}), MAPS, []
