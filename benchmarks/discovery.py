@@ -4,13 +4,13 @@
 
 Runs of one experiment and data set make one row: the mean over their seeds and hold-outs. Alone,
 the held-out test images are clustered, as if a threshold rejected these and no other. Mixed, all
-test images are, that a threshold rejects which answers the share --answered of the validation
-images of known classes. Intervals are over classes. Hold-outs of a seed have different classes, and
-seeds count as one. Writes discovery.json and discovery.md below --out.
+test images are, that a threshold rejects which answers the share --answered of images of known
+classes that were not trained on. Intervals are over classes. Hold-outs of a seed have different
+classes, and seeds count as one. Writes discovery.json and discovery.md below --out.
 """
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from dml_bench.evaluation.discovery import Agreement
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.gallery.discover import never_trained_on
 from dml_bench.gallery.discovery_measure import (
+    LINKED,
     WAYS,
     DiscoveryMeasure,
     measure_discovery,
@@ -36,11 +37,11 @@ HEADS = ("clusters by", "ARI", "AMI", "clusters", "classes", "pure", "classes wi
 
 
 def measure(folder: Path, phase: str, answered: float) -> DiscoveryMeasure:
-    """Of a phase; the threshold is a quantile of validation images of known classes."""
+    """Of a phase; the threshold is a quantile of images of known classes, not trained on."""
     run = open_run(folder)
     file = GalleryFile(run, phase)
     gallery = without(run_gallery(run, phase), run.protocol.held_out(run.summary)[phase])
-    images = never_trained_on(run, phase, gallery)
+    images = never_trained_on(run, phase, gallery, half=True).images
     if not len(images.labels):
         return measure_discovery(file)
     nearest = exact_search(gallery, images.embeddings, images.labels, 1).similarities[:, 0]
@@ -95,6 +96,16 @@ def rows_of(measures: list[list[DiscoveryMeasure]], *, mixed: bool) -> list[dict
     return rows
 
 
+def without_link(measures: list[DiscoveryMeasure]) -> list[str]:
+    """Why ways are in no table."""
+    lines = []
+    for way in LINKED:
+        reasons = Counter(one.without_link[way] for one in measures if way in one.without_link)
+        for reason, count in reasons.items():
+            lines += ["", f"Without {WAYS[way]}, in {count} of {len(measures)}: {reason}."]
+    return lines
+
+
 def cells(row: dict[str, Any]) -> list[str]:
     text = [WAYS[row["way"]]]
     for name in ("ari", "ami"):
@@ -136,6 +147,7 @@ def main() -> None:
             "Held-out images alone:",
             "",
             *table(list(HEADS), [cells(line) for line in row["alone"]]),
+            *without_link(flat),
         ]
         labelled = [one.labelled for one in flat if one.labelled is not None]
         if len(labelled) == len(flat):

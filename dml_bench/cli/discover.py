@@ -50,9 +50,8 @@ def discover(
     by: Annotated[
         ClusterBy | None,
         typer.Option(
-            help="Average linkage, threshold graph or HDBSCAN. The first two need validation"
-            " images or --link.",
-            show_default="linkage, or hdbscan without validation images",
+            help="Average linkage, threshold graph or HDBSCAN. The first two link similar photos.",
+            show_default="linkage, or hdbscan where no link can be chosen",
         ),
     ] = None,
     link: Annotated[

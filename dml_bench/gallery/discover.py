@@ -38,6 +38,8 @@ __all__ = [
     "Clusterer",
     "Discovery",
     "LabelledPhotos",
+    "NeverTrainedOn",
+    "NoLink",
     "Proposal",
     "choose_clusterer",
     "chosen_link",
@@ -48,8 +50,22 @@ __all__ = [
 ClusterMethod = Literal["linkage", "graph", "hdbscan"]
 METHODS: tuple[ClusterMethod, ...] = get_args(ClusterMethod)
 PURITIES = {"linkage": LINKAGE_PURITY, "graph": GRAPH_PURITY}
-FEWEST_PAIRS = 20
-"""Pairs of one class on which the similarity of a link is chosen."""
+FEWEST_PAIRS = 100
+"""Pairs of one class on which the similarity of a link is chosen. On 24 such pairs of drawn birds
+it changed from seed to seed, or there was none."""
+
+
+class NoLink(ValueError):
+    """No similarity of a link can be chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeverTrainedOn:
+    """Images of classes in a gallery, on which a network was not trained."""
+
+    images: HeldOutQueries
+    are_queries: np.ndarray
+    """(test images) bool: the run's test images that are among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,40 +166,65 @@ def choose_clusterer(
     chosen: ClusterMethod = "graph" if method == "graph" else "linkage"
     if link is not None:
         return Clusterer(chosen, link, "the similarity of a link was set", fewest)
-    images = never_trained_on(run, phase, gallery)
-    similarity = chosen_link(images, chosen)
-    if not np.isnan(similarity):
-        classes = len(set(images.names.tolist()))
-        source = (
-            f"of pairs of {len(images.labels):,} images of {classes} classes that were not trained"
-            f" on, {PURITIES[chosen]:.0%} of those at least so similar are of one class"
-        )
-        return Clusterer(chosen, similarity, source, fewest)
-    reason = "the run has too few validation images to choose the similarity of a link"
-    if method:
-        raise ValueError(
-            f"--by {method} needs --link: {reason}; give --link, train with --set"
-            " data.valid_fraction=0.1, or use --by hdbscan"
-        )
-    return Clusterer("hdbscan", None, f"HDBSCAN, because {reason}", fewest)
+    images = never_trained_on(run, phase, gallery).images
+    try:
+        similarity = chosen_link(images, chosen)
+    except NoLink as problem:
+        if method:
+            raise NoLink(
+                f"--by {method} needs --link: {problem}; give --link, or use --by hdbscan"
+            ) from None
+        return Clusterer("hdbscan", None, f"HDBSCAN, because {problem}", fewest)
+    classes = len(set(images.names.tolist()))
+    source = (
+        f"of pairs of {len(images.labels):,} images of {classes} classes that were not trained"
+        f" on, {PURITIES[chosen]:.0%} of those at least so similar are of one class"
+    )
+    return Clusterer(chosen, similarity, source, fewest)
 
 
-def never_trained_on(run: Run, phase: str, gallery: Gallery) -> HeldOutQueries:
-    """The run's validation images and the enrolled images, of classes in the gallery."""
+def never_trained_on(
+    run: Run, phase: str, gallery: Gallery, *, half: bool = False
+) -> NeverTrainedOn:
+    """The run's validation images and the enrolled images, of classes in the gallery. Where these
+    are too few to choose a link, and the run's test images of such classes make them enough, these
+    too; with `half`, those of every second class."""
     embeddings = run.embeddings(phase)
     images = enrolled_queries(run, embeddings, gallery)
     if "valid" in embeddings.parts:
-        validation = run_queries(run, embeddings, "valid", gallery)
-        images = validation.concatenated(images)
-    return images.rows(images.labels >= 0).evenly_spaced()
+        images = run_queries(run, embeddings, "valid", gallery).concatenated(images)
+    images = images.rows(images.labels >= 0)
+    queries = run_queries(run, embeddings, "query", gallery)
+    are_queries = np.zeros(len(queries.labels), bool)
+    if pairs_of_one_class(images.labels) < FEWEST_PAIRS:
+        chosen = (queries.labels >= 0) & (queries.labels % (2 if half else 1) == 0)
+        with_queries = images.concatenated(queries.rows(chosen))
+        if pairs_of_one_class(with_queries.labels) >= FEWEST_PAIRS:
+            images, are_queries = with_queries, chosen
+    return NeverTrainedOn(images.evenly_spaced(), are_queries)
+
+
+def pairs_of_one_class(labels: np.ndarray) -> int:
+    """How many pairs of (images) classes are equal."""
+    sizes = np.unique(labels, return_counts=True)[1]
+    return int((sizes * (sizes - 1) // 2).sum())
 
 
 def chosen_link(images: HeldOutQueries, method: ClusterMethod) -> float:
-    """The similarity from which on photos are linked; nan where there are too few images."""
-    sizes = np.unique(images.labels, return_counts=True)[1]
-    if (sizes * (sizes - 1) // 2).sum() < FEWEST_PAIRS:
-        return np.nan
-    return link_similarity(images.embeddings, images.labels, PURITIES[method])
+    """The similarity from which on photos are linked. Raises NoLink where there are too few images,
+    or where classes are too similar for any."""
+    if pairs_of_one_class(images.labels) < FEWEST_PAIRS:
+        raise NoLink(
+            f"a link is chosen on at least {FEWEST_PAIRS} pairs of images of one class that were"
+            " not trained on, and the run has fewer"
+        )
+    link = link_similarity(images.embeddings, images.labels, PURITIES[method])
+    if np.isnan(link):
+        raise NoLink(
+            f"at no similarity are {PURITIES[method]:.0%} of the pairs of known images of one"
+            " class, so similar are the classes to this network"
+        )
+    return link
 
 
 def discover(

@@ -144,12 +144,10 @@ def ways_table(title: str, ways: ClusteredWays) -> Table:
 
 def describe_measure(measure: DiscoveryMeasure) -> Iterator[str]:
     """What the numbers rest on."""
-    if not measure.links:
-        yield (
-            "average linkage and the threshold graph are left out, because the run has too few"
-            " validation images to choose their link: train with --set data.valid_fraction=0.1"
-        )
-    else:
+    for reason in sorted(set(measure.without_link.values())):
+        ways = [WAYS[way] for way, why in measure.without_link.items() if why == reason]
+        yield f"without {' and '.join(ways)}: {reason}"
+    if measure.links:
         links = [f"{value:.3f} ({WAYS[method]})" for method, value in measure.links.items()]
         yield f"photos are linked from a similarity of {' and '.join(links)} on"
     yield (
@@ -223,6 +221,7 @@ def measure_as_dict(measure: DiscoveryMeasure) -> dict[str, Any]:
         "phase": measure.phase,
         "held_out": list(measure.held_out),
         "links": dict(measure.links),
+        "without_link": dict(measure.without_link),
         "threshold": measure.threshold,
         "alone": ways_as_dict(measure.alone),
         "rejected": ways_as_dict(measure.rejected),

@@ -1,8 +1,8 @@
 """How well new classes are discovered, measured on classes that the network never trained on and
 that are taken out of the gallery.
 
-The photos are the run's test images. Threshold and links are chosen on images of the other classes,
-none of which is a test image.
+The photos are the run's test images. Threshold and links are chosen on images of other classes.
+Where some of these are test images, they are not clustered.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from dml_bench.evaluation.discovery import (
 from dml_bench.gallery.discover import (
     ClusterMethod,
     LabelledPhotos,
+    NoLink,
     chosen_link,
     never_trained_on,
     on_labelled,
@@ -31,6 +32,7 @@ from dml_bench.gallery.predict import threshold_of
 from dml_bench.gallery.store import Gallery, GalleryFile, run_gallery
 
 __all__ = [
+    "LINKED",
     "WAYS",
     "ClusteredWays",
     "DiscoveryMeasure",
@@ -48,6 +50,7 @@ WAYS = {
 }
 """Ways to cluster. The last is what can't be done on new photos: nobody knows the number."""
 LINKED: tuple[ClusterMethod, ...] = ("linkage", "graph")
+"""The ways that need the similarity of a link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class DiscoveryMeasure:
     held_out: tuple[str, ...]
     links: dict[ClusterMethod, float]
     """The similarity of a link, by linkage and by graph; without those that can't be chosen."""
+    without_link: dict[ClusterMethod, str]
+    """Why the others can't be."""
     alone: ClusteredWays
     """Of the images of held-out classes, as if a threshold rejected these and no other."""
     threshold: float | None
@@ -74,7 +79,7 @@ class DiscoveryMeasure:
     labelled: LabelledPhotos | None
     """What the threshold rejects, with the first of the ways; None without one."""
     rejected: ClusteredWays | None
-    """Of all images that the threshold rejects."""
+    """Of all images that the threshold rejects, without those on which a link was chosen."""
 
 
 def measure_discovery(
@@ -92,12 +97,14 @@ def measure_discovery(
         raise ValueError(f"phase {phase} of {run.folder} has no held-out classes: {advice}")
     gallery = without(run_gallery(run, phase), held_out)
     vectors, labels = test_images(gallery_file)
-    images = never_trained_on(run, phase, gallery)
+    chosen_on = never_trained_on(run, phase, gallery, half=True)
     links: dict[ClusterMethod, float] = {}
+    without_link: dict[ClusterMethod, str] = {}
     for method in LINKED:
-        link = chosen_link(images, method)
-        if not np.isnan(link):
-            links[method] = link
+        try:
+            links[method] = chosen_link(chosen_on.images, method)
+        except NoLink as problem:
+            without_link[method] = str(problem)
     is_new = np.isin(labels, held_out)
     alone = clusters_by_way(vectors[is_new], labels[is_new], links)
     similarity, labelled, rejected = None, None, None
@@ -105,13 +112,14 @@ def measure_discovery(
         applied = threshold_of(gallery_file, gallery, threshold=threshold, precision=precision)
         similarity = applied.value
         nearest = exact_search(gallery, vectors, np.full(len(labels), -1), 1).similarities[:, 0]
-        unknown = np.flatnonzero(nearest < similarity)
+        unknown = np.flatnonzero((nearest < similarity) & ~chosen_on.are_queries)
         labelled = on_labelled(gallery, labels, unknown, np.full(len(unknown), -1))
         rejected = clusters_by_way(vectors[unknown], labels[unknown], links)
     return DiscoveryMeasure(
         phase=phase,
         held_out=tuple(held_out),
         links=links,
+        without_link=without_link,
         alone=alone,
         threshold=similarity,
         labelled=labelled,

@@ -17,7 +17,9 @@ from tiny import dml_bench, refusal
 
 import dml_bench as db
 from dml_bench.browse.proposals import PAGE, TABLE
-from dml_bench.gallery.discover import chosen_link, never_trained_on
+from dml_bench.gallery import discover
+from dml_bench.gallery.calibration import HeldOutQueries
+from dml_bench.gallery.discover import NoLink, chosen_link, never_trained_on
 from dml_bench.gallery.discovery_measure import measure_discovery, without
 from dml_bench.gallery.store import GalleryFile, run_gallery
 from dml_bench.runs.run import open_run
@@ -161,28 +163,65 @@ def test_a_photo_that_was_changed_since_the_decision_is_not_enrolled(
     assert "was changed since the table was made" in line
 
 
-def test_without_validation_images_clusters_are_those_of_hdbscan_and_that_is_said(
+def test_with_too_few_images_for_a_link_clusters_are_those_of_hdbscan_and_that_is_said(
     finished, photos, tmp_path
 ):
     classes = db.discover(finished, photos, tmp_path / "out", threshold=2.0, device="cpu")
     assert classes.discovery.clusterer.method == "hdbscan"
-    assert "too few validation images" in str(classes)
+    assert "at least 100 pairs of images of one class" in str(classes)
     with pytest.raises(ValueError, match="--by graph needs --link"):
         db.discover(finished, photos, tmp_path / "out", threshold=2.0, by="graph", device="cpu")
 
 
-def test_a_link_is_chosen_on_validation_images_without_those_of_held_out_classes(trained):
+def test_a_link_is_chosen_on_validation_images_without_those_of_held_out_classes(
+    trained, monkeypatch
+):
+    monkeypatch.setattr(discover, "FEWEST_PAIRS", 1)
+    monkeypatch.setitem(discover.PURITIES, "linkage", 0.1)
     run = open_run(trained(*VALIDATED).folder)
     held_out = run.protocol.held_out(run.summary)["limited"]
     gallery = without(run_gallery(run, "limited"), held_out)
-    images = never_trained_on(run, "limited", gallery)
+    chosen_on = never_trained_on(run, "limited", gallery)
+    images = chosen_on.images
     assert set(images.names).isdisjoint(held_out)
     validation = {image.path for image in run.split if image.part == "valid"}
     assert 0 < len(images.labels) < len(validation)
+    assert not chosen_on.are_queries.any()
     measure = measure_discovery(GalleryFile(run, "limited"))
-    for method in ("linkage", "graph"):
-        link = measure.links.get(method, np.nan)
-        assert link == pytest.approx(chosen_link(images, method), nan_ok=True)
+    assert measure.links["linkage"] == chosen_link(images, "linkage")
+
+
+def test_without_validation_images_half_of_the_known_classes_choose_a_link_and_are_not_clustered(
+    finished, monkeypatch
+):
+    monkeypatch.setattr(discover, "FEWEST_PAIRS", 3)
+    monkeypatch.setitem(discover.PURITIES, "linkage", 0.1)
+    run = open_run(finished)
+    held_out = run.protocol.held_out(run.summary)["limited"]
+    gallery = without(run_gallery(run, "limited"), held_out)
+    chosen_on = never_trained_on(run, "limited", gallery, half=True)
+    images = run.embeddings("limited").query_images
+    names = np.array([run.split[image].class_name for image in images])
+    known = set(names.tolist()) - set(held_out)
+    choose, others = set(names[chosen_on.are_queries]), set(names[~chosen_on.are_queries])
+    assert choose < known
+    assert len(choose) == len(known) / 2
+    assert choose.isdisjoint(others)
+    assert (
+        never_trained_on(run, "limited", gallery).are_queries.sum()
+        == np.isin(names, [*known]).sum()
+    )
+    measure = measure_discovery(GalleryFile(run, "limited"), threshold=2.0)
+    assert measure.links["linkage"] == chosen_link(chosen_on.images, "linkage")
+    assert measure.rejected.images == len(images) - chosen_on.are_queries.sum()
+    assert measure.labelled.rejected == 1
+
+
+def test_classes_that_are_too_similar_for_a_link_are_said_to_be_so():
+    rows = np.arange(40)
+    images = HeldOutQueries(np.eye(40, dtype=np.float32)[rows // 2], rows % 2, rows, rows % 2, rows)
+    with pytest.raises(NoLink, match="at no similarity are 90% of the pairs"):
+        chosen_link(images, "graph")
 
 
 def test_held_out_classes_are_looked_for_among_the_test_images(finished):
