@@ -180,8 +180,8 @@ class GalleryFile:
                 yield
         except Timeout:
             raise ValueError(
-                f"another process is changing {self.path}: wait for it, or choose another gallery"
-                " with --gallery DIR"
+                f"another process is changing {self.path}: wait for it (dml-bench serve adds and"
+                " removes classes itself), or choose another gallery with --gallery DIR"
             ) from None
 
     def read(self, *, new: bool = False) -> Gallery:

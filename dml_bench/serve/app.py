@@ -1,6 +1,7 @@
 """The HTTP interface of a gallery."""
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class PhotoAnswer(BaseModel):
     similarity: float = Field(description="Of the closest image.")
     confidence: float | None = Field(
         description="Of validation images that are at least as similar to their closest image, the"
-        " share that is answered right; null where there is none."
+        " share that is answered right; null where they are fewer than 20."
     )
     vote: Vote
     as_close: list[str] = Field(description="Other classes with an image exactly as close.")
@@ -134,6 +135,8 @@ class GalleryAnswer(BaseModel):
     images: int
     threshold: float | None
     rule: str = Field(description="Which photos are unknown, and what that is worth.")
+    max_images: int = Field(description="The number of images of a request.")
+    max_megabytes: float = Field(description="The size of a request.")
     version: str
 
 
@@ -204,6 +207,8 @@ def add_questions(app: FastAPI, service: GalleryService, k: int) -> None:
                 "images": len(served.gallery.entries),
                 "threshold": served.threshold,
                 "rule": served.rule,
+                "max_images": service.limits.images,
+                "max_megabytes": service.limits.megabytes,
                 "version": __version__,
             }
         )
@@ -310,7 +315,11 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, problem: HTTPException) -> Response:
-        return as_json({"error": str(problem.detail)}, problem.status_code)
+        text = str(problem.detail)
+        if problem.detail == HTTPStatus(problem.status_code).phrase:  # no route of this server
+            path = request.url.path
+            text = f"there is no {request.method} {path}: GET /docs lists all requests"
+        return JSONResponse({"error": text}, problem.status_code, problem.headers)
 
     from fastapi.exceptions import RequestValidationError
 

@@ -45,8 +45,9 @@ class Monitored:
         drift = self.drift
         kind = "validation" if self.images.source == "validation" else "enrolled"
         yield (
-            f"{drift.photos:,} photos were answered. Of {len(self.images.known.correct):,} {kind}"
-            f" images, {drift.expected_unknown:.0%} are unknown, and the median similarity is"
+            f"{drift.photos:,} photos were answered. They are held against"
+            f" {len(self.images.known.correct):,} {kind} images, of which"
+            f" {drift.expected_unknown:.0%} are unknown and whose median similarity is"
             f" {drift.expected_similarity:.3f}"
         )
         if self.other_galleries:

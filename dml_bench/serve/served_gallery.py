@@ -26,6 +26,9 @@ from dml_bench.serve.growing import SearchInPlace
 
 __all__ = ["Calibration", "ServedGallery", "WantedThreshold", "calibrated", "image_id"]
 
+FEWEST_SIMILAR = 20
+"""Calibration images of which the share of right answers is an answer's confidence."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WantedThreshold:
@@ -109,7 +112,10 @@ class ServedGallery:
             return f"{describe_promise(chosen, images)}{self.not_yet}"
         if self.threshold is None:
             return "every photo is answered, because no --precision was asked for"
-        return f"photos below a similarity of {self.threshold:g} are unknown, as --threshold says"
+        return (
+            f"photos below a similarity of {self.threshold:g} are unknown: this threshold was set"
+            " by hand and promises nothing"
+        )
 
     @property
     def not_yet(self) -> str:
@@ -124,9 +130,10 @@ class ServedGallery:
 
     def confidence(self, similarity: float) -> float | None:
         """Of the calibration images that are at least as similar, the share that is answered right;
-        None where there is none."""
-        precision, _ = self.calibration.curve.at(similarity)
-        return None if math.isnan(precision) else precision
+        None where they are fewer than `FEWEST_SIMILAR`."""
+        curve = self.calibration.curve
+        precision, coverage = curve.at(similarity)
+        return precision if coverage * curve.total > FEWEST_SIMILAR - 0.5 else None
 
     @cached_property
     def images(self) -> dict[str, GalleryImage]:

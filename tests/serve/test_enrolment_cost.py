@@ -14,9 +14,12 @@ from serving_here import running
 
 import dml_bench as db
 from dml_bench.evaluation.search import flat_index, nearest
+from dml_bench.evaluation.thresholds import SearchOutcomes, precision_curve
+from dml_bench.gallery.predict import AppliedThreshold
 from dml_bench.gallery.store import Gallery, GalleryImage
 from dml_bench.serve.growing import GrowingVectors, SearchInPlace, extended
 from dml_bench.serve.recalibration import Recalibration
+from dml_bench.serve.served_gallery import Calibration, ServedGallery
 
 
 def photo(number: int) -> bytes:
@@ -83,6 +86,17 @@ def gallery_of(size: int) -> Gallery:
         GalleryImage(f"class {row % 7}", f"{row}.png", "", "enrolled") for row in range(size)
     )
     return Gallery(tuple(entries), vectors)
+
+
+def test_a_confidence_rests_on_twenty_calibration_images():
+    similarity = np.linspace(1, 0.5, 40)
+    right = np.arange(40) % 10 > 0
+    curve = precision_curve(SearchOutcomes(similarity, right))
+    threshold = AppliedThreshold(value=0.5)
+    served = ServedGallery(Gallery((), np.empty((0, 2))), Calibration(None, threshold, "", curve))
+    assert served.confidence(similarity[18]) is None
+    assert served.confidence(similarity[19]) == pytest.approx(0.9)
+    assert served.confidence(2.0) is None
 
 
 @pytest.mark.parametrize("name", ["class 3", "another", "class 31"])

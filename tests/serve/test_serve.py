@@ -155,7 +155,9 @@ def test_what_the_gallery_has_not_is_said_in_one_line(client):
     assert response.status_code == 404
     assert response.json()["error"].startswith("the gallery has no class 'Dodo'")
     assert client.get("/images/nothing").status_code == 404
-    assert client.get("/nowhere").json() == {"error": "Not Found"}
+    for path in ("/nowhere", "/predict"):
+        error = client.get(path).json()["error"]
+        assert error == f"there is no GET {path}: GET /docs lists all requests"
 
 
 def test_images_of_the_gallery_are_shown_small(client, newcomers):

@@ -2,7 +2,9 @@
 // Names of classes and files come from strangers: they only ever become text, never HTML.
 const $ = (id) => document.getElementById(id);
 const NEAR = 6;
+const TOGETHER = 16; // photos of a request: answers come while others wait
 let classes = [];
+let limits = { images: TOGETHER, bytes: Infinity };
 
 function element(kind, properties = {}, ...children) {
   const node = Object.assign(document.createElement(kind), properties);
@@ -61,7 +63,7 @@ function picture(path, alt) {
 function near(image) {
   return element("li", { title: image.class },
     picture(image.image, image.class),
-    element("span", { textContent: image.class }),
+    named("span", image.class),
     element("span", { className: "value", textContent: image.similarity.toFixed(3) }));
 }
 
@@ -89,39 +91,72 @@ function card(answer, file, threshold) {
   const body = element("div", {},
     named("h3", unknown ? "unknown" : answer.class),
     scale(answer.similarity, threshold),
-    element("p", { textContent: describe(answer, threshold) }));
-  if (unknown) body.append(element("p", { textContent: `The closest image is of ${answer.closest_class}.` }));
+    named("p", describe(answer, threshold)));
+  if (unknown) body.append(element("p", { textContent: `No image is similar enough. The closest is of ${answer.closest_class}.` }));
   if (answer.confidence !== null) {
     const share = (100 * answer.confidence).toFixed(1);
-    body.append(element("p", { textContent: `Confidence ${share}%: as many answers were right on validation images that are at least as similar.` }));
+    body.append(element("p", { textContent: `Confidence ${share}%: as many validation images that are at least as similar were answered right.` }));
   }
   body.append(element("ul", { className: "near" }, ...answer.closest.slice(0, NEAR).map(near)));
   const photo = element("img", { src: URL.createObjectURL(file), alt: file.name });
   return element("article", { className: unknown ? "answer unknown" : "answer" }, photo, body);
 }
 
+// Photos in as many requests as the server's limits ask for.
+function groups(files) {
+  const all = [];
+  let bytes = 0;
+  for (const file of files) {
+    const size = file.size + 1000; // a form adds less than that
+    if (!all.length || bytes + size > limits.bytes || all.at(-1).length === limits.images) {
+      all.push([]);
+      bytes = 0;
+    }
+    all.at(-1).push(file);
+    bytes += size;
+  }
+  return all;
+}
+
 async function predict(files) {
-  const form = new FormData();
-  files.forEach((file, place) => form.append("images", file, `${place}`));
-  const result = await (await ask("predict", { method: "POST", body: form })).json();
-  const cards = result.answers.map((answer) => card(answer, files[Number(answer.image)], result.threshold));
-  const faults = result.unreadable.map((fault) =>
-    element("p", { className: "fault", textContent: `${files[Number(fault.image)].name}: ${fault.reason}` }));
-  $("answers").prepend(...cards, ...faults);
+  const box = element("div");
+  $("answers").prepend(box);
+  for (const group of groups(files)) {
+    const form = new FormData();
+    group.forEach((file, place) => form.append("images", file, `${place}`));
+    const response = await ask("predict", { method: "POST", body: form }).catch((problem) => {
+      // The server knows photos by their places.
+      const text = problem.message.replace(/(^|; )(\d+): /g, (_, before, place) => `${before}${group[place].name}: `);
+      throw new Error(text);
+    });
+    const result = await response.json();
+    box.append(...result.answers.map((answer) => card(answer, group[Number(answer.image)], result.threshold)));
+    box.append(...result.unreadable.map((fault) =>
+      element("p", { className: "fault", textContent: `${group[Number(fault.image)].name}: ${fault.reason}` })));
+  }
 }
 
 async function enrol(files) {
   const name = document.querySelector("#enrol input[name=class]");
   if (!name.reportValidity()) return;
-  const form = new FormData();
-  form.append("class", name.value);
-  files.forEach((file) => form.append("images", file, file.name));
-  const result = await (await ask("enrol", { method: "POST", body: form })).json();
-  const known = result.is_new ? "is a class now" : "has them now";
-  const twice = result.already_there ? ` (${result.already_there} there already)` : "";
-  $("enrolled").textContent = `${plural(result.enrolled, "photo")} added: ${result.class} ${known}${twice}.`;
-  name.value = "";
-  await load();
+  let added = 0, twice = 0, isNew = false;
+  try {
+    for (const group of groups(files)) {
+      const form = new FormData();
+      form.append("class", name.value);
+      group.forEach((file) => form.append("images", file, file.name));
+      const result = await (await ask("enrol", { method: "POST", body: form })).json();
+      added += result.enrolled;
+      twice += result.already_there;
+      isNew ||= result.is_new;
+      const known = isNew ? "is a class now" : "has them now";
+      const there = twice ? ` (${twice} there already)` : "";
+      $("enrolled").textContent = `${plural(added, "photo")} added: ${result.class} ${known}${there}.`;
+    }
+    name.value = "";
+  } finally {
+    await load();
+  }
 }
 
 async function remove(name) {
@@ -147,6 +182,7 @@ function list() {
 
 async function load() {
   const gallery = await (await ask("gallery")).json();
+  limits = { images: Math.min(gallery.max_images, TOGETHER), bytes: gallery.max_megabytes * 1e6 };
   $("about").textContent = `${plural(gallery.classes, "class")}, ${plural(gallery.images, "image")} (${gallery.run}, phase ${gallery.phase})`;
   $("rule").textContent = gallery.rule.charAt(0).toUpperCase() + gallery.rule.slice(1) + ".";
   classes = (await (await ask("classes")).json()).classes;
@@ -173,6 +209,8 @@ function accept(zone, action) {
   });
 }
 
+// A photo that misses the boxes must not replace the page.
+for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
 accept($("ask"), predict);
 accept(document.querySelector("#enrol .drop"), enrol);
 $("enrol").addEventListener("submit", (event) => event.preventDefault());
