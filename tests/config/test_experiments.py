@@ -430,8 +430,9 @@ OF_HIST = OF_PROXY_ANCHOR | {
     "train.proxy_lr_factor": pytest.approx(0.1 / 1.2e-4),
 }
 OF_PFML = OF_PROXY_ANCHOR | {
-    # The paper's section 4.1 and table 5 of its supplement; no code is published. Sampler, views
-    # and what frozen BatchNorm means are Proxy-Anchor's; no schedule is printed.
+    # The paper's section 4.1 and table 5 of its supplement, as github.com/CausalityHQ/sfora quotes
+    # them; no code of the authors is published. Sampler, views and what frozen BatchNorm means are
+    # Proxy-Anchor's; no schedule is printed.
     "model.pooling": {"name": "own"},
     "model.head": LINEAR | {"dim": 512},
     "loss": {"name": "PFML", "alpha": 3.0, "delta": 0.2, "proxies_per_class": 15},
