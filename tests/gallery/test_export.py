@@ -441,3 +441,10 @@ def test_a_loss_of_8_bits_is_that_of_answers():
 def test_8_bits_without_onnx_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="int8 needs the format onnx, got torch: give --to onnx"):
         dml_bench.Gallery(folder).export(tmp_path / "out", int8=True)
+
+
+def test_without_its_packages_an_export_to_onnx_says_what_to_install(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ValueError, match=r"pip install 'dml-bench\[onnx\]'"):
+        dml_bench.Gallery(folder).export(tmp_path / "out", to="onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -337,6 +338,12 @@ def test_one_process_holds_the_gallery(finished, newcomers, tmp_path, client):
         db.Gallery(finished, folder=folder, device="cpu").enrol(newcomers[0].parents[1])
     with pytest.raises(ValueError, match="another process is changing"), running(finished, folder):
         pass
+
+
+def test_without_its_packages_a_server_says_what_to_install(finished, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    line = refusal(monkeypatch, capsys, "serve", finished)
+    assert line.endswith("needs prometheus_client: pip install 'dml-bench[serve]'")
 
 
 def test_the_description_of_the_interface_is_that_of_the_answers(client, photo):
