@@ -1,6 +1,7 @@
 """The page of the HTTP interface, made of its OpenAPI description. FastAPI's own pages load
 programs from elsewhere."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,17 @@ CURL = {
     "/enrol": "curl -F class=pigeon -F images=@first.jpg -F images=@second.jpg $URL/enrol",
     "/classes/{name}": "curl -X DELETE $URL/classes/pigeon",
 }
+
+
+def fields(
+    schema: dict[str, Any], schemas: dict[str, Any], before: str = ""
+) -> Iterator[tuple[str, str]]:
+    """The names of an answer's fields, such as `answers[].class`, and what they are."""
+    for name, value in schema.get("properties", {}).items():
+        yield f"{before}{name}", value.get("description", "")
+        inner = value.get("items", value).get("$ref", "").rpartition("/")[2]
+        dots = "[]." if "items" in value else "."
+        yield from fields(schemas.get(inner, {}), schemas, f"{before}{name}{dots}")
 
 
 def api_page(description: dict[str, Any]) -> str:
@@ -31,7 +43,7 @@ def api_page(description: dict[str, Any]) -> str:
                     "text": operation.get("description", ""),
                     "parameters": operation.get("parameters", []),
                     "curl": CURL.get(path, f"curl $URL{path}"),
-                    "answer": schemas.get(answer, {}).get("properties", {}),
+                    "answer": list(fields(schemas.get(answer, {}), schemas)),
                     "refusals": {
                         status: response["description"]
                         for status, response in operation["responses"].items()

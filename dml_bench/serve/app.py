@@ -56,9 +56,9 @@ class NearImage(BaseModel):
 class Vote(BaseModel):
     """What the closest images elect."""
 
-    class_name: str = Field(alias="class")
-    share: float
-    k: int
+    class_name: str = Field(alias="class", description="Of most of the closest images.")
+    share: float = Field(description="Its share of them.")
+    k: int = Field(description="How many vote.")
 
 
 class PhotoAnswer(BaseModel):
@@ -66,7 +66,7 @@ class PhotoAnswer(BaseModel):
 
     image: str = Field(description="The name that the client gave it.")
     class_name: str | None = Field(alias="class", description="null: unknown.")
-    closest_class: str
+    closest_class: str = Field(description="Of the closest image, also if it is unknown.")
     similarity: float = Field(description="Of the closest image.")
     confidence: float | None = Field(
         description="Of validation images that are at least as similar to their closest image, the"
@@ -74,7 +74,7 @@ class PhotoAnswer(BaseModel):
     )
     vote: Vote
     as_close: list[str] = Field(description="Other classes with an image exactly as close.")
-    closest: list[NearImage]
+    closest: list[NearImage] = Field(description="The closest first.")
 
 
 class UnreadableImage(BaseModel):

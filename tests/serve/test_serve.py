@@ -307,6 +307,7 @@ def test_every_response_keeps_browsers_from_other_content(client):
         headers = client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["content-security-policy"].startswith("default-src 'none'")
+    assert "<code>answers[].vote.share</code>" in client.get("/docs").text
     pages = client.get("/").text + client.get("/docs").text
     assert re.findall(r"https?://", pages) == [], "nothing is loaded from elsewhere"
 
