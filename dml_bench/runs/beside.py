@@ -187,5 +187,6 @@ class BesidePhases(Callback):
         process.log.unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """End all processes; what they lose is at most their running epoch."""
+        """End all processes; they lose their running epoch, and those that have no
+        checkpoint yet."""
         stop_all([process for process in self.processes if process.process.poll() is None])

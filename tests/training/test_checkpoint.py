@@ -203,6 +203,23 @@ def test_a_run_whose_checkpoints_are_written_beside_training_goes_on_with_the_sa
         assert [record["epoch"] for record in records(parts, phase)] == [1, 2, 3]
 
 
+def test_an_epoch_whose_file_would_be_too_dear_has_none_and_the_run_goes_on_with_the_same_bits(
+    birds, cache_dir, tmp_path, trained, monkeypatch
+):
+    undisturbed = trained().folder
+    monkeypatch.setattr(checkpoint, "CHEAP", 0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e6)
+    with pytest.raises(KeyboardInterrupt):
+        train(birds, cache_dir, tmp_path, callback=StopsAfter(2))
+    (begun,) = tmp_path.glob("*/*/seed-*")
+    assert [record["epoch"] for record in records(begun, "all")] == [1]
+    parts = train(birds, cache_dir, tmp_path).folder
+    for phase in ("all", "limited"):
+        model = Path(phase) / layout.WEIGHTS
+        assert (parts / model).read_bytes() == (undisturbed / model).read_bytes()
+        assert [record["epoch"] for record in records(parts, phase)] == [1, 2, 3]
+
+
 def test_what_is_written_beside_training_is_the_state_of_its_epoch_in_the_order_of_its_steps(
     tmp_path, monkeypatch
 ):
