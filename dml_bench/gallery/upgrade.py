@@ -14,8 +14,13 @@ from dml_bench.gallery.enrol import image_key
 from dml_bench.gallery.index_store import exact_search
 from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, run_gallery
 from dml_bench.runs.run import Run
+from dml_bench.system.files import write_csv
 
 __all__ = ["ChangedAnswer", "Networks", "Upgrade", "upgrade_gallery"]
+
+COLUMNS = ("image", "effect", "class", "before", "similarity_before", "after", "similarity_after")
+SHOWN = 10
+"""Changed answers that are printed; the table beside the gallery has all."""
 
 Networks = Callable[[GalleryFile], GalleryEmbedder]
 """Makes the network of a gallery."""
@@ -43,6 +48,18 @@ class ChangedAnswer:
             return "now right"
         return "now wrong" if self.before == self.class_name else "still wrong"
 
+    def row(self) -> tuple[object, ...]:
+        """Its row of a table with `COLUMNS`."""
+        return (
+            self.image,
+            self.effect,
+            self.class_name,
+            self.before,
+            self.similarity_before,
+            self.after,
+            self.similarity_after,
+        )
+
     def describe(self) -> str:
         """The photo and both answers, in a line."""
         return (
@@ -65,12 +82,14 @@ class Upgrade:
     source: str
     """What these photos are."""
     changed: tuple[ChangedAnswer, ...]
+    table: Path
+    """All of these as a CSV file, beside the new gallery."""
     test_images: int
     """The number of images in the gallery that are test images of the new run: what that run
     measured on them holds no more."""
 
     def describe(self) -> list[str]:
-        """Sentences, then a line for each changed answer."""
+        """Sentences, then a line for each of the first changed answers."""
         effects = [answer.effect for answer in self.changed]
         numbers = [f"{effects.count(name)} {name}" for name in sorted(set(effects))]
         lines = [
@@ -85,9 +104,11 @@ class Upgrade:
                 f"{self.test_images:,} of these are test images of the new run, which find"
                 " themselves: what it measured doesn't hold for this gallery"
             )
+        lines += [answer.describe() for answer in self.changed[:SHOWN]]
         summary = f"of {self.queries:,} {self.source}, {len(self.changed):,} get another class"
-        lines.append(summary + (f" ({', '.join(numbers)})" if numbers else ""))
-        return [*lines, *(answer.describe() for answer in self.changed)]
+        if numbers:
+            summary += f" ({', '.join(numbers)}): {self.table} lists them"
+        return [*lines, summary]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +148,8 @@ def upgrade_gallery(
         )
         changed = changed_answers(before, after, queries)
         new.write(after)
+        table = new.path.with_suffix(".changed.csv")
+        write_csv(table, COLUMNS, [answer.row() for answer in changed])
     is_query = query_digests(new.run, new.phase)
     enrolled = [entry.sha256 for entry in after.entries if entry.origin == "enrolled"]
     return Upgrade(
@@ -136,6 +159,7 @@ def upgrade_gallery(
         queries=len(queries.images),
         source=queries.source,
         changed=changed,
+        table=table,
         test_images=sum(digest in is_query for digest in enrolled),
     )
 

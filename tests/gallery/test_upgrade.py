@@ -1,6 +1,7 @@
 """A gallery brought to another model: embedded from its sources, all or nothing, and the answers
 that change are listed."""
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -73,8 +74,11 @@ def test_the_changed_answers_are_those_in_which_both_galleries_differ(
     assert upgraded.queries == len(photos)
     assert (
         f"of {len(photos)} test images of both runs, {len(expected)} get another class"
-        in (upgraded.describe()[1])
+        in (upgraded.describe()[-1])
     )
+    with open(tmp_path / "upgraded" / "all.changed.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["image"], row["before"], row["after"]) for row in rows] == expected
 
 
 def test_an_answer_gets_right_or_wrong_or_stays_wrong():
