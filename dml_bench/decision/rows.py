@@ -141,21 +141,28 @@ class Pace:
     """How much longer runs take than was guessed, measured by those that ended."""
 
     ratios: dict[Training, float] = field(default_factory=dict)
-    slower: float = 1.0
-    """The same for the last run of any kind, with the photos that it decoded; at least 1."""
+    """By kind of run, of the last one that decoded no photos."""
+    _guessed: float = 0.0
+    _took: float = 0.0
+    """Seconds of all runs with the photos that they decoded. Each run halves the weight of those
+    before it: the machine may be busier now. A short run alone says little of long work."""
+
+    @property
+    def slower(self) -> float:
+        """How much longer any work takes than guessed; at least 1."""
+        return max(1.0, self._took / self._guessed) if self._guessed else 1.0
 
     def seconds(self, training: Training, guessed: float) -> float:
-        """What a run of this kind will take; of a kind that had no run, at least as guessed."""
-        if training in self.ratios:
-            return guessed * self.ratios[training]
-        return guessed * max([1.0, *self.ratios.values()])
+        """What a run of this kind will take."""
+        return guessed * self.ratios.get(training, self.slower)
 
     def measured(
         self, training: Training, guessed: float, of_photos: float, seconds: float
     ) -> None:
-        """The last run of a kind says what the next will take, the machine being as busy as now.
-        One that also decoded photos says nothing of others, which don't."""
-        self.slower = max(1.0, seconds / (guessed + of_photos))
+        """The last run of a kind says what the next will take. One that also decoded photos says
+        nothing of others, which don't."""
+        self._guessed = self._guessed / 2 + guessed + of_photos
+        self._took = self._took / 2 + seconds
         if not of_photos:
             self.ratios[training] = seconds / guessed
 

@@ -365,16 +365,27 @@ def test_features_are_counted_for_the_first_row_that_needs_them():
 
 def test_a_run_that_took_longer_than_guessed_makes_the_next_of_its_kind_longer():
     pace = rows.Pace()
+    assert pace.slower == 1
     assert pace.seconds("head", 10) == 10
     pace.measured("none", 5, 20, 50)
     assert pace.slower == 2
-    assert pace.seconds("none", 5) == 5
+    assert pace.seconds("none", 5) == 10
     pace.measured("none", 5, 0, 15)
     assert pace.seconds("none", 5) == 15
-    assert pace.seconds("head", 10) == 30
+    assert pace.seconds("head", 10) == pytest.approx(10 * 40 / 17.5)
     pace.measured("head", 10, 0, 9)
     assert pace.seconds("head", 10) == 9
-    assert pace.slower == 1
+    assert pace.slower == pytest.approx(29 / 18.75)
+
+
+def test_short_runs_that_took_long_say_little_of_long_work():
+    """As 5,421 photos on a busy machine did: 18 of 30 minutes were left, and no row fitted."""
+    pace = rows.Pace()
+    pace.measured("none", 5, 615, 510)
+    for _ in range(2):
+        pace.measured("none", 5, 0, 60)
+    assert pace.seconds("none", 5) == 60
+    assert pace.slower < 1.5
 
 
 def test_a_row_that_runs_out_of_time_leaves_those_before_it(monkeypatch, tmp_path):
