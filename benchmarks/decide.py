@@ -207,7 +207,7 @@ def tried(photos: PhotoSet, data_dir: Path, work: Path, minutes: float) -> Outco
 
 def line_of(outcome: Outcome) -> list[str]:
     """A row of the table on the page."""
-    head = [outcome["set"], outcome["about"]]
+    head = [outcome["set"], outcome["about"], str(len(outcome["allowed_rows"]))]
     verdict = "yes" if outcome["as_wanted"] else "NO"
     if "final" not in outcome:
         return [*head, "-", "no answer", "-", "-", "-", "-", verdict]
@@ -230,12 +230,23 @@ def line_of(outcome: Outcome) -> list[str]:
 
 def write(outcomes: list[Outcome], out: Path) -> None:
     """The record and its page."""
-    heads = ["set", "photos", "split", "answer", "chosen", "P@1, final", "regret", "minutes"]
+    heads = [
+        "set",
+        "photos",
+        "rows",
+        "split",
+        "answer",
+        "chosen",
+        "P@1, final",
+        "regret",
+        "minutes",
+    ]
     heads.append("as wanted")
     lines = ["# Six sets of photos, decided", "", *(__doc__ or "").splitlines()[5:], ""]
     lines += table(heads, [line_of(outcome) for outcome in outcomes])
     busy = os.getloadavg()[0]
-    lines += ["", "Regret: points that the best row on the final part has more."]
+    lines += ["", "Rows: how many were allowed, the first of decide's order."]
+    lines += ["Regret: points that the best row on the final part has more."]
     lines += [
         f"Load average at the end: {busy:.1f}. Minutes are of the last command, on so busy a"
         " machine; runs that an earlier command finished are not in them.",
@@ -245,20 +256,33 @@ def write(outcomes: list[Outcome], out: Path) -> None:
     missing = [photos.name for photos in SETS if photos.name not in done]
     if missing:
         lines += [f"Not decided yet: {', '.join(missing)}.", ""]
+    from dml_bench.report.format import counted
+
+    most = max((outcome["allowed_rows"] for outcome in outcomes), key=len)
+    lines += [f"The order of the rows: {'; '.join(most)}.", ""]
     for outcome in outcomes:
-        lines += [
-            f"- {outcome['set']}: rows that were allowed: {'; '.join(outcome['allowed_rows'])}"
-        ]
+        name = f"{outcome['set']}, {counted(len(outcome['allowed_rows']), 'row')}"
         if outcome["why"]:
-            lines += [f"- {outcome['set']}: {outcome['why']}"]
+            lines += [f"- {name}: {outcome['why']}"]
         if outcome.get("skipped"):
-            lines += [f"- {outcome['set']}: not run for want of time: {outcome['skipped']}"]
+            lines += [f"- {name}: not run for want of time: {outcome['skipped']}"]
         if outcome.get("unavailable"):
-            lines += [f"- {outcome['set']}: without weights here: {outcome['unavailable']}"]
+            lines += [f"- {name}: without weights here: {outcome['unavailable']}"]
     result = facts() | {"sets": outcomes}
     # Where photos lay says nothing to others.
     result["made_by"]["command"] = "python benchmarks/decide.py --data-dir DIR"
     save(NAME, result, "\n".join([*lines, ""]), out)
+
+
+def key_of(outcome: Outcome) -> tuple[str, int]:
+    """A set that was decided among fewer rows stays beside itself."""
+    return outcome["set"], len(outcome["allowed_rows"])
+
+
+def in_order(outcomes: dict[tuple[str, int], Outcome]) -> list[Outcome]:
+    """Set by set, few rows first."""
+    places = {photos.name: number for number, photos in enumerate(SETS)}
+    return [outcomes[key] for key in sorted(outcomes, key=lambda key: (places[key[0]], key[1]))]
 
 
 def main() -> None:
@@ -275,10 +299,10 @@ def main() -> None:
 
         rows.ROWS = rows.ROWS[: options.rows]
     record = options.out / f"{NAME}.json"
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[tuple[str, int], Outcome] = {}
     if record.exists():
         known = json.loads(record.read_text(encoding="utf-8"))["sets"]
-        outcomes = {outcome["set"]: outcome for outcome in known}
+        outcomes = {key_of(outcome): outcome for outcome in known}
     with tempfile.TemporaryDirectory() as scratch:
         for photos in SETS:
             if options.only and photos.name not in options.only:
@@ -286,9 +310,8 @@ def main() -> None:
             work = options.work or Path(scratch)
             outcome = tried(photos, options.data_dir, work, options.minutes)
             print(f"{photos.name}: {'as wanted' if outcome['as_wanted'] else 'NOT as wanted'}")
-            outcomes[photos.name] = outcome
-            listed = [outcomes[one.name] for one in SETS if one.name in outcomes]
-            write(listed, options.out)
+            outcomes[key_of(outcome)] = outcome
+            write(in_order(outcomes), options.out)
 
 
 if __name__ == "__main__":
