@@ -462,12 +462,14 @@ def serve(
     os.environ["FIFTYONE_SERVER"] = "1"
     fo.config.singleton_cache = False
     fo.app_config.grid_zoom = GRID_ZOOM
+    from fiftyone.core import uid
     from fiftyone.core.state import StateDescription, build_color_scheme
     from fiftyone.operators.permissions import ManagedOperators
     from fiftyone.server import events
     from fiftyone.server.app import app
     from fiftyone.server.events.state import set_state
 
+    uid.get_user_id = lambda: ""  # else a file for its telemetry is left in the home directory
     ManagedOperators.has_operator = lambda self, operator_uri: operator_uri not in REFUSED
     dataset = fo.load_dataset(name)
     shown = {

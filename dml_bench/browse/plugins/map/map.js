@@ -64,6 +64,7 @@
       note.remove();
       const { settings, phases } = this.data;
       this.rowOf = new Map(this.data.ids.map((id, row) => [id, row]));
+      this.order = mixed(this.data.common.split);
       const usual = this.data.common.class_group.includes("unseen") ? "class_group" : "label";
       this.colouring = settings.colouring in COLOURINGS ? settings.colouring : usual;
       this.shown = phases.map((phase) => phase.name);
@@ -408,30 +409,30 @@
       const at = (row) => [pixel(2 * row), pixel(2 * row + 1)];
       if (this.rows) for (let row = 0; row < images; row++) print.mark(...at(row), speck, grey);
       pane.drawn = 0;
-      for (const [name, rows] of this.buckets(phase)) {
-        const colour = rgb(name);
-        for (const row of rows) {
-          if (Number.isNaN(spots[2 * row])) continue;
-          print.mark(...at(row), stamps.get(parts[row]), colour);
-          if (name !== GHOST) pane.drawn += 1;
+      const colours = this.colours(phase), inks = new Map();
+      for (const colour of new Set(colours)) if (colour) inks.set(colour, rgb(colour));
+      for (const below of [true, false]) { // those that aren't highlighted lie below
+        for (const row of this.order) {
+          const colour = colours[row];
+          if (!colour || (colour === GHOST) !== below || Number.isNaN(spots[2 * row])) continue;
+          print.mark(...at(row), stamps.get(parts[row]), inks.get(colour));
+          pane.drawn += !below;
         }
       }
       pane.points = new OffscreenCanvas(canvas.width, canvas.height);
       pane.points.getContext("2d").putImageData(print.image, 0, 0);
     }
 
-    // Rows by colour; those that aren't highlighted first, so that they lie below.
-    buckets(phase) {
-      const values = this.valuesOf(phase), buckets = new Map([[GHOST, []]]);
+    // The colour of each image of the view; none for others.
+    colours(phase) {
+      const values = this.valuesOf(phase), colours = new Array(this.data.ids.length);
       const scaled = NUMBERS.has(this.colouring), [low, high] = scaled ? this.limits() : [0, 1];
       for (const row of this.visible()) {
-        const value = values[row];
-        let colour = scaled ? onScale(value, low, high) : this.colourOf(value);
-        if (this.lit.size && !this.lit.has(value)) colour = GHOST;
-        if (!buckets.has(colour)) buckets.set(colour, []);
-        buckets.get(colour).push(row);
+        const value = values[row], dark = this.lit.size && !this.lit.has(value);
+        const colour = scaled ? onScale(value, low, high) : this.colourOf(value);
+        colours[row] = dark ? GHOST : colour;
       }
-      return buckets;
+      return colours;
     }
 
     places({ phase, extent: { left, top, span }, side, width, height }) {
@@ -604,6 +605,15 @@
       }
     }
     return { across, down, cover };
+  }
+
+  // The order in which images are drawn: queries over the gallery, enrolled ones over both, and of
+  // each part no colour over all others.
+  function mixed(parts) {
+    const above = (row) => ["test", "enrolled"].indexOf(parts[row]);
+    const chance = (row) => Math.imul(row, 2654435761) >>> 0;
+    const rows = Array.from(parts, (_, row) => row);
+    return rows.sort((a, b) => above(a) - above(b) || chance(a) - chance(b));
   }
 
   // [red, green, blue] of #rrggbb or rgb(...).
