@@ -1,16 +1,19 @@
 """How well new classes are discovered, on held-out classes of finished runs.
 
-    python benchmarks/discovery.py --runs RUN ... [--answered 0.7]
+    python benchmarks/discovery.py --runs RUN ... [--answered 0.7] [--kept discovery.json]
 
 Runs of one experiment and data set make one row: the mean over their seeds and hold-outs. Alone,
 the held-out test images are clustered, as if a threshold rejected these and no other. Mixed, all
 test images are, that a threshold rejects which answers the share --answered of images of known
 classes that were not trained on. Intervals are over classes. Hold-outs of a seed have different
-classes, and seeds count as one. Writes discovery.json and discovery.md below --out.
+classes, and seeds count as one. Rows of an earlier result, --kept, that are not measured again
+stay. Writes discovery.json and discovery.md below --out.
 """
 
 import itertools
+import json
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +33,11 @@ from dml_bench.gallery.discovery_measure import (
 from dml_bench.gallery.index_store import exact_search
 from dml_bench.gallery.store import GalleryFile, run_gallery
 from dml_bench.runs.run import open_run
+from dml_bench.system.files import defined
 
 __all__ = ["measure", "row_of"]
 
+NAMED = ("dataset", "split", "experiment")
 HEADS = ("clusters by", "ARI", "AMI", "clusters", "classes", "pure", "classes with a pure one")
 
 
@@ -97,31 +102,83 @@ def rows_of(measures: list[list[DiscoveryMeasure]], *, mixed: bool) -> list[dict
 
 
 def without_link(measures: list[DiscoveryMeasure]) -> list[str]:
-    """Why ways are in no table."""
-    lines = []
+    """Why ways are in no table, as sentences."""
+    sentences = []
     for way in LINKED:
         reasons = Counter(one.without_link[way] for one in measures if way in one.without_link)
         for reason, count in reasons.items():
-            lines += ["", f"Without {WAYS[way]}, in {count} of {len(measures)}: {reason}."]
-    return lines
+            sentences.append(f"Without {WAYS[way]}, in {count} of {len(measures)}: {reason}.")
+    return sentences
 
 
 def cells(row: dict[str, Any]) -> list[str]:
     text = [WAYS[row["way"]]]
     for name in ("ari", "ami"):
         value = row[name]
-        text.append(f"{value['estimate']:.2f} [{value['low']:.2f}, {value['high']:.2f}]")
+        text.append(f"{value['estimate']:.2f}")
+        if value["low"] is not None:
+            text[-1] += f" [{value['low']:.2f}, {value['high']:.2f}]"
     return [
         *text,
         f"{row['clusters']:.0f}",
         f"{row['classes']:.0f}",
-        f"{row['pure']:.0%}",
+        "-" if row["pure"] is None else f"{row['pure']:.0%}",
         f"{row['covered']:.1f}",
     ]
 
 
+def measured(named: tuple[str, str, str], measures: list[list[DiscoveryMeasure]]) -> dict[str, Any]:
+    """The row of a data set, split and experiment."""
+    flat = list(itertools.chain.from_iterable(measures))
+    row: dict[str, Any] = dict(zip(NAMED, named, strict=True))
+    row |= {"seeds": len(measures), "holdouts": len(measures[0])}
+    row |= {"held_out": len(flat[0].held_out), "alone": rows_of(measures, mixed=False)}
+    row["without_link"] = without_link(flat)
+    labelled = [one.labelled for one in flat if one.labelled is not None]
+    if len(labelled) == len(flat):
+        row["mixed"] = rows_of(measures, mixed=True)
+        row["rejected"] = float(np.mean([one.rejected for one in labelled]))
+        row["new_share"] = float(np.mean([one.new_share for one in labelled]))
+    return row
+
+
+def kept_rows(file: str, named: Collection[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """The rows of an earlier result that are not measured again, with its commit."""
+    if not file:
+        return []
+    result = json.loads(Path(file).read_text(encoding="utf-8"))
+    commit = {"commit": result["machine"]["commit"]}
+    rows = [row for row in result["rows"] if tuple(row[name] for name in NAMED) not in named]
+    return [commit | row for row in rows]
+
+
+def section(row: dict[str, Any]) -> list[str]:
+    """A row as tables."""
+    lines = [
+        "",
+        f"## {row['experiment']} on {row['dataset']}, split {row['split']}",
+        "",
+        f"Seeds: {row['seeds']}. Hold-outs: {row['holdouts']} of {row['held_out']} classes.",
+    ]
+    if "commit" in row:
+        lines[-1] += f" Measured at commit {row['commit'][:12]}."
+    lines += ["", "Held-out images alone:", ""]
+    lines += table(list(HEADS), [cells(line) for line in row["alone"]])
+    if row.get("without_link"):
+        lines += ["", " ".join(row["without_link"])]
+    if "mixed" in row:
+        lines += [
+            "",
+            f"Mixed: the threshold rejects {row['rejected']:.0%} of the held-out images. Of all"
+            f" that it rejects, {row['new_share']:.0%} are held-out images.",
+            "",
+            *table(list(HEADS), [cells(line) for line in row["mixed"]]),
+        ]
+    return lines
+
+
 def main() -> None:
-    options = options_of(__doc__, runs=("",), answered=0.7)
+    options = options_of(__doc__, runs=("",), answered=0.7, kept="")
     if options.out.name == "speed" and not options.quick:
         options.out = Path(__file__).parent.parent / "reports" / "discover"
     groups: dict[tuple[str, str, str], list[list[DiscoveryMeasure]]] = defaultdict(list)
@@ -130,38 +187,12 @@ def main() -> None:
         named = (run.dataset_name, run.experiment.data.split, run.experiment.name)
         held_out = run.protocol.held_out(run.summary)
         groups[named].append([measure(Path(folder), name, options.answered) for name in held_out])
-    result: dict[str, Any] = {**facts(), "answered": options.answered, "rows": []}
+    rows = kept_rows(options.kept, groups)
+    rows += [defined(measured(named, measures)) for named, measures in groups.items()]
+    result: dict[str, Any] = {**facts(), "answered": options.answered, "rows": rows}
     lines = ["", " ".join((__doc__ or "").split("\n\n")[2].split())]
-    for (dataset, split, experiment), measures in groups.items():
-        flat = list(itertools.chain.from_iterable(measures))
-        row = {"dataset": dataset, "split": split, "experiment": experiment}
-        row |= {"seeds": len(measures), "holdouts": len(measures[0])}
-        row["held_out"] = len(flat[0].held_out)
-        row["alone"] = rows_of(measures, mixed=False)
-        lines += [
-            "",
-            f"## {experiment} on {dataset}, split {split}",
-            "",
-            f"Seeds: {len(measures)}. Hold-outs: {len(measures[0])} of {row['held_out']} classes.",
-            "",
-            "Held-out images alone:",
-            "",
-            *table(list(HEADS), [cells(line) for line in row["alone"]]),
-            *without_link(flat),
-        ]
-        labelled = [one.labelled for one in flat if one.labelled is not None]
-        if len(labelled) == len(flat):
-            row["mixed"] = rows_of(measures, mixed=True)
-            row["rejected"] = float(np.mean([one.rejected for one in labelled]))
-            row["new_share"] = float(np.mean([one.new_share for one in labelled]))
-            lines += [
-                "",
-                f"Mixed: the threshold rejects {row['rejected']:.0%} of the held-out images. Of all"
-                f" that it rejects, {row['new_share']:.0%} are held-out images.",
-                "",
-                *table(list(HEADS), [cells(line) for line in row["mixed"]]),
-            ]
-        result["rows"].append(row)
+    for row in rows:
+        lines += section(row)
     lines += [
         "",
         "The last way is given the number of classes, which nobody knows of new photos. `pure`:"

@@ -83,8 +83,8 @@ def describe_labelled(labelled: LabelledPhotos) -> Iterator[str]:
         agreement = labelled.agreement
         yield (
             f"ARI {scored(agreement.ari)}, AMI {scored(agreement.ami)} over the rejected photos;"
-            f" {agreement.clusters} clusters of {agreement.classes} classes, of which"
-            f" {agreement.pure:.0%} are at least {PURE:.0%} of one class"
+            f" {count(agreement.clusters, 'cluster')} of {count(agreement.classes, 'class')}, of"
+            f" which {agreement.pure:.0%} are at least {PURE:.0%} of one class"
         )
 
 
