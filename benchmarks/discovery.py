@@ -14,6 +14,7 @@ import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,7 @@ def kept_rows(file: str, named: Collection[tuple[str, str, str]]) -> list[dict[s
         return []
     result = json.loads(Path(file).read_text(encoding="utf-8"))
     commit = {"commit": result["machine"]["commit"]}
-    rows = [row for row in result["rows"] if tuple(row[name] for name in NAMED) not in named]
-    return [commit | row for row in rows]
+    return [commit | row for row in result["rows"] if itemgetter(*NAMED)(row) not in named]
 
 
 def section(row: dict[str, Any]) -> list[str]:
