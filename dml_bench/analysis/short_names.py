@@ -23,7 +23,6 @@ SIZE = re.compile(r"(patch)?\d+")
 LONGEST = 32
 """Letters of a short name before the settings of a variant, where that is possible."""
 SHORTER = {
-    "allimages": "pairs",
     "either": "both",
     "featuremixup": "mixup",
     "labelnoise40": "noise40",

@@ -276,15 +276,14 @@ def check_mixing(experiment: Experiment) -> None:
 
 
 def check_pair_weight(mixing: Mixing, loss: registry.Entry) -> None:
-    """Raises ValueError where there are no pairs of images with two labels."""
+    """Raises ValueError where no term of the loss is of a pair of images with two labels."""
     entry = registry.mixings.of(mixing.technique)
     has_shares = entry.facts["two_labels"] and entry.facts["where"] != "embeddings"
-    has_pairs = loss.facts["takes_miner"] and not loss.facts["trains_proxies"]
+    able = ", ".join(entry.name for entry in registry.losses if entry.facts["adds_tuples"])
     require(
-        mixing.pair_weight == "anchor"
-        or (has_shares and has_pairs and not loss.facts["one_number"]),
-        f"mixing.pair_weight has no effect with {entry.name} and loss {loss.name}: it is for pairs"
-        " of images that have two labels; leave it out",
+        mixing.pair_weight == "anchor" or (has_shares and loss.facts["adds_tuples"]),
+        f"mixing.pair_weight has no effect with {entry.name} and loss {loss.name}: it is for losses"
+        f" that add up pairs or triplets ({able}) of images with two labels; leave it out",
     )
 
 

@@ -7,6 +7,8 @@ scalar`. It raises ValueError for an option out of its range. Facts:
 
 - `takes_miner`: it looks at pairs or triplets and can be told at which, positives and negatives
   both;
+- `adds_tuples`: each of its terms is of one pair or triplet, so that the images of a pair can weigh
+  it (`mixing.pair_weight`); the terms of others are of an anchor with all its pairs;
 - `trains_proxies`: it has parameters of its own;
 - `classifies`: its module has `logits(embeddings) -> (batch, num_classes)`, higher is likelier,
   without any margin; where the loss is a softmax over classes, theirs is the probability that it

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     ),
     source="Sohn 2016; Chen et al. 2020, SimCLR",
     takes_miner=True,
+    adds_tuples=True,
 )
 def nt_xent(
     num_classes: int,
@@ -57,6 +58,7 @@ def sup_con(num_classes: int, dim: int, *, temperature: Positive = 0.1) -> "nn.M
         "Hadsell, Chopra and LeCun 2006, Dimensionality reduction by learning an invariant mapping"
     ),
     takes_miner=True,
+    adds_tuples=True,
     interpolates=True,
 )
 def contrastive(
@@ -85,6 +87,7 @@ def contrastive(
     ),
     source="Yuan et al. 2019, Signal-to-noise ratio: a robust distance metric",
     takes_miner=True,
+    adds_tuples=True,
 )
 def signal_to_noise_ratio(
     num_classes: int,
@@ -104,6 +107,7 @@ def signal_to_noise_ratio(
     summary="pairs on their side of a learned boundary, by a margin",
     source="Wu et al. 2017, Sampling matters in deep embedding learning",
     takes_miner=True,
+    adds_tuples=True,
     trains_proxies=True,
 )
 def margin_based(
@@ -137,6 +141,7 @@ def margin_based(
     summary="each positive closer to its anchor than each negative, by a margin",
     source="Schroff et al. 2015, FaceNet",
     takes_miner=True,
+    adds_tuples=True,
 )
 def triplet_margin(
     num_classes: int,
@@ -183,6 +188,7 @@ def centroid_triplet(num_classes: int, dim: int, *, margin: NotNegative = 0.5) -
     summary="softmax of each positive's angle, less a slack, against the anchor's negatives",
     source="Yu and Tao 2019, Deep metric learning with tuplet margin loss",
     takes_miner=True,
+    adds_tuples=True,
 )
 def tuplet_margin(
     num_classes: int,

@@ -391,6 +391,7 @@ losses = Registry(
     "dml_bench.losses",
     {
         "takes_miner": False,
+        "adds_tuples": False,
         "trains_proxies": False,
         "classifies": False,
         "one_number": False,

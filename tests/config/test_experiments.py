@@ -574,7 +574,6 @@ for backbone in (
     RIVALS[f"frozen_{backbone}"] = "frozen_resnet18", {"model.backbone.name"}
     RIVALS[f"linearprobe_{backbone}"] = f"frozen_{backbone}", {"optimizer.name"}
 HEAD = "EPSHN_cosine_head"
-PAIR_HEADS = (HEAD, MULTI_SIMILARITY_HEAD, "SupCon_cosine_head")
 LOSS = {"loss.name", "loss.distance", "miner.name", "miner.distance"}
 PROXIES = LOSS | {"loss.temperature", "optimizer.lr", "train.proxy_lr_factor"}
 HEADS: dict[str, tuple[str, set[str]]] = {
@@ -712,12 +711,9 @@ TECHNIQUES: dict[str, tuple[str, set[str]]] = {
     f"{MULTI_SIMILARITY}+metrix": (MULTI_SIMILARITY, METRIX),
     **{
         f"{base}+featuremixup": (base, {*MIXUP, "mixing.technique.layers"})
-        for base in (*PAIR_HEADS, "crossentropy_head", "ArcFace_cosine_head", f"{NOISY_HEAD}40")
+        for base in (HEAD, "crossentropy_head", "ArcFace_cosine_head", f"{NOISY_HEAD}40")
     },
-    **{
-        f"{base}+featuremixup+allimages": (f"{base}+featuremixup", {"mixing.pair_weight"})
-        for base in PAIR_HEADS
-    },
+    f"{HEAD}+featuremixup+allimages": (f"{HEAD}+featuremixup", {"mixing.pair_weight"}),
     f"{MULTI_SIMILARITY_HEAD}+metrix": (MULTI_SIMILARITY_HEAD, METRIX),
     f"{MULTI_SIMILARITY_HEAD}+metrix+either": (
         f"{MULTI_SIMILARITY_HEAD}+metrix",

@@ -194,6 +194,10 @@ def test_samplepairing_of_the_study_is_off_ten_epochs_then_eight_on_and_two_off_
             "mixing.pair_weight has no effect with mixup and loss crossentropy",
         ),
         (
+            ("mixing.technique=mixup", "mixing.pair_weight=all", "loss=SupCon", "miner=none"),
+            "mixing.pair_weight has no effect with mixup and loss SupCon: it is for losses",
+        ),
+        (
             (
                 "mixing.technique={name='metrix', level='input', pairs='either'}",
                 "loss=ProxyAnchor",

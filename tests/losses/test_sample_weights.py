@@ -155,3 +155,15 @@ def test_a_pair_or_triplet_may_count_by_the_product_of_all_its_images(name: str)
         counted = [(part, share) for part, share in of_kind if part > 0]
         expected += sum(part * share for part, share in counted) / max(len(counted), 1)
     assert value(loss, embeddings, labels, weights).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("entry", [entry for entry in losses if entry.facts["takes_miner"]])
+def test_a_loss_adds_tuples_exactly_where_the_other_image_of_a_pair_changes_it(entry: Entry):
+    _, embeddings, labels = batch(entry)
+    weights = torch.linspace(0.1, 1.0, 12)
+    values = set()
+    for all_images in (False, True):
+        torch.manual_seed(0)
+        loss = weigh(entry.build(4, 8, **entry.resolve({}, "loss")), all_images=all_images)
+        values.add(value(loss, embeddings, labels, weights).item())
+    assert (len(values) == 2) == entry.facts["adds_tuples"]
