@@ -165,9 +165,9 @@ def trained_network(run: Run, phase: str) -> Embedder | MirrorTTA | FoldEnsemble
 
 
 def trained_embedder(run: Run, phase: str) -> Embedder:
-    """The embedder of a phase, or of a fold (`all/fold-1`), in evaluation mode. It is built without
-    pretrained weights, which may be out of reach here, and filled. Raises ValueError where a phase
-    has an ensemble of folds."""
+    """The embedder of a phase, or of a fold (`all/fold-1`), in evaluation mode, which embeds as the
+    run did. It is built without pretrained weights, which may be out of reach here, and filled.
+    Raises ValueError where a phase has an ensemble of folds."""
     if run.models(phase) != [phase]:
         folds = ", ".join(run.models(phase))
         raise ValueError(
@@ -176,6 +176,8 @@ def trained_embedder(run: Run, phase: str) -> Embedder:
         )
     embedder = build_embedder(without_first_weights(run.experiment))
     embedder.load_state_dict(run.weights(phase))
+    if run.last_session().get("folded_batch_norm"):
+        embedder.fold_batch_norm()
     return embedder.eval()
 
 

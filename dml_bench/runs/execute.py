@@ -11,7 +11,7 @@ from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import describe_copies
 from dml_bench.data.split import Split, held_out_by, split_of
 from dml_bench.evaluation.collapse import describe_doubts
-from dml_bench.models.embedder import build_embedder
+from dml_bench.models.embedder import Numerics, build_embedder, fold_where_it_pays
 from dml_bench.models.precision import network_precision
 from dml_bench.protocols import phases_of
 from dml_bench.registry.plugins import PluginRecord, import_recorded, remember
@@ -132,7 +132,9 @@ def open_session(
         )
     split = split_of(experiment, dataset)
     precision = network_precision(experiment.train.precision, device, embedder)
-    return RunSession(request, folder, dataset, split, pixels, device, precision)
+    folded = fold_where_it_pays(embedder, experiment, device, precision)
+    numerics = Numerics(precision, folded)
+    return RunSession(request, folder, dataset, split, pixels, device, numerics)
 
 
 def finish_phases(session: RunSession) -> None:

@@ -39,6 +39,9 @@ class Place(Provenance):
     processes: int
     """Of torchrun; 1 without."""
     precision: str
+    folded_batch_norm: NotRequired[bool]
+    """Whether embeddings were computed with BatchNorm folded into the convolutions
+    (`models.folding`); runs of older versions never did."""
     code: NotRequired[str]
     """SHA-256 of the code that decides the answers (`system.code_digest`)."""
 

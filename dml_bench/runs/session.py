@@ -31,6 +31,7 @@ from dml_bench.evaluation.hubness import hubness
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.scatter import scatter, scatter_by_group
 from dml_bench.evaluation.statistics import PROPORTION, Scores, interval
+from dml_bench.models.embedder import Numerics
 from dml_bench.protocols import protocol_of
 from dml_bench.protocols.base import PhaseOutput, Result
 from dml_bench.runs import arrays, layout
@@ -76,7 +77,7 @@ class RunSession:
         split: Split,
         pixels: ImageInputs,
         device: torch.device,
-        precision: str,
+        numerics: Numerics,
     ):
         self.request = request
         self.experiment = request.experiment
@@ -86,7 +87,7 @@ class RunSession:
         self.split = split
         self.pixels = pixels
         self.device = device
-        self.precision = precision
+        self.numerics = numerics
         self.protocol = protocol_of(self.experiment)
         self.phases = self.protocol.phases(self.experiment, dataset, split)
         self.members = {
@@ -108,7 +109,7 @@ class RunSession:
             split,
             request.cache_dir,
             device,
-            precision,
+            numerics.precision,
             self.callback,
         )
         self.work: dict[str, float] = {}
@@ -125,7 +126,8 @@ class RunSession:
             ),
             "threads": torch.get_num_threads(),
             "processes": distributed.world_size(),
-            "precision": self.precision,
+            "precision": self.numerics.precision,
+            "folded_batch_norm": self.numerics.folded_batch_norm,
             "code": code_digest(),
         }
         kind = self.experiment.data.described_split
@@ -183,7 +185,7 @@ class RunSession:
 
     def _warn_of_another_place(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """`before` is of the last process that worked on the run."""
-        last = {"processes": 1, "code": now["code"], **before}
+        last = {"processes": 1, "code": now["code"], "folded_batch_norm": False, **before}
         changed = [key for key in now if last.get(key) != now[key]]
         if changed:
             self.callback.warn(
@@ -355,7 +357,7 @@ class RunSession:
             self.split,
             self.pixels,
             device=self.device,
-            precision=self.precision,
+            precision=self.numerics.precision,
             callback=self.callback,
             start=self._start(self.stages[job.phase.name], job.folder),
             predicted=(

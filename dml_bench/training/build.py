@@ -14,7 +14,7 @@ from dml_bench.data.mixing import Mixer
 from dml_bench.data.split import Phase, Split
 from dml_bench.losses.objective import build_objective
 from dml_bench.models.backbones import stage_names
-from dml_bench.models.embedder import Embedder, build_embedder
+from dml_bench.models.embedder import Embedder, build_embedder, fold_where_it_pays
 from dml_bench.registry import UnknownName, labellings, mixings, near_miss, schedules
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
@@ -53,6 +53,7 @@ def build(
     if experiment.train.sync_bn:
         embedder = synchronised(embedder, experiment)
     embedder.to(device)
+    fold_where_it_pays(embedder, experiment, device, precision)
     label_sets = None if dataset.label_sets is None else dataset.label_sets.members
     objective = build_objective(
         experiment,

@@ -20,8 +20,11 @@ def scratch(tmp_path_factory):
 def test_a_run_ends_in_the_recorded_bits(name, scratch):
     if reason := record.reason_not_comparable():
         pytest.skip(reason)
+    recorded = record.read_record().get(name)
+    if recorded is None:
+        pytest.skip(f"{record.path_of_record().name} doesn't hold {name}: record.py {name} adds it")
     folder = record.make(record.run_arguments()[name], scratch / "cache", scratch / name)
-    assert record.differences(record.read_record()[name], record.digests(folder)) == []
+    assert record.differences(recorded, record.digests(folder)) == []
 
 
 def test_each_part_that_is_not_as_recorded_is_named():
