@@ -80,7 +80,7 @@ def test_reports_are_numbers_and_weigh_less_than_3_mb():
     assert sum((ROOT / path).stat().st_size for path in paths) < 3_000_000
 
 
-def test_answers_weigh_at_most_16_kb_a_run_32_with_four_rotated_hold_outs_and_25_mb_with_all():
+def test_answers_weigh_at_most_17_kb_a_run_32_with_four_rotated_hold_outs_and_25_mb_with_all():
     total = 0
     for path in tracked("results"):
         size = (ROOT / path).stat().st_size
@@ -91,7 +91,7 @@ def test_answers_weigh_at_most_16_kb_a_run_32_with_four_rotated_hold_outs_and_25
             continue
         assert path.name.endswith(".safetensors.xz"), path
         # Five networks answer the queries where four hold-outs are rotated, otherwise two.
-        assert size <= (32 if "-x-" in path.parts[-3] else 16) * 1024, path
+        assert size <= (32 if "-x-" in path.parts[-3] else 17) * 1024, path
     assert total <= 25_000_000
 
 
