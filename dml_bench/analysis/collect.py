@@ -124,10 +124,10 @@ def why_not_beside(run: Run, others: Sequence[Run]) -> str:
                 f"{other.folder} has an experiment of the same name with other settings"
                 f" ({', '.join(changed[:3])})"
             )
-        if (
-            run.experiment.data.split == "given"
-            and other.split_fingerprint != run.split_fingerprint
-        ):
+        data = run.experiment.data
+        # `per_class` thins by the seed: other training images, and the same queries.
+        is_same_for_all_seeds = data.split == "given" and not data.per_class
+        if is_same_for_all_seeds and other.split_fingerprint != run.split_fingerprint:
             return f"{other.folder} has the same experiment on other parts of the images"
         if other.seed == run.seed:
             return f"{other.folder} has the same experiment with the same seed"

@@ -387,6 +387,16 @@ def test_runs_of_one_name_on_other_parts_share_no_row(tmp_path):
     assert why_not_beside(third, [first]) == ""
 
 
+def test_seeds_that_thin_a_given_split_each_in_their_way_share_a_row(tmp_path):
+    base = experiment("mine", data=replace(experiment().data, split="given", per_class=5))
+    right = {"all": [[1], [0], [1]], "limited": [[1], [0], [0]]}
+    first, second = (
+        finish(tmp_path / part, replace(base, seed=seed), right, split=part * 64)
+        for part, seed in (("a", 42), ("b", 43))
+    )
+    assert why_not_beside(second, [first]) == ""
+
+
 # Names
 
 
