@@ -42,6 +42,8 @@ from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.run_images import read_browse_table
 from dml_bench.browse.server import Guard
 from dml_bench.browse.session import forget
+from dml_bench.config.component import Component
+from dml_bench.data.datasets import open_dataset
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.gallery.store import GalleryFile as GalleryPlace
 from dml_bench.gallery.store import GalleryImage, run_gallery
@@ -364,6 +366,16 @@ def test_a_table_has_the_decided_classes_and_leaves_out_what_a_person_leaves_out
     assert "query/class 0/0.jpg,class 2,test,,class 0,mine|class:class 2" in rows
     assert "query/class 1/0.jpg,class 1,test,,class 1,label is right" in rows
     assert not any("class 0/1.jpg" in row for row in rows if row.startswith("query"))
+    for row in rows[1:]:
+        photo = tmp_path / row.partition(",")[0]
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(photo)
+    table = Component("csv", {"table": "tags.csv"})
+    again = open_dataset(table, tmp_path, tmp_path / "cache")
+    place = again.paths.index("query/class 0/0.jpg")
+    assert again.class_names[again.labels[place]] == "class 2"
+    assert again.parts[place] == "test"
+    assert len(again) == 6
 
 
 def test_two_decisions_and_a_class_that_the_run_does_not_have_are_refused(run, tmp_path):

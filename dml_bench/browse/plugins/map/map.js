@@ -712,7 +712,7 @@
     .dml .near.other { border-color: #d9662b; }
     [data-cy^="tag-answer_"], [data-cy="tag-doubt"] { white-space: normal !important;
       height: auto !important;
-      display: -webkit-box !important; -webkit-box-orient: vertical; -webkit-line-clamp: 3;
+      display: -webkit-box !important; -webkit-box-orient: vertical; -webkit-line-clamp: 4;
       font-size: 11px !important; line-height: 1.2 !important; text-align: left !important;
       padding: 0 4px !important; }
     [data-cy="tag-doubt"] { -webkit-line-clamp: 5; }`;
