@@ -28,7 +28,7 @@ FIRST_LINE = f"{UNSEALED}\n".encode()
 
 CHEAP = 16e6
 """Bytes of a checkpoint up to which it is written after each epoch."""
-SHARE = 20
+SHARE = 50
 """A larger one takes at most one part in so many of the processor's time."""
 
 
