@@ -146,6 +146,7 @@ def test_adding_a_loss_is_one_decorated_function_which_the_catalogue_then_lists(
         "from": __file__,
         "options": {"margin": 0.2},
         "takes_miner": True,
+        "adds_tuples": False,
         "trains_proxies": False,
         "classifies": False,
         "one_number": False,
