@@ -187,6 +187,5 @@ class BesidePhases(Callback):
         process.log.unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """End all processes; they lose their running epoch, and those that have no
-        checkpoint yet."""
+        """End all processes; what they lose is at most their running epoch."""
         stop_all([process for process in self.processes if process.process.poll() is None])

@@ -4,11 +4,10 @@ The best epoch is chosen on validation images, never on queries.
 """
 
 import io
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -26,12 +25,6 @@ FIRST_LINE = f"{UNSEALED}\n".encode()
 """A seal, before what torch writes."""
 
 
-CHEAP = 16e6
-"""Bytes of a checkpoint up to which it is written after each epoch."""
-SHARE = 50
-"""A larger one takes at most one part in so many of the processor's time."""
-
-
 def nothing() -> None:
     """Nothing follows."""
 
@@ -43,19 +36,15 @@ def save(state: TrainingState, path: Path) -> None:
 
 
 class CheckpointWriter:
-    """Saves a state after each epoch. Where a GPU trains, a thread of its own writes while the next
-    epoch trains, as a file takes as long as a seventh of an epoch. Else it is written at once, and
-    a large one after some epochs only, where these take seconds; after the last one always."""
+    """Saves a state after each epoch: in a thread of its own while the next epoch trains, where a
+    GPU trains, as a file takes as long as a seventh of an epoch; else at once."""
 
     def __init__(self, device: torch.device):
         self.beside_training = device.type == "cuda"
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
         self._written: dict[str, Any] = {}
-        self._after: list[Callable[[], None]] = []
-        self._left_out: list[Callable[[], None]] = []
-        """What follows on epochs without a file."""
-        self._bytes, self._cpu_seconds, self._written_at = 0, 0.0, 0.0
+        self._after: Callable[[], None] = nothing
 
     @distributed.main_process_only
     def save(
@@ -66,13 +55,9 @@ class CheckpointWriter:
         after: Callable[[], None] = nothing,
     ) -> None:
         """As `save`. When the file is there `then` is called, perhaps in the thread, and at last
-        `after` in this one, for epochs without a file too. Raises what went wrong with the file of
-        the epoch before."""
+        `after` in this one. Raises what went wrong with the file of the epoch before."""
         self.finish()
-        if self._is_too_dear(state):
-            self._left_out.append(after)
-            return
-        self._after, self._left_out = [*self._left_out, after], []
+        self._after = after
         saved = contents(state)
         if self.beside_training:
             # Held here, so that no thread but this one gives pinned memory back to CUDA, which may
@@ -80,27 +65,17 @@ class CheckpointWriter:
             self._written = copied_to_host(saved)
             self._writing = self._thread.submit(write_then, self._written, path, then)
         else:
-            start = time.process_time()
             write_then(saved, path, then)
-            self._written_at = time.process_time()
-            self._bytes, self._cpu_seconds = path.stat().st_size, self._written_at - start
             self.finish()
-
-    def _is_too_dear(self, state: TrainingState) -> bool:
-        if self.beside_training or self._bytes <= CHEAP:
-            return False
-        is_last = len(state.records) == state.experiment.train.epochs
-        return not is_last and time.process_time() - self._written_at < SHARE * self._cpu_seconds
 
     def finish(self) -> None:
         """Wait until the last file is there. Raises what went wrong with it."""
         writing, after = self._writing, self._after
-        self._writing, self._after = None, []
+        self._writing, self._after = None, nothing
         if writing is not None:
             writing.result()
             self._written = {}
-        for follow in after:
-            follow()
+        after()
 
 
 def contents(state: TrainingState) -> dict[str, Any]:
@@ -139,10 +114,41 @@ def write_then(saved: dict[str, Any], path: Path, then: Callable[[], None]) -> N
 
 
 def write(saved: dict[str, Any], path: Path) -> None:
-    """The contents of a checkpoint as a sealed file."""
-    content = io.BytesIO()
-    torch.save(saved, content)  # not into the file: torch says nothing of a disk that is full
-    write_sealed(path, lambda file: file.writelines((FIRST_LINE, content.getbuffer())))
+    """The contents of a checkpoint as a sealed file, without checksums beside the seal."""
+
+    def save_below_seal(file: BinaryIO) -> None:
+        file.write(FIRST_LINE)
+        sink = Sink(file)
+        try:
+            torch.save(saved, cast(BinaryIO, sink))
+        finally:
+            if sink.error:
+                raise sink.error
+
+    has_checksums = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        write_sealed(path, save_below_seal)
+    finally:
+        torch.serialization.set_crc32_options(has_checksums)
+
+
+class Sink:
+    """A file for torch.save, which is silent about what goes wrong, such as a full disk."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """The file is flushed when it is whole."""
 
 
 def load(state: TrainingState, path: Path) -> None:
