@@ -134,7 +134,7 @@ def write(saved: dict[str, Any], path: Path) -> None:
 
 
 class Sink:
-    """A file for torch.save, which is silent about what goes wrong, such as a full disk."""
+    """A file for torch.save, whose own error does not say that a disk is full."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
