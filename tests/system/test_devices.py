@@ -1,5 +1,6 @@
 """What only a machine with GPUs chooses, where the answers of the driver are stand-ins."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dml_bench.system import distributed
 from dml_bench.system.devices import LaterNumber, choose_device
-from dml_bench.training.optimizers import fused_on_gpu
+from dml_bench.training.optimizers import all_on, sgd, tensors_of
 
 
 @pytest.fixture
@@ -103,11 +104,31 @@ def test_a_number_of_a_gpu_is_read_when_its_copy_is_done_and_no_sooner(monkeypat
     assert (at_once.is_known(), float(at_once)) == (True, 1.5)
 
 
-def test_optimizers_are_fused_where_all_that_learns_is_on_a_gpu():
+def test_optimizers_are_fused_where_all_that_learns_is_on_one_kind_of_device():
     on_cpu = torch.zeros(2)
     with FakeTensorMode():
         on_gpu = torch.zeros(2, device="cuda")
-    assert fused_on_gpu([on_gpu]) is True
-    assert fused_on_gpu([{"params": [on_gpu]}]) is True
-    assert fused_on_gpu([on_gpu, on_cpu]) is None
-    assert fused_on_gpu([]) is None
+    assert all_on("cuda", [on_gpu])
+    assert all_on("cuda", tensors_of([{"params": [on_gpu]}]))
+    assert not all_on("cuda", [on_gpu, on_cpu])
+    assert not all_on("cpu", [on_gpu, on_cpu])
+    assert not all_on("cuda", [])
+
+
+@pytest.mark.parametrize("size", [10_007, 10_000])
+@pytest.mark.parametrize("weight_decay", [0.0, 5e-4, 0.37])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_steps_of_fused_sgd_have_the_same_bits(size, momentum, weight_decay, nesterov):
+    settings = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov, "lr": 0.3}
+    begin = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for make in (sgd, partial(torch.optim.SGD, fused=False)):
+        weights = torch.nn.Parameter(begin.clone())
+        optimizer = make([weights], **settings)
+        random = torch.Generator().manual_seed(1)
+        for _ in range(5):
+            weights.grad = torch.randn(weights.shape, generator=random)
+            optimizer.step()
+        ends.append(weights.detach())
+    assert bool(sgd([weights]).defaults["fused"]) == (size == 10_000)
+    assert torch.equal(*ends)
