@@ -5,8 +5,9 @@ from typing import Any
 
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import TableRow
-from dml_bench.report.document import Block, Cell, Column, Data, Details, Row, Table, Text
+from dml_bench.report.document import Block, Cell, Row
 from dml_bench.report.format import number
+from dml_bench.report.phase_tables import PhaseFacts, folded_table, of_phases, phase_data
 from dml_bench.report.tables import name_cell
 
 __all__ = ["corrections_blocks"]
@@ -27,35 +28,28 @@ EXPLANATION = (
 def corrections_blocks(study: Study) -> Iterator[Block]:
     """A folded table with a row for each experiment, and a CSV file with one for each phase of each
     run; nothing where no label was made wrong on purpose."""
-    lines = [line for line in study.finished if phases_of(line)]
-    if not lines:
+    facts = {line.name: phases_of(line) for line in study.finished if phases_of(line)}
+    if not facts:
         return
-    columns = [Column("experiment", numeric=False)]
-    columns += [Column(head) for head in (*HEADS, *PARTS, "memorised", "seen through")]
-    table = Table("Corrections of labels", tuple(columns), tuple(row_of(line) for line in lines))
-    yield Details(
-        f"Corrections of labels: {len(lines)} experiments", (Text(EXPLANATION, "soft"), table)
-    )
-    numbers: list[list[Any]] = []
-    for line in lines:
-        for seed, phase, labels in phases_of(line):
-            counts = [labels[key] for key in COUNTS]
-            of_logits = [labels.get(key, "") for key in OF_LOGITS]
-            numbers.append([line.name, seed, phase, *counts, *parts_of(*counts), *of_logits])
-    heads = ["experiment", "seed", "phase", *COUNTS, *PARTS, *OF_LOGITS]
-    yield Data("label_corrections", heads, numbers)
+    rows = [row_of(line) for line in study.finished if line.name in facts]
+    heads = (*HEADS, *PARTS, "memorised", "seen through")
+    yield folded_table("Corrections of labels", EXPLANATION, heads, rows)
+    yield phase_data("label_corrections", (*COUNTS, *PARTS, *OF_LOGITS), facts, numbers_of)
 
 
-def phases_of(line: TableRow) -> list[tuple[int, str, dict[str, Any]]]:
-    """Of each run and phase its seed, its name and what became of its labels, where some were made
-    wrong and the version counted them."""
-    known = []
-    for run in line.runs:
-        for phase, summary in run.summary.get("phases", {}).items():
-            labels = summary.get("labels", {})
-            if labels.get("wrong_labels") and "replaced_rightly" in labels:
-                known.append((run.seed, phase, labels))
-    return known
+def phases_of(line: TableRow) -> PhaseFacts:
+    """What became of labels, where some were made wrong and the version counted them."""
+    counted = []
+    for seed, phase, labels in of_phases(line, "labels"):
+        if labels.get("wrong_labels") and "replaced_rightly" in labels:
+            counted.append((seed, phase, labels))
+    return counted
+
+
+def numbers_of(labels: dict[str, Any]) -> list[Any]:
+    """Of one phase, in the order of the file's columns."""
+    counts = [labels[key] for key in COUNTS]
+    return [*counts, *parts_of(*counts), *(labels.get(key, "") for key in OF_LOGITS)]
 
 
 def row_of(line: TableRow) -> Row:
@@ -77,7 +71,7 @@ def part_cell(part: float | None) -> Cell:
     return Cell("" if part is None else number(part, is_signed=False), part)
 
 
-def sum_of(phases: list[tuple[int, str, dict[str, Any]]], key: str) -> int:
+def sum_of(phases: PhaseFacts, key: str) -> int:
     """Of one count over phases and seeds."""
     return sum(labels[key] for _, _, labels in phases)
 
