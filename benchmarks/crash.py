@@ -173,11 +173,12 @@ def differing(actual: dict[str, str], wanted: dict[str, str]) -> list[str]:
 
 
 def kill_all(tallies: Sequence[Tally], options: argparse.Namespace, world: Path) -> None:
-    """Whoever had least of the time is next."""
+    """Whoever had least of the time is next. On a busy machine it may take longer: until each had
+    one case."""
     chance, end, number = random.Random(options.seed), time.monotonic() + options.seconds, 0
-    while time.monotonic() < end and not (
-        options.quick and sum(sum(tally.kills.values()) for tally in tallies) >= QUICK_KILLS
-    ):
+    while time.monotonic() < end or not all(tally.cases for tally in tallies):
+        if options.quick and sum(sum(tally.kills.values()) for tally in tallies) >= QUICK_KILLS:
+            break
         tally = min(tallies, key=lambda candidate: candidate.spent / candidate.scenario.weight)
         begun, number = time.monotonic(), number + 1
         case(tally, chance, world / f"case-{number}" / "place")

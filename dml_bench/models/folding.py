@@ -30,7 +30,7 @@ class FoldedConv2d(nn.Module):
         # In a tuple: their parameters are none of this module.
         self.layers: tuple[nn.Conv2d, Any] = conv, norm
         self.geometry = conv.padding, conv.stride, conv.dilation, conv.groups
-        self.activation = ("relu" if relu else "none", (), "")
+        self.relu = relu
         self._folded: tuple[Any, Tensor, Tensor] | None = None
 
     def forward(self, images: Tensor, shortcut: Tensor | None = None) -> Tensor:
@@ -39,10 +39,11 @@ class FoldedConv2d(nn.Module):
         _, weight, bias = self.folded()
         convolved = images.bfloat16(), weight, bias, *self.geometry
         if shortcut is None:
-            return torch.ops.mkldnn._convolution_pointwise(*convolved, *self.activation)
+            activation = "relu" if self.relu else "none"
+            return torch.ops.mkldnn._convolution_pointwise(*convolved, activation, (), "")
         total = shortcut.bfloat16().contiguous(memory_format=torch.channels_last)
         return torch.ops.mkldnn._convolution_pointwise_.binary(
-            total, *convolved, "add", 1.0, *self.activation
+            total, *convolved, "add", 1.0, "relu" if self.relu else None, (), None
         )
 
     def train(self, mode: bool = True) -> "FoldedConv2d":
