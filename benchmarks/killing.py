@@ -166,11 +166,16 @@ def run_in_fork(
 ) -> tuple[int, float]:
     """Exit code, or minus the signal, and seconds. What it says is added to `log`, and what it did
     to files in its place to `events`."""
+    log.touch()
     start = time.monotonic()
     pid = os.fork()
     if not pid:
-        os.setpgrp()
-        os._exit(child(work, place, log, death, events))
+        code = STOPPED  # also where Ctrl-C comes before the work has begun
+        try:
+            os.setpgrp()
+            code = child(work, place, log, death, events)
+        finally:
+            os._exit(code)
     with suppress(PermissionError, ProcessLookupError):
         os.setpgid(pid, pid)  # whoever is first: its group can be killed from now on
     return wait_for(pid, death, start), time.monotonic() - start
