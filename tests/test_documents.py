@@ -1,6 +1,7 @@
 """What README.md, docs/ and reports/ promise: links that lead somewhere, numbers that
 were measured, and a repository that stays small."""
 
+import itertools
 import re
 import subprocess
 import tomllib
@@ -93,6 +94,14 @@ def test_answers_weigh_at_most_17_kb_a_run_32_with_four_rotated_hold_outs_and_25
         # Five networks answer the queries where four hold-outs are rotated, otherwise two.
         assert size <= (32 if "-x-" in path.parts[-3] else 17) * 1024, path
     assert total <= 25_000_000
+
+
+@pytest.mark.parametrize("page", [path for path in PAGES if path.name == "report.md"], ids=str)
+def test_no_report_has_the_caption_of_a_picture_that_is_left_out(page):
+    blocks = (ROOT / page).read_text(encoding="utf-8").split("\n\n")
+    for block, below in itertools.pairwise([*blocks, ""]):
+        if re.match(r"\*\*[A-Z][^*\n]*\.\*\* [^\n]*$", block):
+            assert below.startswith(("![", "|")), f"{page}: nothing below {block}"
 
 
 def test_every_picture_of_the_repository_is_shown_by_a_page():
