@@ -18,6 +18,7 @@ from common import (
     in_processes,
     median_spread,
     memory_of_this,
+    of_rounds,
     options_of,
     table,
     write,
@@ -85,10 +86,7 @@ def main() -> None:
     lines = [
         *(
             "",
-            (
-                f"ResNet-18 in bfloat16, {batch} images of {size} px, medians (least-most) of"
-                f" {options.rounds} rounds in turns."
-            ),
+            (f"ResNet-18 in bfloat16, {batch} images of {size} px. {of_rounds(options.rounds)}."),
             "",
         ),
         *table(

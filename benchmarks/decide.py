@@ -240,8 +240,8 @@ def write(outcomes: list[Outcome], out: Path) -> None:
         "P@1, final",
         "regret",
         "minutes",
+        "as wanted",
     ]
-    heads.append("as wanted")
     lines = ["# Six sets of photos, decided", "", *(__doc__ or "").splitlines()[5:], ""]
     lines += table(heads, [line_of(outcome) for outcome in outcomes])
     busy = os.getloadavg()[0]

@@ -7,11 +7,10 @@ Times are those of the processor, which other programs lengthen less. Writes
 reports/speed/folding.json and folding.md.
 """
 
-import statistics
 import time
 
 import torch
-from common import each_in_turn, facts, median_spread, options_of, table, write
+from common import each_in_turn, facts, median_spread, of_rounds, options_of, table, write
 from torch import Tensor
 
 from dml_bench.config.experiments import resolve
@@ -75,16 +74,16 @@ def main() -> None:
             [
                 f"{size} px",
                 *(median_spread(rates[name]) for name in ways),
-                f"{statistics.median(faster):.2f} ({min(faster):.2f}-{max(faster):.2f})",
+                median_spread(faster),
                 *(f"{value:.1e}" for value in distances),
             ]
         )
     lines = [
         "",
         (
-            "Images a second of the processor, in batches of"
-            f" {options.batch_size}; medians (least-most) of {options.rounds} rounds in turns. The"
-            " last columns hold the largest 1 - cosine to the embedding in float32."
+            f"Images a second of the processor, in batches of {options.batch_size}."
+            f" {of_rounds(options.rounds)}. The last columns hold the largest 1 - cosine to the"
+            " embedding in float32."
         ),
         "",
     ]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import facts, median_spread, options_of, table, write
+from common import facts, median_spread, of_rounds, options_of, table, write
 from torch import Tensor
 
 from dml_bench.models.convolutions import weight_gradient
@@ -94,10 +94,7 @@ def main() -> None:
         )
     lines = [
         "",
-        (
-            f"Backward pass in milliseconds, batch of {batch}, medians (least-most) of"
-            f" {options.rounds} rounds in turns."
-        ),
+        (f"Backward pass in milliseconds, batch of {batch}. {of_rounds(options.rounds)}."),
         "",
     ]
     lines += table(["", "oneDNN", "weight gradient as a product", "oneDNN : product"], rows)

@@ -1,5 +1,5 @@
-"""Names as people compare them: an é is an é, whether it is stored as one character (NFC) or as an
-e with an accent (NFD)."""
+"""Names as people compare them: an é is an é, whether it is stored as one character (NFC) or as
+an e with an accent (NFD)."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping

@@ -28,12 +28,13 @@ EXPLANATION = (
 def corrections_blocks(study: Study) -> Iterator[Block]:
     """A folded table with a row for each experiment, and a CSV file with one for each phase of each
     run; nothing where no label was made wrong on purpose."""
-    facts = {line.name: phases_of(line) for line in study.finished if phases_of(line)}
-    if not facts:
+    lines = [line for line in study.finished if phases_of(line)]
+    if not lines:
         return
-    rows = [row_of(line) for line in study.finished if line.name in facts]
+    rows = [row_of(line) for line in lines]
     heads = (*HEADS, *PARTS, "memorised", "seen through")
     yield folded_table("Corrections of labels", EXPLANATION, heads, rows)
+    facts = {line.name: phases_of(line) for line in lines}
     yield phase_data("label_corrections", (*COUNTS, *PARTS, *OF_LOGITS), facts, numbers_of)
 
 

@@ -96,8 +96,8 @@ def explanation() -> Items:
             "Training images are the gallery. The limited model never trained on those of the"
             " unseen classes.",
             "Seen and unseen are classes that the limited model did and did not train on."
-            " Difference: limited minus all. Means over classes and seeds; ± reaches to the ends of"
-            " the 95% interval.",
+            " Difference: limited minus all. Means over classes and seeds; ± reaches to the ends"
+            " of the 95% interval.",
         ),
         "soft",
     )
