@@ -111,6 +111,7 @@ class Browsing:
             self.said += line
             if match := re.search(r"http://127\.0\.0\.1:\S+", line):
                 self.url = match[0]
+            if "Ctrl-C ends." in line:  # the last of its lines
                 break
 
     def end(self) -> int:
