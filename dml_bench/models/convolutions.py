@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dml_bench.system.spare_threads import are_threads_spare, on_spare_threads
+
 __all__ = ["convolution_gradients", "speed_up_small_maps", "weight_gradient"]
 
 LARGEST = 49
@@ -21,20 +23,22 @@ LARGEST = 49
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """A Conv2d with the same parameters and the same forward pass."""
+    """A Conv2d with the same parameters and the same forward pass. Where threads are spare, they
+    compute its maps and the gradient of its images."""
 
     def forward(self, images: Tensor) -> Tensor:
         learns = torch.is_grad_enabled() and self.weight.requires_grad
-        if (
-            learns
-            and images.device.type == "cpu"
-            and torch.is_autocast_enabled("cpu")
-            and self._is_small(images)
-        ):
-            return WeightGradientByProduct.apply(
-                images.bfloat16(), self.weight.bfloat16(), self.stride, self.padding
-            )
-        return super().forward(images)
+        if not learns or images.device.type != "cpu":
+            return super().forward(images)
+        in_bfloat16 = torch.is_autocast_enabled("cpu")
+        by_product = in_bfloat16 and self._is_small(images)
+        if not (by_product or are_threads_spare()):
+            return super().forward(images)
+        with on_spare_threads():
+            weight = self.weight
+            if in_bfloat16:
+                images, weight = images.bfloat16(), weight.bfloat16()
+            return GradientsApart.apply(images, weight, self.stride, self.padding, by_product)
 
     def _is_small(self, images: Tensor) -> bool:
         positions = 1
@@ -44,31 +48,45 @@ class SmallMapConv2d(nn.Conv2d):
         return positions <= LARGEST
 
 
-class WeightGradientByProduct(torch.autograd.Function):
+class GradientsApart(torch.autograd.Function):
+    """A convolution whose gradient of the weight is computed by itself, as a matrix product where
+    it is said."""
+
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+        ctx: Any,
+        images: Tensor,
+        weight: Tensor,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        by_product: bool,
     ) -> Tensor:
         ctx.save_for_backward(images, weight)
-        ctx.geometry = stride, padding
+        ctx.geometry, ctx.by_product = (stride, padding), by_product
         return functional.conv2d(images, weight, None, stride, padding)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
         images, weight = ctx.saved_tensors
         stride, padding = ctx.geometry
-        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
-        of_images = None
+        gradient = gradients[0]
+        of_images: Tensor | None = None
+        of_weight: Tensor | None
+        if ctx.by_product:
+            gradient = gradient.contiguous(memory_format=torch.channels_last)
         if ctx.needs_input_grad[0]:
-            of_images, _ = convolution_gradients(
-                gradient, images, weight, stride, padding, wanted=(True, False)
+            with on_spare_threads():
+                of_images, _ = convolution_gradients(
+                    gradient, images, weight, stride, padding, wanted=(True, False)
+                )
+        if ctx.by_product:
+            of_weight = weight_gradient(gradient, images, weight.shape[2:], stride, padding)
+        else:
+            _, of_weight = convolution_gradients(
+                gradient, images, weight, stride, padding, wanted=(False, True)
             )
-        return (
-            of_images,
-            weight_gradient(gradient, images, weight.shape[2:], stride, padding),
-            None,
-            None,
-        )
+        assert of_weight is not None
+        return of_images, of_weight, None, None, None
 
 
 def convolution_gradients(

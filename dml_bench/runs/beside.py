@@ -5,7 +5,8 @@ wait for in each other.
 The first process of a run keeps the run folder, trains its own share of the phases, and hears from
 the others (`beside_worker.py`) what they have done. Which phases train together, and on how many
 threads, follows from the experiment and the machine alone, so a run that goes on after an
-interruption has the same bits.
+interruption has the same bits. Threads of those that have ended help the first, as far as its bits
+stay the same (`system/spare_threads.py`).
 """
 
 import queue
@@ -22,6 +23,7 @@ from dml_bench.data.split import Phase
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.child_process import ChildProcess, Event, stop_all
+from dml_bench.system.spare_threads import lend_threads
 
 if TYPE_CHECKING:
     from dml_bench.runs.session import RunSession
@@ -175,6 +177,8 @@ class BesidePhases(Callback):
         """Raises ValueError where the process failed."""
         process = self.processes[number]
         self.at_work.discard(number)
+        ended = len(self.processes) - len(self.at_work)
+        lend_threads((1 + ended) * torch.get_num_threads())
         reason = process.wait()
         left = [phase for phase, trainer in self.unfinished.items() if trainer == number]
         if reason and process.last:
@@ -188,4 +192,5 @@ class BesidePhases(Callback):
 
     def stop(self) -> None:
         """End all processes; what they lose is at most their running epoch."""
+        lend_threads(0)
         stop_all([process for process in self.processes if process.process.poll() is None])

@@ -144,9 +144,10 @@ def finish_phases(session: RunSession) -> None:
         for phase in session.phases:
             session.finish_phase(phase)
         return
-    session.make_source_weights()
-    unsealed = [phase for phase in session.phases if not session.is_sealed(phase)]
     at_once = session.request.phases_at_once
+    with torch_threads(at_once * torch.get_num_threads()):  # no phase trains yet
+        session.make_source_weights()
+    unsealed = [phase for phase in session.phases if not session.is_sealed(phase)]
     try:
         beside.start(session, [unsealed[place::at_once] for place in range(1, at_once)])
         for phase in unsealed[::at_once]:

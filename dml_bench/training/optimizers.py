@@ -39,13 +39,13 @@ def sgd(
     weight_decay: NotNegative = 0.0,
     nesterov: bool = False,
 ) -> "Optimizer":
-    from torch.optim import SGD
+    from dml_bench.training.fused_sgd import SGDOnSpareThreads
 
     # A third of the time, to the same bits: but the rest behind the last whole vector of a
     # processor would be rounded in another way.
     tensors = tensors_of(parameters)
     fused = all_on("cpu", tensors) and all(tensor.numel() % 16 == 0 for tensor in tensors)
-    return SGD(
+    return SGDOnSpareThreads(
         parameters,
         lr=lr,
         momentum=momentum,

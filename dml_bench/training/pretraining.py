@@ -33,6 +33,7 @@ from dml_bench.system.files import (
     write_json,
     write_tensors,
 )
+from dml_bench.system.spare_threads import spare_threads
 from dml_bench.training import checkpoint, loop
 from dml_bench.training.build import build
 from dml_bench.training.training_state import TrainingState
@@ -85,7 +86,8 @@ class Stage:
     device: torch.device
     precision: str
     threads: int
-    """On how many threads torch trains it."""
+    """On how many threads torch trains it; where there are more, they help as far as the bits
+    stay the same."""
 
     @property
     def key(self) -> str:
@@ -154,7 +156,7 @@ class Stage:
 
         if self._is_there:  # by the process that had the lock before
             return
-        with torch_threads(self.threads):
+        with spare_threads(torch.get_num_threads()), torch_threads(self.threads):
             state = self._train(callback)
         weights = {
             name: tensor.cpu().contiguous()

@@ -5,10 +5,13 @@ import torch
 from torch import nn
 
 from dml_bench.models.convolutions import (
+    GradientsApart,
     SmallMapConv2d,
-    WeightGradientByProduct,
     speed_up_small_maps,
 )
+from dml_bench.registry import optimizers
+from dml_bench.system.devices import torch_threads
+from dml_bench.system.spare_threads import spare_threads
 
 CASES = [
     (4, 3, 1, 1),
@@ -65,16 +68,16 @@ def test_the_gradient_is_that_of_the_definition_in_float32():
     images = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
     doubles = tuple(tensor.detach().double().requires_grad_() for tensor in (images, weight))
     assert torch.autograd.gradcheck(
-        lambda i, w: WeightGradientByProduct.apply(i, w, (1, 1), (1, 1)), doubles
+        lambda i, w: GradientsApart.apply(i, w, (1, 1), (1, 1), True), doubles
     )
 
 
 @pytest.mark.parametrize(("side", "taken"), [(7, True), (8, False)])
 def test_only_small_maps_under_bfloat16_take_the_other_way(side, taken, monkeypatch):
     calls = []
-    original = WeightGradientByProduct.backward
+    original = GradientsApart.backward
     monkeypatch.setattr(
-        WeightGradientByProduct,
+        GradientsApart,
         "backward",
         staticmethod(lambda ctx, *g: calls.append(1) or original(ctx, *g)),
     )
@@ -100,3 +103,48 @@ def test_convolutions_with_groups_a_bias_or_dilation_are_left_alone():
     assert isinstance(network[0], SmallMapConv2d)
     assert network.state_dict().keys() == {"0.weight"}
     assert before.keys() == {"0.weight", "1.weight", "1.bias", "2.weight"}
+
+
+def trained(*, in_bfloat16: bool) -> dict[str, torch.Tensor]:
+    """The weights and statistics of a small network after three steps."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(64, 64, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(64),
+        nn.Conv2d(64, 128, 1, 2, bias=False),  # a small map
+        nn.BatchNorm2d(128),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(128, 16, bias=False),
+    ).to(memory_format=torch.channels_last)
+    speed_up_small_maps(network)
+    optimizer = optimizers["sgd"].build(list(network.parameters()), lr=0.1, momentum=0.9)
+    images = torch.randn(32, 3, 48, 48).to(memory_format=torch.channels_last)
+    for _ in range(3):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bfloat16):
+            logits = network(images).float()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(logits, torch.arange(32) % 16).backward()
+        optimizer.step()
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("in_bfloat16", [False, True], ids=["float32", "bfloat16"])
+def test_spare_threads_compute_a_part_of_a_step_and_its_bits_stay_those_of_one(
+    in_bfloat16, monkeypatch
+):
+    counts = []
+    real = torch.set_num_threads
+    with torch_threads(1):
+        one = trained(in_bfloat16=in_bfloat16)
+        monkeypatch.setattr(torch, "set_num_threads", lambda n: counts.append(n) or real(n))
+        for threads in (2, 3):
+            with spare_threads(threads):
+                several = trained(in_bfloat16=in_bfloat16)
+            for name, values in one.items():
+                assert torch.equal(several[name], values), name
+        # A step: three convolutions, two gradients of their images, the weights.
+        assert counts == [2, 1] * 3 * (3 + 2 + 1) + [3, 1] * 3 * (3 + 2 + 1)
