@@ -5,6 +5,7 @@ import io
 import re
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -17,8 +18,8 @@ from dml_bench.evaluation.search import flat_index, nearest
 from dml_bench.evaluation.thresholds import SearchOutcomes, precision_curve
 from dml_bench.gallery.predict import AppliedThreshold
 from dml_bench.gallery.store import Gallery, GalleryImage
+from dml_bench.serve import recalibration
 from dml_bench.serve.growing import GrowingVectors, SearchInPlace, extended
-from dml_bench.serve.recalibration import Recalibration
 from dml_bench.serve.served_gallery import Calibration, ServedGallery
 
 
@@ -63,19 +64,26 @@ def calibrated_at(client: httpx.Client) -> float:
     return float(re.search(r"^dml_bench_threshold_images (\S+)", metrics, re.MULTILINE)[1])
 
 
-def test_many_changes_are_one_choice_of_a_threshold():
-    chosen, published = [], threading.Event()
+def test_many_changes_are_one_choice_of_a_threshold(monkeypatch):
+    """Changes that never leave a quiet moment, by a clock that only this test turns."""
+    now, chosen, published = [0.0], [], threading.Event()
+    monkeypatch.setattr(recalibration, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(recalibration, "QUIET_SECONDS", 600)
 
     def publish(size: object) -> None:
         chosen.append(size)
         published.set()
 
-    recalibration = Recalibration(lambda gallery: len(gallery.entries), publish)
-    for size in range(1, 6):
-        recalibration.changed(gallery_of(size))
-        time.sleep(0.05)
-    assert published.wait(30)
-    recalibration.close()
+    choices = recalibration.Recalibration(lambda gallery: len(gallery.entries), publish)
+    for size in range(1, 5):
+        choices.changed(gallery_of(size))
+        while choices._changed.is_set():  # until it is heard
+            time.sleep(0.001)
+    assert chosen == []
+    now[0] = recalibration.LONGEST_SECONDS
+    choices.changed(gallery_of(5))
+    assert published.wait(60)
+    choices.close()
     assert chosen == [5]
 
 
