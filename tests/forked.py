@@ -1,6 +1,7 @@
 """Processes forked from this one: to signals, files and locks as real as any, without the seconds
 that importing PyTorch takes."""
 
+import math
 import os
 import runpy
 import signal
@@ -61,7 +62,7 @@ class ForkedProcess:
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
-    def wait(self, timeout: float = 600) -> int:
+    def wait(self, timeout: float = math.inf) -> int:
         deadline = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > deadline:
@@ -142,11 +143,12 @@ class ForkedProgram(ForkedProcess):
                 new_session=new_session,
             )
 
-    def communicate(self, timeout: float = 600) -> tuple[str, str]:
-        """What it printed and what it said of errors, when it has ended."""
+    def communicate(self) -> tuple[str, str]:
+        """What it printed and what it said of errors, when it has ended. It is killed where the
+        test that waits for it is ended."""
         try:
-            self.wait(timeout)
-        except subprocess.TimeoutExpired:
+            self.wait()
+        except BaseException:
             self.kill()
             raise
         texts = []

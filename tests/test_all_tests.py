@@ -30,6 +30,7 @@ def test_of_minutes():
 """
 SHARES = """
 import os
+import time
 import pytest
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,12 @@ def kept():
 @pytest.mark.parametrize("number", range(9))
 def test_of_what_is_shared(made, number):
     assert made == os.getpid()
+"""
+WAITS = """
+
+def test_until_another_process_has_begun(made):
+    while len({line.split()[1] for line in open("made.txt")}) < 2:
+        time.sleep(0.01)
 """
 FAILS = """
 import os
@@ -108,7 +115,7 @@ def session(folder: Path, *options: str, **files: str) -> tuple[int, str]:
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = slow: takes minutes\n")
     arguments = ["-q", "-p", "no:cacheprovider", *options]
     running = ForkedProgram(lambda: int(pytest.main(arguments)), folder=folder)
-    printed, errors = running.communicate(timeout=60)
+    printed, errors = running.communicate()
     return running.returncode, printed + errors
 
 
@@ -137,9 +144,9 @@ def test_skipped_tests_are_listed_and_may_be_a_failure(tmp_path, option, passed,
 
 def test_the_tests_of_a_file_share_what_one_forked_process_made_and_removes(tmp_path):
     names = [f"test_{letter}" for letter in "abcdef"]
-    ended, printed = session(tmp_path, "--forks", **dict.fromkeys(names, SHARES))
+    ended, printed = session(tmp_path, "--forks", **dict.fromkeys(names, SHARES + WAITS))
     assert ended == 0, printed
-    assert "54 passed" in printed
+    assert "60 passed" in printed
     lines = [line.split() for line in (tmp_path / "made.txt").read_text().splitlines()]
     made = {name: process for name, process, parent in lines if parent != "removed"}
     removed = {name: process for name, process, parent in lines if parent == "removed"}

@@ -158,7 +158,7 @@ def test_photos_lead_to_a_decision_and_a_new_class_is_enrolled(desk, one_row, mo
     finally:
         for server in servers:
             server.send_signal(signal.SIGINT)
-            server.communicate(timeout=60)
+            server.communicate()
     *_, before, enrolled, after, served, _ = answers
     assert len(json.loads(served)["answers"]) == 1
     assert " 012.Chestnut" not in before

@@ -30,7 +30,6 @@ def read_back(wandb_folder: Path, home: Path) -> list[dict[str, Any]]:
             capture_output=True,
             text=True,
             check=True,
-            timeout=30,
         ).stdout
         records = [json.loads(line) for line in text.splitlines()]
         if of_type(records, "exit") or time.monotonic() > deadline:

@@ -193,7 +193,6 @@ def test_the_command_prints_and_writes_the_report_without_pytorch(desk):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
     )
     assert done.stderr.split()[-1] == "False"
     assert json.loads(done.stdout).keys() == {"all.npz", "without.npz"}

@@ -157,7 +157,6 @@ def drawn(made_once) -> Path:
             [sys.executable, "-c", DRAW, str(folder)],
             env=os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"},
             check=True,
-            timeout=1000,
         )
 
     return made_once("maps", draw)

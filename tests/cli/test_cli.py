@@ -74,7 +74,7 @@ def variables(tmp_path: Path) -> dict[str, str]:
 
 def dml_bench(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     running = ForkedCommand(list(arguments), folder=tmp_path, variables=variables(tmp_path))
-    printed, errors = running.communicate(timeout=120)
+    printed, errors = running.communicate()
     assert running.returncode is not None
     return subprocess.CompletedProcess(arguments, running.returncode, printed, errors)
 
@@ -88,7 +88,6 @@ def imported(tmp_path: Path, *arguments: str) -> tuple[list[str], set[str]]:
         env=os.environ | variables(tmp_path),
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     *lines, modules = finished.stderr.splitlines()

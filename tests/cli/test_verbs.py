@@ -150,7 +150,6 @@ def completed(tmp_path: Path, *typed: str) -> tuple[list[str], set[str]]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     return finished.stdout.split(), set(finished.stderr.split())

@@ -133,7 +133,7 @@ def test_in_a_browser_a_person_decides_and_the_saved_table_enrols_what_was_accep
     page.write_text(text.replace("</body>", SCRIPT), encoding="utf-8")
     flags = ("--headless", "--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom")
     command = [CHROMIUM, *flags, page.as_uri()]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     said = json.loads(html.unescape(re.search(r'data-said="([^"]*)"', ended.stdout)[1]))
     assert said["summary"] == "8 unknown photos; 8 photos in 2 boxes"
     assert said["unsaved"] is True

@@ -92,7 +92,7 @@ def alone(folder: Path, *images: str, without: tuple[str, ...] = ()) -> list[lis
         exec(ALONE, {"__name__": "__main__"})
 
     running = ForkedProgram(program, folder=folder)
-    printed, warnings = running.communicate(timeout=240)
+    printed, warnings = running.communicate()
     # no warning either, which people would copy
     assert (running.returncode, warnings) == (0, "")
     return [line.split("\t") for line in printed.splitlines()]
@@ -101,9 +101,7 @@ def alone(folder: Path, *images: str, without: tuple[str, ...] = ()) -> list[lis
 def alone_in_a_new_process(folder: Path, *images: str) -> list[list[str]]:
     """The same where not even PyTorch is imported yet."""
     command = [sys.executable, "-c", ALONE, *images]
-    finished = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=240, check=False
-    )
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     warnings = finished.stderr.splitlines()
     if find_spec("triton") is None:  # after `make install-cpu` PyTorch itself says so
         warnings = [line for line in warnings if "triton not found" not in line]

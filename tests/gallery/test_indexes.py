@@ -175,7 +175,6 @@ def test_all_kinds_stay_in_the_file_when_they_are_opened(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
     )
     parts = [float(line) for line in finished.stdout.split()]
     assert {

@@ -128,7 +128,7 @@ def test_one_connection_is_kept_and_a_lost_one_made_anew(exported):
     first = process()
     assert process() == first
     with other._connection() as connection:
-        connection.execute("SELECT pg_terminate_backend(%s)", (first,))
+        connection.execute("SELECT pg_terminate_backend(%s, 60000)", (first,))  # until it has
     with pytest.raises(ValueError, match="PostgreSQL table birds: .*terminat"):
         process()
     assert process() != first

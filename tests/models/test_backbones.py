@@ -458,7 +458,8 @@ def test_a_host_that_does_not_speak_http_does_not_answer(stammering_host):
 
 
 def test_a_host_with_nothing_behind_the_port_does_not_answer():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(OSError, match=f"127.0.0.1:{port} can't be reached: .*refused"):
-        require_answer(f"http://127.0.0.1:{port}")
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # so that nobody else can listen there
+        port = deaf.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1:{port} can't be reached: .*refused"):
+            require_answer(f"http://127.0.0.1:{port}")

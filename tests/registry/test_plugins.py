@@ -71,7 +71,7 @@ def call(
     `path` on the path of imports."""
     variables = {"DML_BENCH_CACHE": str(folder / "cache"), "COLUMNS": "200"}
     running = ForkedCommand(list(arguments), folder=folder, variables=variables, import_path=path)
-    printed, errors = running.communicate(timeout=240)
+    printed, errors = running.communicate()
     assert running.returncode == rc, printed + errors
     return printed, errors
 
@@ -86,7 +86,6 @@ def installed(made_once, tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "-q", *options, "--target", folder, source],
             check=True,
-            timeout=240,
         )
 
     return made_once("installed plug-in", install)
@@ -403,7 +402,6 @@ def python(folder: Path, *arguments: str, rc: int = 0) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=580,
         check=False,
     )
     assert done.returncode == rc, done.stdout + done.stderr

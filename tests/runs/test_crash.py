@@ -164,7 +164,7 @@ def campaign(out: Path, *options: str) -> dict[str, Any]:
         runpy.run_path(script, run_name="__main__")
 
     running = ForkedProgram(program, variables={"OMP_NUM_THREADS": "1"})
-    printed, errors = running.communicate(timeout=3600)
+    printed, errors = running.communicate()
     assert running.returncode == 0, printed[-3000:] + errors[-3000:]
     report: dict[str, Any] = json.loads((out / "crash" / "crash.json").read_text())
     return report

@@ -11,12 +11,13 @@ from pathlib import Path
 from random import Random
 
 import httpx
+import psutil
 import pytest
 from forked import ForkedCommand
+from listening import listening
 from PIL import Image
 
 from dml_bench.gallery.store import GalleryFile, open_gallery_file
-from dml_bench.system.loopback import listener
 
 CLIENTS = 4
 PHOTOS = 2
@@ -81,14 +82,12 @@ def killed_under_load(run: Path, folder: Path, kills: int) -> tuple[int, int]:
     enrolled: set[str] = set()
     removed: set[str] = set()
     unacknowledged: set[str] = set()
-    with listener() as free:
-        port = free.getsockname()[1]
-    arguments = ["serve", str(run), "--gallery", str(folder), "--port", str(port)]
+    others = set(listening(psutil.Process()))
+    arguments = ["serve", str(run), "--gallery", str(folder), "--port", "0", "--device", "cpu"]
     file = GalleryFile(open_gallery_file(run, "all", None).run, "all", folder)
     for _ in range(kills):
-        server = ForkedCommand([*arguments, "--device", "cpu"])
-        load = Load(f"http://127.0.0.1:{port}", numbers)
-        wait_for(server, load.url)
+        server = ForkedCommand(arguments)
+        load = Load(url_of(server, others), numbers)
         for thread in load.threads:
             thread.start()
         load.wait_for_changes(dice.randint(1, 12))
@@ -112,15 +111,14 @@ def killed_under_load(run: Path, folder: Path, kills: int) -> tuple[int, int]:
     return len(enrolled) + len(removed), len(unacknowledged)
 
 
-def wait_for(server: ForkedCommand, url: str) -> None:
-    for _ in range(1200):
+def url_of(server: ForkedCommand, others: set[tuple[str, int]]) -> str:
+    """Where it listens, besides the others of which a fork has inherited the sockets. Whoever asks
+    before it answers, waits."""
+    while not (own := set(listening(psutil.Process(server.pid))) - others):
         assert server.poll() is None, server.communicate()
-        try:
-            httpx.get(f"{url}/healthz")
-            return
-        except httpx.HTTPError:
-            time.sleep(0.05)
-    raise AssertionError("the server did not answer")
+        time.sleep(0.02)
+    [(address, port)] = own
+    return f"http://{address}:{port}"
 
 
 @pytest.fixture

@@ -672,10 +672,9 @@ def run_as_bash_reads(line: str) -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     running = ForkedCommand(echoed.stdout.split("\0")[:-1])
-    printed = running.communicate(timeout=300)
+    printed = running.communicate()
     assert running.returncode == 0, printed
 
 
@@ -712,7 +711,7 @@ def test_a_run_that_is_killed_is_a_failed_row_and_goes_on_the_next_time(
     wait_for_epochs(tmp_path, suite)
     (run,) = runs_at_work(suite)
     run.kill()
-    said, _ = suite.communicate(timeout=300)
+    said, _ = suite.communicate()
     assert suite.returncode == 1
     assert "longer seed 42: failed: killed by signal 9 (out of memory?)" in said
     assert "fine seed 42: P@1 all" in said
@@ -754,7 +753,7 @@ def test_however_a_suite_is_ended_no_process_outlives_it(
         os.killpg(suite.pid, end)  # as a terminal does
     else:
         suite.send_signal(end)
-    _, errors = suite.communicate(timeout=60)
+    _, errors = suite.communicate()
     assert still_running(runs, seconds=20) == []
     if end is signal.SIGINT:
         assert suite.returncode == 130

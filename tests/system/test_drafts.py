@@ -38,7 +38,7 @@ def maker(tmp_path):
 
 def end(process: subprocess.Popen[str], how: signal.Signals) -> None:
     process.send_signal(how)
-    process.wait(10)
+    process.wait()
 
 
 def test_what_a_living_process_is_making_stays(tmp_path, maker):

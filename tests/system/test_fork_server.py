@@ -54,7 +54,7 @@ def end(fork: Fork, line: str) -> list[str]:
         fork.stdin.flush()
         printed = fork.stdout.readline().split()
         fork.stdin.close()
-        assert fork.wait(30) == 7
+        assert fork.wait() == 7
     return printed
 
 
@@ -94,7 +94,7 @@ def test_where_code_or_environment_change_the_next_fork_has_the_new_one(
 def test_what_can_not_be_imported_is_reported_by_the_fork(server, folder):
     fork = start(server, folder, "no_module_of_that_name")
     with fork.stdin, fork.stdout:
-        assert fork.wait(30) == 1
+        assert fork.wait() == 1
     assert "No module named 'no_module_of_that_name'" in (folder / "log").read_text()
 
 
@@ -104,9 +104,9 @@ def test_a_fork_or_its_server_may_be_killed_and_the_next_one_works(server, folde
     parent, *_ = end(for_later, "x")
     killed.kill()
     with killed.stdin, killed.stdout:
-        assert killed.wait(30) == -signal.SIGKILL
+        assert killed.wait() == -signal.SIGKILL
     orphan = start(server, folder)
     os.kill(int(parent), signal.SIGKILL)
     with orphan.stdin, orphan.stdout:
-        assert orphan.wait(30) == -signal.SIGKILL
+        assert orphan.wait() == -signal.SIGKILL
     assert end(start(server, folder), "x")[0] != parent

@@ -234,7 +234,7 @@ def test_a_run_that_two_processes_began_goes_on_in_one_after_ctrl_c(
         assert running.poll() is None, running.communicate()
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    printed, errors = running.communicate(timeout=60)
+    printed, errors = running.communicate()
     assert running.returncode != 0
     assert (
         "stopped; finished epochs are kept" in errors and errors.count("Traceback") == 1
@@ -283,7 +283,7 @@ def test_what_two_processes_can_t_do_is_refused_in_one_line_that_says_the_way_ou
 
 def test_what_is_wrong_is_said_once(tmp_path):
     running = start("-m", "dml_bench", "run", "nonsense", "--out", str(tmp_path))
-    _, errors = running.communicate(timeout=120)
+    _, errors = running.communicate()
     assert running.returncode != 0
     assert errors.startswith("error: unknown experiment 'nonsense'")
     assert errors.count("error: unknown") == 1
@@ -294,7 +294,7 @@ def test_what_is_wrong_is_said_once(tmp_path):
 
 def test_a_process_that_fails_alone_ends_all_and_is_heard(tmp_path):
     running = start(two_processes.__file__, "fail", *[str(tmp_path)] * 3)
-    _, errors = running.communicate(timeout=120)
+    _, errors = running.communicate()
     assert running.returncode != 0
     assert errors.count("MemoryError: no room in the second process") == 1
     assert errors.count("Traceback") == 2  # its own, and torchrun's
