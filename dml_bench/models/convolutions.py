@@ -27,9 +27,11 @@ class SmallMapConv2d(nn.Conv2d):
     compute its maps and the gradient of its images."""
 
     def forward(self, images: Tensor) -> Tensor:
-        learns = torch.is_grad_enabled() and self.weight.requires_grad
-        if not learns or images.device.type != "cpu":
+        if images.device.type != "cpu":
             return super().forward(images)
+        if not (torch.is_grad_enabled() and self.weight.requires_grad):
+            with on_spare_threads():
+                return super().forward(images)
         in_bfloat16 = torch.is_autocast_enabled("cpu")
         by_product = in_bfloat16 and self._is_small(images)
         if not (by_product or are_threads_spare()):

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from dml_bench.models.convolutions import SmallMapConv2d
 from dml_bench.system.devices import choose_precision
+from dml_bench.system.spare_threads import on_spare_threads
 
 __all__ = ["FoldedConv2d", "fold_batch_norm"]
 
@@ -38,13 +39,14 @@ class FoldedConv2d(nn.Module):
         is added before the ReLU, and overwritten."""
         _, weight, bias = self.folded()
         convolved = images.bfloat16(), weight, bias, *self.geometry
-        if shortcut is None:
-            activation = "relu" if self.relu else "none"
-            return torch.ops.mkldnn._convolution_pointwise(*convolved, activation, (), "")
-        total = shortcut.bfloat16().contiguous(memory_format=torch.channels_last)
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            total, *convolved, "add", 1.0, "relu" if self.relu else None, (), None
-        )
+        with on_spare_threads():
+            if shortcut is None:
+                activation = "relu" if self.relu else "none"
+                return torch.ops.mkldnn._convolution_pointwise(*convolved, activation, (), "")
+            total = shortcut.bfloat16().contiguous(memory_format=torch.channels_last)
+            return torch.ops.mkldnn._convolution_pointwise_.binary(
+                total, *convolved, "add", 1.0, "relu" if self.relu else None, (), None
+            )
 
     def train(self, mode: bool = True) -> "FoldedConv2d":
         """Training mode, in which layers change, some of them without a new version of a tensor."""

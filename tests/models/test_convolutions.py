@@ -9,6 +9,7 @@ from dml_bench.models.convolutions import (
     SmallMapConv2d,
     speed_up_small_maps,
 )
+from dml_bench.models.folding import fold_batch_norm
 from dml_bench.registry import optimizers
 from dml_bench.system.devices import torch_threads
 from dml_bench.system.spare_threads import spare_threads
@@ -106,7 +107,8 @@ def test_convolutions_with_groups_a_bias_or_dilation_are_left_alone():
 
 
 def trained(*, in_bfloat16: bool) -> dict[str, torch.Tensor]:
-    """The weights and statistics of a small network after three steps."""
+    """The weights and statistics of a small network after three steps, and the maps of its first
+    layers, folded in bfloat16."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 64, 7, 2, 3, bias=False),
@@ -129,7 +131,11 @@ def trained(*, in_bfloat16: bool) -> dict[str, torch.Tensor]:
         optimizer.zero_grad()
         nn.functional.cross_entropy(logits, torch.arange(32) % 16).backward()
         optimizer.step()
-    return network.state_dict()
+    first_layers = network[:3].eval()
+    if in_bfloat16:
+        first_layers = fold_batch_norm(first_layers) or first_layers
+    with torch.inference_mode():
+        return network.state_dict() | {"maps": first_layers(images)}
 
 
 @pytest.mark.parametrize("in_bfloat16", [False, True], ids=["float32", "bfloat16"])
@@ -146,5 +152,6 @@ def test_spare_threads_compute_a_part_of_a_step_and_its_bits_stay_those_of_one(
                 several = trained(in_bfloat16=in_bfloat16)
             for name, values in one.items():
                 assert torch.equal(several[name], values), name
-        # A step: three convolutions, two gradients of their images, the weights.
-        assert counts == [2, 1] * 3 * (3 + 2 + 1) + [3, 1] * 3 * (3 + 2 + 1)
+        # A step: three convolutions, two gradients of their images, the weights. Then the maps.
+        calls = 3 * (3 + 2 + 1) + 1
+        assert counts == [2, 1] * calls + [3, 1] * calls
