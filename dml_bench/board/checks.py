@@ -14,8 +14,13 @@ import numpy as np
 
 from dml_bench.board.submission import Finding, Submission
 from dml_bench.data.publications import PUBLICATIONS
+from dml_bench.evaluation import collapse
 from dml_bench.evaluation.metrics import macro, precision_at_1
+from dml_bench.evaluation.statistics import estimate
+from dml_bench.protocols.holdout_metrics import logits_accuracy
+from dml_bench.protocols.metric import value_at
 from dml_bench.runs import record_format
+from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.record import IMAGE_SETS, VOTERS, record_path
 from dml_bench.runs.record_description import description_of
 
@@ -24,12 +29,16 @@ __all__ = ["CHECKS", "FIRST", "TOLERANCE", "Check"]
 Check = Callable[[Submission], Iterator[Finding]]
 TOLERANCE = 5e-10
 """What two machines may differ by in the same mean."""
+ROUNDED = {"r_precision": 0.5 / (record_format.UNDEFINED_FRACTION - 1)}
+"""Metrics of which each query's value is rounded in the answers, and by how much at most."""
 TOLERATED_COPIES = 0.01
 """Published data sets hold some photos twice. From this share of the queries on it is a leak."""
 ITSELF = 0.99999
 """The similarity from which an image is taken for the query itself."""
 NEVER = 1e-9
 """What has a smaller probability did not happen by chance."""
+LARGEST_GALLERY = 2**26
+"""Images: their classes are held in memory, and the counts may come from anybody."""
 NAMES = {
     "numbers": "metric",
     "intervals": "interval",
@@ -48,6 +57,16 @@ def refused(name: str, text: str) -> Finding:
 
 
 # Before anything is measured
+
+
+def arrays_are_counts(submission: Submission) -> Iterator[Finding]:
+    """Classes, steps and counts, of as many images as memory holds."""
+    arrays = submission.run.content.arrays
+    for name, array in arrays.items():
+        if array.dtype.kind != "u":
+            yield refused("answers", f"{name} must be unsigned integers, got {array.dtype}")
+    if "gallery_counts" in arrays and arrays["gallery_counts"].sum(dtype=float) > LARGEST_GALLERY:
+        yield refused("answers", f"a gallery has at most {LARGEST_GALLERY:,} images")
 
 
 def answers_fit(submission: Submission) -> Iterator[Finding]:
@@ -88,7 +107,7 @@ def answers_fit(submission: Submission) -> Iterator[Finding]:
                 return
 
 
-FIRST: tuple[Check, ...] = (answers_fit,)
+FIRST: tuple[Check, ...] = (arrays_are_counts, answers_fit)
 
 
 # What it says beside what its answers give
@@ -134,7 +153,8 @@ def equal(stated: Any, expected: Any) -> bool:
 
 
 def summary_agrees(submission: Submission) -> Iterator[Finding]:
-    """The summary that the run wrote at its end has the P@1 and the votes of the answers."""
+    """The summary that the run wrote at its end has the P@1, the votes and the accuracy of logits
+    that the answers give."""
     run = submission.run
     phases: dict[str, Any] = dict(run.summary.get("phases", {}))
     if not phases:
@@ -148,12 +168,39 @@ def summary_agrees(submission: Submission) -> Iterator[Finding]:
             "precision_at_1_micro": float(right.mean()),
             "recall_at_1": float(right.mean()),
         }
+        if f"{phase}.logits" in run.content.arrays:
+            predicted = run.logits(phase).predicted
+            measured |= logits_accuracy(predicted, labels, run.held_out.get(phase, ()))
+        elif "logits_accuracy_macro_known" in stated:
+            yield refused("summary", f"{phase} has an accuracy of logits, its answers have none")
         for name, value in measured.items():
             if name in stated and not equal(stated[name], value):
                 yield refused("summary", f"{phase} {name} is {stated[name]} in it, not {value}")
         voted = stated.get("knn_vote_accuracy", {}).get(str(VOTERS))
         if voted is not None and not equal(voted, votes):
             yield refused("summary", f"{phase} vote of {VOTERS} is {voted} in it, not {votes}")
+
+
+def shown_numbers_agree(submission: Submission) -> Iterator[Finding]:
+    """Tables show some metrics as the summary has them."""
+    run = submission.run
+    for metric in metrics_of(run.experiment).values():
+        shown = value_at(run.summary, metric.place) if metric.place else None
+        if shown is None:
+            continue
+        value = estimate([metric.scores(run)], average=metric.average)
+        if not math.isclose(shown, value, abs_tol=ROUNDED.get(metric.name, TOLERANCE)):
+            yield refused("summary", f"{metric.place} is {shown} in it, not {value}")
+
+
+def can_be_shown(submission: Submission) -> Iterator[Finding]:
+    """Costs are numbers, and what a run doubts of itself can be read: a board shows them."""
+    for phase, costs in submission.run.costs.items():
+        for name, value in dict[str, Any](costs).items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (is_number and 0 <= value < math.inf):
+                yield refused("cost", f"{name} of phase {phase} must be a number, got {value!r}")
+    list(collapse.describe_doubts(submission.run.summary))  # an error is a refusal
 
 
 # What no honest run can give
@@ -335,6 +382,8 @@ def is_of_the_published_images(submission: Submission) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     says_what_its_answers_give,
     summary_agrees,
+    shown_numbers_agree,
+    can_be_shown,
     counts_are_possible,
     gallery_has_no_query,
     answers_are_no_accident,

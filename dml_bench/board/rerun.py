@@ -52,7 +52,8 @@ def run_again(
         if equal == 1:
             return
         session: dict[str, Any] = dict(again.last_session(*SAME_BITS))
-        if all(submission.record.session.get(key) == session[key] for key in SAME_BITS):
+        stated = submission.run.last_session()
+        if all(stated.get(key) == session[key] for key in SAME_BITS):
             yield Finding(
                 "refused",
                 "rerun",

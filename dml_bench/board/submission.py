@@ -95,9 +95,12 @@ def require_canonical(path: Path, description: dict[str, Any]) -> None:
 
 def read_answers(path: Path, description: dict[str, Any]) -> record_format.Content:
     """Raises Refused where the answers are missing, others, or no answers at all."""
+    from safetensors import SafetensorError
+
+    damages = ValueError, KeyError, TypeError, EOFError, RecursionError, lzma.LZMAError
     try:
         content = record_format.read_content(path, description)
-    except (ValueError, KeyError, EOFError, lzma.LZMAError, AttributeError) as problem:
+    except (*damages, SafetensorError) as problem:
         raise Refused("answers", str(problem)) from None
     kinds: dict[str, type] = {
         "experiment": dict,

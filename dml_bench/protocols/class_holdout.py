@@ -51,6 +51,7 @@ from dml_bench.protocols.holdout_metrics import (
     cost_metrics,
     costs_of_holdouts,
     drop_name,
+    logits_accuracy,
     logits_scores,
     p_at_1_metrics,
 )
@@ -131,7 +132,10 @@ class HoldoutResult(Result):
         return self.held_out.get(phase, self.ever_unseen)
 
     def summary(self) -> dict[str, Any]:
-        phases = {name: self._phase(name) | self._logits_accuracy(name) for name in self.neighbours}
+        phases = {name: self._phase(name) for name in self.neighbours}
+        for name, predicted in self.predicted.items():
+            labels = self.neighbours[name].query_labels
+            phases[name] |= logits_accuracy(predicted, labels, self.held_out.get(name, ()))
         holdouts = [self._holdout(name) for name in self.held_out]
         if self.experiment.no_drop_because:
             without = {NO_DROP_BECAUSE: self.experiment.no_drop_because}
@@ -242,18 +246,6 @@ class HoldoutResult(Result):
                 for k in self.experiment.evaluate.vote_k
             }
         return numbers
-
-    def _logits_accuracy(self, phase: str) -> dict[str, float]:
-        """Top-1 of the loss's own logits on the queries of the classes that it knows."""
-        if phase not in self.predicted:
-            return {}
-        labels = self.neighbours[phase].query_labels
-        known = ~np.isin(labels, self.held_out.get(phase, ()))
-        correct = (self.predicted[phase] == labels)[known].astype(float)
-        return {
-            "logits_accuracy_macro_known": macro(correct, labels[known]),
-            "logits_accuracy_micro_known": micro(correct),
-        }
 
     @staticmethod
     def _vote_accuracy(neighbours: Neighbours, k: int, weights: str) -> float:

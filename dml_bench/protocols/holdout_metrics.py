@@ -1,13 +1,13 @@
 """What the protocol of held-out classes measures of a run, one value for each query: P@1, the
 precision drop and its parts, and the cost of being unseen."""
 
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 
 from dml_bench.evaluation.drop import lost_to
-from dml_bench.evaluation.metrics import macro, precision_at_1
+from dml_bench.evaluation.metrics import macro, micro, precision_at_1
 from dml_bench.evaluation.statistics import DIFFERENCE, Scores
 from dml_bench.protocols.metric import MeasuredRun, Metric, scores_of_phase
 
@@ -26,6 +26,7 @@ __all__ = [
     "cost_metrics",
     "costs_of_holdouts",
     "drop_name",
+    "logits_accuracy",
     "logits_scores",
     "p_at_1_metrics",
 ]
@@ -162,6 +163,24 @@ def logits_scores(run: MeasuredRun) -> Scores:
     """Per query: right by the logits of the model of all classes."""
     labels = run.neighbours[ALL].query_labels
     return Scores((run.logits(ALL).predicted == labels).astype(float), labels)
+
+
+def logits_accuracy(
+    predicted: np.ndarray, labels: np.ndarray, held_out: Sequence[int] | np.ndarray
+) -> dict[str, float]:
+    """Top-1 of the loss's own logits on the queries of the classes that it knows.
+
+    Args:
+        predicted: (query) class ids that the logits choose.
+        labels: (query) class ids.
+        held_out: ids of the classes that it does not know.
+    """
+    known = ~np.isin(labels, held_out)
+    correct = (predicted == labels)[known].astype(float)
+    return {
+        "logits_accuracy_macro_known": macro(correct, labels[known]),
+        "logits_accuracy_micro_known": micro(correct),
+    }
 
 
 def limited_scores(group: str, run: MeasuredRun) -> Scores:

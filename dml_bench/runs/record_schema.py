@@ -80,6 +80,19 @@ class CostRecord(Section):
     peak_memory_bytes: Count
 
 
+class SessionRecord(Section):
+    """What pages show of the process that made it; other keys are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    started_at: str = "-"
+    dml_bench: str = "-"
+    commit: str | None = None
+    processor: str = "-"
+    device: str = "-"
+    packages: dict[str, str | None] = {}
+
+
 class Record(Section):
     """One seed of one experiment on one data set."""
 
@@ -107,7 +120,7 @@ class Record(Section):
     """Over the paths of the queries: only rows with the same are compared query by query."""
     copies_in_gallery: Count | None
     """Queries whose pixels are also those of a gallery image; None where nobody looked."""
-    session: dict[str, Any]
+    session: SessionRecord
     """Where and by which versions it was made."""
     numbers: dict[str, float | None]
     """Each metric by its name."""

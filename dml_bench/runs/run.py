@@ -361,6 +361,12 @@ class RecordedRun(Run):
         """By phase, the nearest image of each query, as the first gallery image of its class."""
         return {phase: self.nearest(phase) for phase in self.content.facts["similarities"]}
 
+    @cached_property
+    def gallery_labels(self) -> np.ndarray:
+        """(gallery) int64 class ids, ascending; the same in all phases."""
+        counts = self.content.arrays["gallery_counts"].astype(np.int64)
+        return np.repeat(np.arange(len(counts)), counts)
+
     def nearest(self, phase: str) -> Neighbours:
         arrays, facts = self.content.arrays, self.content.facts
         counts = arrays["gallery_counts"].astype(np.int64)
@@ -377,7 +383,7 @@ class RecordedRun(Run):
         return Neighbours(
             indices=first_of_class[classes][:, None],
             similarities=similarities[:, None],
-            gallery_labels=np.repeat(np.arange(len(counts)), counts),
+            gallery_labels=self.gallery_labels,
             query_labels=labels,
             leaves_one_out=facts["leaves_one_out"],
             at_r=None if at_r is None else record_format.decoded_fractions(at_r),

@@ -29,6 +29,14 @@ def say_otherwise(path: Path, change: Callable[[Description], None]) -> None:
     record_format.write_description(path, description, answers)
 
 
+def only_answer_otherwise(path: Path, change: Callable[[Content], None]) -> None:
+    """Other answers beside the JSON as it was."""
+    description, content = read(path)
+    change(content)
+    del description["record_version"], description["answers_sha256"]
+    record_format.write_content(path, description, content)
+
+
 def answer_otherwise(path: Path, change: Callable[[Content], None], **said: Any) -> None:
     """Other answers, and a JSON whose every number is measured of them."""
     before, content = read(path)

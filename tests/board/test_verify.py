@@ -1,7 +1,9 @@
 """A submission is refused by name where its answers don't give what it says, and where they can
 only come of an accident that happened to others: the query in its own gallery, mixed revisions."""
 
+import hashlib
 import json
+import lzma
 import re
 import shutil
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forgery import answer_otherwise, read, say_otherwise
+from forgery import answer_otherwise, only_answer_otherwise, read, say_otherwise
 from tiny import dml_bench, refusal
 
 import dml_bench as db
@@ -25,6 +27,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 EXPERIMENTS = sorted({path.parent for path in RESULTS.rglob("seed-*.json")})
 BIRDS = "demo/stratified-last-10/{}/seed-{}.json"
 EPSHN, ARCFACE = "EPSHN_cosine_resnet18_sgd_aug", "ArcFace_cosine_resnet18_sgd_aug"
+CLASSIFIER = "crossentropy_resnet18_sgd_aug"
 KINDS = {
     "rotated": ("unseen=random:2 x 2",),
     "logits": ("loss=crossentropy", "miner=none", "model.head=identity"),
@@ -168,6 +171,20 @@ def test_better_answers_than_those_of_the_summary_are_refused(submitted):
     assert refused_for(path) == {"summary"}
 
 
+@pytest.mark.parametrize("experiment", [CLASSIFIER, EPSHN])
+def test_what_tables_show_of_the_summary_has_to_be_of_the_answers(experiment, submitted):
+    def praise(content):
+        content.facts["summary"]["phases"]["all"]["logits_accuracy_macro_known"] = 1.0
+        content.facts["summary"]["precision_drop_all_classes"] = 0.0
+
+    path = submitted(BIRDS.format(experiment, 42))
+    answer_otherwise(path, praise)
+    findings = findings_of(path)
+    assert [finding.name for finding in findings] == ["summary", "summary"]
+    assert "logits" in findings[0].text
+    assert "precision_drop_all_classes is 0.0 in it" in findings[1].text
+
+
 # What can't be read
 
 
@@ -211,6 +228,18 @@ def seal_anew(path: Path, text: str) -> None:
     write_sealed(path, lambda file: file.write(unsealed.encode()))
 
 
+def test_facts_of_a_kind_that_no_page_can_show_are_refused(submitted):
+    path = submitted()
+    answer_otherwise(path, lambda content: content.facts["summary"]["cost"]["all"].update(spoilt()))
+    assert refused_for(path) == {"cost"}
+    say_otherwise(path, lambda said: said["session"].__setitem__("started_at", 5))
+    assert refused_for(path) == {"schema"}
+
+
+def spoilt() -> dict[str, object]:
+    return {"start_seconds": "<script>", "embed_seconds": True, "search_seconds": -1.0}
+
+
 def test_an_unknown_key_is_refused(submitted):
     path = submitted()
     say_otherwise(path, lambda said: said.__setitem__("rank", 1))
@@ -244,6 +273,40 @@ def test_answers_of_the_wrong_kind_are_a_refusal_and_no_crash(submitted):
     assert refused_for(path) == {"answers"}
 
 
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        (np.full(40, 2**57, np.uint64), "at most 67,108,864 images"),
+        (np.full(40, -1, np.int64), "unsigned integers, got int64"),
+        (np.full(40, np.nan), "unsigned integers, got float64"),
+    ],
+)
+def test_counts_of_no_gallery_are_a_refusal_and_no_crash(counts, text, submitted):
+    """Repeating class ids that often ended the process."""
+    path = submitted()
+    only_answer_otherwise(path, lambda content: content.arrays.update(gallery_counts=counts))
+    (finding,) = findings_of(path)
+    assert (finding.name, text in finding.text) == ("answers", True)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b"[" * 100_000,
+        b'{"__metadata__":{"run":"{}"},"x":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}',
+    ],
+    ids=["other", "nested", "cut off"],
+)
+def test_a_file_that_holds_no_arrays_is_a_refusal_and_no_crash(header, submitted):
+    path = submitted()
+    answers = lzma.compress(len(header).to_bytes(8, "little") + header)
+    digest = hashlib.sha256(answers).hexdigest()
+    say_otherwise(path, lambda said: said.__setitem__("answers_sha256", digest))
+    path.with_suffix(record_format.ANSWERS_SUFFIX).write_bytes(answers)
+    assert refused_for(path) == {"answers"}
+
+
 # Accidents that happened to others
 
 
@@ -274,7 +337,9 @@ def find_themselves_wrong(content) -> None:
 
 
 def forget_the_summary(content) -> None:
-    content.facts["summary"]["phases"] = {}
+    summary = content.facts["summary"]
+    summary["phases"] = {}
+    summary.pop("precision_drop_all_classes", None)
 
 
 def test_nearly_perfect_scores_of_queries_that_lie_in_the_gallery_are_refused(submitted):
@@ -373,7 +438,7 @@ def test_a_published_data_set_has_its_published_images_or_a_folder_of_its_own(su
 
 
 def test_queries_that_differ_from_those_of_the_table_are_refused(submitted):
-    for experiment in (ARCFACE, "crossentropy_resnet18_sgd_aug"):
+    for experiment in (ARCFACE, CLASSIFIER):
         submitted(BIRDS.format(experiment, 42))
     path = submitted()
     answer_otherwise(path, lambda content: content.facts.__setitem__("queries", "f" * 64))
@@ -385,10 +450,7 @@ def test_a_phase_that_answers_fewer_queries_than_another_is_refused(submitted):
         content.arrays["limited.nearest"] = content.arrays["limited.nearest"][:-1]
 
     path = submitted()
-    description, content = read(path)
-    leave_out(content)
-    del description["record_version"], description["answers_sha256"]
-    record_format.write_content(path, description, content)
+    only_answer_otherwise(path, leave_out)
     (finding,) = findings_of(path)
     assert finding.name == "query set"
     assert "must answer the same 1,600 queries as the others (nearest), got 1,599" in finding.text
