@@ -582,6 +582,25 @@ def check_rates(experiment: Experiment) -> None:
         raise ValueError(
             f"schedule {schedule.name} needs validation images; --set data.valid_fraction=0.1"
         )
+    check_measured_early(experiment)
+
+
+def check_measured_early(experiment: Experiment) -> None:
+    """Raises ValueError where something waits for a measurement, and the first is at the end."""
+    train, every = experiment.train, experiment.evaluate.every
+    waiting = {
+        "train.checkpoint": train.checkpoint != "last",
+        "labelling.listen_from": bool(experiment.labelling.options.get("listen_from")),
+        f"schedule {experiment.schedule.name}": registry.schedules.of(experiment.schedule).facts[
+            "needs_validation"
+        ],
+    }
+    for name, waits in waiting.items():
+        require(
+            not waits or train.epochs <= 1 or every < train.epochs,
+            f"evaluate.every must be less than train.epochs ({train.epochs}), as {name} follows"
+            f" what is measured, got {every}: --set evaluate.every=1",
+        )
 
 
 def has_validation(experiment: Experiment) -> bool:

@@ -26,6 +26,7 @@ from dml_bench.evaluation.metrics import macro, map_at_r
 from dml_bench.evaluation.search import search_leaving_one_out
 from dml_bench.models.embedder import build_embedder
 from dml_bench.models.precision import network_precision
+from dml_bench.registry import schedules
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.devices import choose_device
 from dml_bench.system.files import Damaged, Shape, defined, read_json, write_json
@@ -63,10 +64,7 @@ SHAPE: Shape = {
         {"settings": {...: int | float}, "score": int | float, "state": str, "reported": dict}
     ],
 }
-IN_EPOCHS = (
-    *("mixing.start_from", "mixing.finetuning_epoch", "train.head_epochs", "start.epochs"),
-    "labelling.warm_up",
-)
+IN_EPOCHS = ("mixing.start_from", "mixing.finetuning_epoch", "train.head_epochs", "start.epochs")
 """Settings that are numbers of epochs, and become fewer with them."""
 HALVES = 4
 """How often a trial that may be stopped early is measured."""
@@ -281,15 +279,23 @@ def shortened(experiment: Experiment, space: TuningSpace) -> Experiment:
             f"{experiment.name} trains several models, each of which would be a trial: tune what it"
             " extends"
         )
+    if experiment.labelling.options.get("listen_from"):
+        raise ValueError(
+            f"{experiment.name} waits with labelling.listen_from until its logits are right about"
+            " validation images, and a trial trains on none of their classes: --set"
+            " labelling.listen_from=0"
+        )
     epochs = max(1, round(space.epochs * experiment.train.epochs))
+    follows = schedules.of(experiment.schedule).facts["needs_validation"]
     table = as_table(experiment)
     for key in IN_EPOCHS:
         current = value_at(experiment, key)
-        if isinstance(current, int) and current > 0 and epochs < experiment.train.epochs:
+        if current and epochs < experiment.train.epochs:
             assign(table, key, round(current * epochs / experiment.train.epochs))
     assign(table, "train.epochs", epochs)
     assign(table, "train.checkpoint", "last")
-    assign(table, "evaluate.every", max(1, epochs // HALVES) if space.prune else epochs)
+    if not follows:
+        assign(table, "evaluate.every", max(1, epochs // HALVES) if space.prune else epochs)
     assign(table, "expects", [])
     shorter: Experiment = load(table)
     return shorter

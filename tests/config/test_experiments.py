@@ -563,6 +563,10 @@ SOFT_LABELS = {"labelling.name", "labelling.a", "labelling.folds"}
 CORRECTION = {
     f"labelling.{key}" for key in ("name", "warm_up", "theta", "theta_end", "listen_from")
 }
+BY_RATIO = {
+    f"labelling.{key}"
+    for key in ("name", "warm_up", "window", "delta", "delta_step", "listen_from")
+}
 OVERSAMPLING = {"sampler.name", "sampler.balance", "sampler.drop_last"}
 METRIX = {
     f"mixing.technique.{key}"
@@ -746,6 +750,11 @@ TECHNIQUES: dict[str, tuple[str, set[str]]] = {
     NOISY_HEAD: ("crossentropy_head", {"data.label_noise"}),
     f"{NOISY_HEAD}40": ("crossentropy_head", {"data.label_noise"}),
     f"{NOISY_HEAD}+plc": (NOISY_HEAD, CORRECTION),
+    f"{NOISY_HEAD}+plcratio": (NOISY_HEAD, {*BY_RATIO, "evaluate.every"}),
+    f"{CLASSIFIER}+labelnoise+plcratio": (
+        f"{CLASSIFIER}+labelnoise",
+        {*BY_RATIO, "data.valid_fraction"},
+    ),
     f"{NOISY_HEAD}40+plc": (f"{NOISY_HEAD}40", CORRECTION),
 }
 """A technique beside the experiment without it: which values it changes."""

@@ -357,6 +357,13 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
             "labelling.listen_from waits for validation images, and there are none",
         ),
         (
+            (
+                *("labelling=plc_ratio", "labelling.listen_from=0.5", "data.valid_fraction=0.2"),
+                *("loss=crossentropy", "miner=none", "evaluate.every=3"),
+            ),
+            "evaluate.every must be less than train.epochs (3), as labelling.listen_from follows",
+        ),
+        (
             ("labelling=softlabels", "labelling.a=1.2"),
             "labelling.a must be a number from 0 to 1, got 1.2",
         ),

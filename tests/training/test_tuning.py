@@ -274,6 +274,11 @@ def test_a_trial_trains_for_a_part_of_the_epochs_with_all_that_is_counted_in_epo
     assert shorter.mixing.start_from == round(experiment.mixing.start_from * 0.33)
     assert shorter.mixing.finetuning_epoch == round(experiment.mixing.finetuning_epoch * 0.33)
     assert shorter.evaluate.every == 8
+    plateau = tiny("schedule=plateau", "data.valid_fraction=0.2")
+    assert shortened(plateau, replace(SMALL, epochs=1.0)).evaluate.every == 1
+    waiting = ("labelling=plc", "labelling.listen_from=0.2", "loss=crossentropy", "miner=none")
+    with pytest.raises(ValueError, match=r"and a trial trains on none of their classes: --set"):
+        shortened(tiny(*waiting, "data.valid_fraction=0.2"), SMALL)
 
 
 @pytest.mark.parametrize("name", space_names())
