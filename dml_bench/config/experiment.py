@@ -114,6 +114,12 @@ class Experiment:
         trained."""
         return str(registry.optimizers.of(self.optimizer).facts["no_drop_because"])
 
+    @property
+    def mixes_pairs(self) -> bool:
+        """Whether images of two labels train a loss of pairs, for which no paper has a rule."""
+        classifies = registry.losses.of(self.loss).facts["classifies"]
+        return has_shares(self.mixing) and not classifies
+
     def _record_plugins(self) -> None:
         """Fill in the plug-ins that are used, whoever made this value."""
         records = []
@@ -277,14 +283,19 @@ def check_mixing(experiment: Experiment) -> None:
 
 def check_pair_weight(mixing: Mixing, loss: registry.Entry) -> None:
     """Raises ValueError where no term of the loss is of a pair of images with two labels."""
-    entry = registry.mixings.of(mixing.technique)
-    has_shares = entry.facts["two_labels"] and entry.facts["where"] != "embeddings"
     able = ", ".join(entry.name for entry in registry.losses if entry.facts["adds_tuples"])
     require(
-        mixing.pair_weight == "anchor" or (has_shares and loss.facts["adds_tuples"]),
-        f"mixing.pair_weight has no effect with {entry.name} and loss {loss.name}: it is for losses"
-        f" that add up pairs or triplets ({able}) of images with two labels; leave it out",
+        mixing.pair_weight == "anchor" or (has_shares(mixing) and loss.facts["adds_tuples"]),
+        f"mixing.pair_weight has no effect with {mixing.technique.name} and loss {loss.name}: it is"
+        f" for losses that add up pairs or triplets ({able}) of images with two labels; leave it"
+        " out",
     )
+
+
+def has_shares(mixing: Mixing) -> bool:
+    """Whether an image that is trained on has two labels, with a share each."""
+    facts = registry.mixings.of(mixing.technique).facts
+    return bool(facts["two_labels"] and facts["where"] in ("pixels", "layer"))
 
 
 def check_metrix(technique: Component, loss: registry.Entry) -> None:

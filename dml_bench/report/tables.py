@@ -19,6 +19,7 @@ from dml_bench.runs.run import Run
 
 __all__ = [
     "INTERVALS",
+    "OWN_RULE",
     "enrolment_table",
     "explanations",
     "main_table",
@@ -42,10 +43,22 @@ COSTS = (
     " machine does not lengthen. Memory: the peak of any run's process."
 )
 
+OWN_RULE = (
+    "how much a pair of mixed images counts, by the anchor's share or by all shares"
+    " (mixing.pair_weight), is this project's own rule, which no paper has tested."
+)
+
 
 def explanations(group: Group) -> Items:
-    """What the columns of the table of experiments mean."""
-    return Items((*group.explanation, NUMBERS, COSTS), "soft")
+    """What the columns of the table of experiments mean, and which numbers rest on a rule of this
+    project alone."""
+    lines = [*group.explanation, NUMBERS, COSTS]
+    mixing = [
+        line.short for line in group.lines if line.runs and line.runs[0].experiment.mixes_pairs
+    ]
+    if mixing:
+        lines.append(f"{', '.join(mixing)}: {OWN_RULE}")
+    return Items(tuple(lines), "soft")
 
 
 # The experiments

@@ -35,7 +35,7 @@ from dml_bench.report.answers import QUESTIONS, STUDY_QUESTIONS, answers, facts,
 from dml_bench.report.compose import compose, report
 from dml_bench.report.document import Details, Document, Heading, Panels, Text
 from dml_bench.report.sections import missing
-from dml_bench.report.tables import rival_table
+from dml_bench.report.tables import OWN_RULE, explanations, rival_table
 from dml_bench.report.thumbnails import Thumbnails
 from dml_bench.runs.arrays import write_arrays
 from dml_bench.runs.run import NotFinished, Run, read_folder
@@ -79,6 +79,17 @@ def made_rival(
         {"predicted": np.where(right, labels, (labels + 1) % len(logits))},
     )
     return run
+
+
+def test_pairs_of_mixed_images_are_said_to_count_by_a_rule_of_this_project(tmp_path):
+    made(tmp_path, "plain", queries(4, 4, 4, 4, 4, 4), queries(4, 4, 4, 4, 2, 2))
+    assert OWN_RULE not in " ".join(explanations(only_study(tmp_path).group).items)
+    mixing = resolve(f"{BASELINE}+mixup").mixing
+    mixed = replace(experiment("mixed"), mixing=mixing)
+    both = {"all": queries(4, 4, 4, 4, 4, 4), "limited": queries(4, 4, 4, 4, 2, 2)}
+    finish(tmp_path, mixed, both)
+    assert explanations(only_study(tmp_path).group).items[-1] == f"mixed: {OWN_RULE}"
+    assert not resolve("ArcFace_cosine_resnet18_sgd_aug+mixup").mixes_pairs
 
 
 def only_study(*paths: Path) -> Study:
