@@ -18,6 +18,7 @@ from dml_bench.explain.annotations import (
     read_annotations,
     unique_parts,
 )
+from dml_bench.explain.methods import enlarged
 from dml_bench.explain.panels import map_tile
 from dml_bench.explain.score_table import score_rows, score_tables
 from dml_bench.explain.scoring import (
@@ -50,6 +51,14 @@ def mask(*rows: str) -> np.ndarray:
 )
 def test_a_map_points_into_the_box_as_far_as_its_highest_pixels_lie_there(where, share):
     assert pointing(HEAT, where) == share
+
+
+def test_the_enlarged_corner_of_a_coarse_map_is_one_highest_place():
+    coarse = torch.tensor([[[0.1, 0.2], [0.3, 0.7]]])
+    heat = enlarged(coarse, torch.empty(1, 48, 48, 3))[0].numpy()
+    assert (heat == heat.max()).sum() < 12 * 12, "rounding sets equally high pixels apart"
+    lowest_quarter = np.arange(48)[:, None].repeat(48, axis=1) >= 48 - 3
+    assert pointing(heat, lowest_quarter) == 3 / 12
 
 
 def test_a_map_that_is_nowhere_positive_points_nowhere_and_has_no_energy():
