@@ -67,7 +67,7 @@ install-cpu: .venv/bin/python
 # whose results are compared with ours. grad-cam would bring an OpenCV over FiftyOne's.
 install-for-all-tests: install
 	$(UV) pip install --python $(BIN)/python --constraint requirements.txt --editable '.[encoders,lora]' pyarrow
-	$(UV) pip install --python $(BIN)/python --no-deps captum grad-cam rliable ttach
+	$(UV) pip install --python $(BIN)/python --no-deps grad-cam rliable ttach
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dml-bench needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

@@ -12,13 +12,7 @@ from dml_bench.models.embedder import Embedder
 from dml_bench.models.precision import autocast
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = [
-    "SMALLEST_SIDE",
-    "HookedEmbedder",
-    "attention_weights",
-    "record_inputs",
-    "record_outputs",
-]
+__all__ = ["SMALLEST_SIDE", "HookedEmbedder", "attention_weights"]
 
 SMALLEST_SIDE = 4
 """Grad-CAM takes the deepest stage with at least this many positions a side: at 224 px the last
