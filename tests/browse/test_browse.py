@@ -487,10 +487,14 @@ for (const { canvas } of panels) {  // as at the first layout, which may not hav
   canvas.width = canvas.clientWidth * devicePixelRatio;
   canvas.height = canvas.clientHeight * devicePixelRatio;
 }
+chosen.clear();
+stale = true;
 draw();
 const canvas = panels[1].canvas, frame = canvas.getBoundingClientRect();
 const query = D.part.indexOf(1), [x, y] = place(panels[1], query);
-chosen.clear();
+said.webgl = Boolean(DmlPoints.context());
+said.pixel = [...panels[1].points.ink.getImageData(x, y, 1, 1).data];
+said.colour = DmlPoints.rgb(D.colours[D.label[query]]);
 const touch = (kind, id, dx) => {
   const clientX = frame.left + x / devicePixelRatio + dx;
   const clientY = frame.top + y / devicePixelRatio;
@@ -515,7 +519,7 @@ def test_in_a_browser_classes_are_highlighted_as_one_types_and_fingers_show_an_i
     write_html_map(page, replace(photographed, class_names=names), MAPS, [], lambda *at: None)
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", SCRIPT), encoding="utf-8")
     flags = ("--headless", "--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom")
-    command = [CHROMIUM, *flags, "--window-size=390,780", page.as_uri()]
+    command = [CHROMIUM, *flags, "--disable-3d-apis", "--window-size=390,780", page.as_uri()]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     said = json.loads(html.unescape(re.search(r'data-said="([^"]*)"', ended.stdout)[1]))
     assert said["typed"] == said["kept"] == ["1.Crested_Jay"]
@@ -525,6 +529,9 @@ def test_in_a_browser_classes_are_highlighted_as_one_types_and_fingers_show_an_i
     assert "test image, " in said["tip"]
     assert "similarity" in said["tip"]
     assert said["zoom"] == 3
+    assert not said["webgl"]  # so the canvas draws the points
+    assert said["pixel"][:3] == pytest.approx(said["colour"], abs=3)
+    assert said["pixel"][3] > 230
 
 
 def test_thumbnails_lie_in_sheets_of_sixteen_by_sixteen(tmp_path):

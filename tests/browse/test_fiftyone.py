@@ -471,8 +471,8 @@ def html_map_at(chromium: Any, path: Path) -> Iterator[Any]:
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.wait_for_function(
-            "panels.every(p => p.ink.getImageData(0, 0, p.canvas.width,"
-            " p.canvas.height).data.some(value => value > 0))"
+            "panels.every(({ points: { ink, canvas } }) => canvas.width &&"
+            " ink.getImageData(0, 0, canvas.width, canvas.height).data.some(value => value > 0))"
         )
         yield page
         assert errors == []
@@ -488,6 +488,42 @@ def tip_of(page: Any, row: int) -> str:
     page.mouse.move(*where)
     page.locator("#tip .thumb").first.wait_for()
     return page.locator("#tip").inner_text()
+
+
+PIXELS = """() => dmlMaps.panes.flatMap(({ phase, points, spots, ratio }) =>
+    phase.x.map((_, row) => {
+        const [x, y] = [spots[2 * row], spots[2 * row + 1]].map(place => Math.floor(place * ratio));
+        return DmlPoints.context() !== null && points.ink.getImageData(x, y, 1, 1).data[3] > 240;
+    }))"""
+"""Of each image on each map of FiftyOne, whether its point is there, by WebGL."""
+SHAPES = """() => {
+    const [width, height] = [200, 50], view = { width, height, left: 25, top: 25, scale: 50 };
+    const line = { colour: [0, 0, 0], opacity: 0.55, width: 2 };
+    const looks = [{ size: 9, line }, { size: 4 }];
+    const points = new DmlPoints([0, 1, 2, null, 3], [0, 0, 0, null, 0], [0, 1, 2, 1, 0]);
+    const picture = () => [...points.ink.getImageData(0, 0, width, height).data];
+    points.style(
+        Uint8Array.of(200, 0, 0, 255, 0, 160, 0, 255, 0, 0, 220, 128, 0, 0, 0, 0, 9, 9, 9, 255),
+        [[2, 1, 0], [4]],
+    );
+    points.draw(view, looks);
+    const gl = DmlPoints.context(), card = [0, 1, 2, 3].map((column) => {
+        const pixel = new Uint8Array(4);
+        const spot = [25 + 50 * column, gl.canvas.height - 25, 1, 1];
+        gl.readPixels(...spot, gl.RGBA, gl.UNSIGNED_BYTE, pixel);
+        return [...pixel];
+    });
+    const shown = picture();
+    points.canvas.width = width;
+    points.drawEach(view, looks);
+    const byCanvas = picture();
+    gl.getExtension("WEBGL_lose_context").loseContext();
+    points.draw(view, looks);
+    return { kind: gl.constructor.name, card, shown, byCanvas, again: picture(),
+        renewed: gl !== DmlPoints.context() && DmlPoints.context() !== null };
+}"""
+"""A dot, a diamond, a triangle and a smaller dot: what the graphics card has at their centres, and
+their picture by WebGL, by the canvas, and by WebGL again after the card was lost."""
 
 
 def fetch(
@@ -654,6 +690,7 @@ def test_a_view_of_mistakes_has_one_red_answer_on_each_image_and_the_maps_have_i
     mistakes = int((table.is_query & ~table.right("limited")).sum())
     assert 0 < mistakes < 32
     assert drawn(page) == [64, 64]
+    assert set(page.evaluate(PIXELS)) == {True}
     assert "token" not in page.url
     open_view(page, "mistakes (limited)")
     page.get_by_text(f"{mistakes} of 64 images").wait_for()
@@ -915,4 +952,14 @@ def test_the_page_shows_each_image_and_its_answers_where_it_is_pointed_at(run, c
         assert "right" in page.locator("#legend").inner_text()
         notes = page.locator("figcaption").all_inner_texts()
         assert all("hubness" in text and "\N{PLUS-MINUS SIGN}" in text for text in notes)
+        said = page.evaluate(SHAPES)
+        assert said["kind"] == "WebGL2RenderingContext"
+        # opacity is multiplied into colours
+        dot, diamond, triangle = [200, 0, 0, 255], [0, 160, 0, 255], [0, 0, 110, 128]
+        assert said["card"] == [dot, diamond, triangle, [9, 9, 9, 255]]
+        shown, on_canvas = np.array([said["shown"], said["byCanvas"]], float).reshape(2, 50, 200, 4)
+        assert np.abs(shown - on_canvas)[..., 3].max() < 80  # edges are smoothed in other ways
+        assert np.abs(shown - on_canvas)[..., 3].mean() < 0.04 * on_canvas[..., 3].mean()
+        assert said["renewed"]
+        assert said["again"] == said["shown"]
         screenshot(page, tmp_path / "map.png")

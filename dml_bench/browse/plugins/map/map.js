@@ -1,9 +1,10 @@
 // The panel with the maps of a run's embeddings, one for each phase. Both are linked to each other
-// and to the grid: they show the images of the view, and a lasso filters the grid. It is drawn on
-// canvases without a library; FiftyOne gives React and its state to plugins as globals.
+// and to the grid: they show the images of the view, and a lasso filters the grid. Points are drawn
+// by `points.js`; FiftyOne gives React and its state to plugins as globals.
 (() => {
   "use strict";
   const { React, recoil, __fos__: app, __foo__: operators } = window;
+  const SHAPES = ["", "test", "enrolled"]; // of parts; all others are dots
   const GROUND = "#15181c", GHOST = "#4a525d";
   const SCALE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"];
   const PATIENCE = 150; // milliseconds before the server is asked about a view that changes
@@ -114,6 +115,8 @@
 
     pane(phase) {
       const canvas = element("canvas"), pane = { phase, canvas, spots: null };
+      const shapes = this.data.common.split.map((part) => Math.max(0, SHAPES.indexOf(part)));
+      pane.points = new DmlPoints(phase.x, phase.y, shapes);
       const checked = this.shown.includes(phase.name);
       const toggle = element("input", { type: "checkbox", checked });
       toggle.onchange = () => {
@@ -129,7 +132,8 @@
       this.bar.append(label);
       const title = element("div", { className: "title", textContent: phase.title });
       const notes = element("div", { className: "notes", textContent: phase.notes.join("\n") });
-      pane.box = element("div", { className: "pane" }, title, notes, canvas);
+      const sheets = element("div", { className: "sheets" }, pane.points.canvas, canvas);
+      pane.box = element("div", { className: "pane" }, title, notes, sheets);
       pane.extent = extent(phase);
       this.listen(pane);
       return pane;
@@ -173,7 +177,7 @@
           this.zoom.x -= (now[0] - from[0]) / pane.side;
           this.zoom.y -= (now[1] - from[1]) / pane.side;
           from = now;
-          this.draw();
+          this.move();
         } else this.point(pane, now, event);
       };
       canvas.onpointerup = (event) => {
@@ -187,7 +191,7 @@
       canvas.onpointerleave = () => this.point(pane, null);
       canvas.ondblclick = () => {
         this.zoom = { x: 0.5, y: 0.5, by: 1 };
-        this.draw();
+        this.move();
       };
       canvas.oncontextmenu = (event) => event.preventDefault();
       canvas.onwheel = (event) => {
@@ -200,7 +204,7 @@
           y: (this.zoom.y - 0.5 + dy) * real - dy + 0.5,
           by,
         };
-        this.draw();
+        this.move();
       };
     }
 
@@ -361,19 +365,23 @@
     // Drawing.
     draw() {
       if (!this.panes) return;
+      this.shownPanes().forEach((pane) => this.dye(pane));
+      this.move();
+    }
+
+    // The same points in another place.
+    move() {
       this.shownPanes().forEach((pane) => this.paint(pane));
       this.mark();
     }
 
-    // Rings and the lasso, over points that stay as they were drawn.
+    // Rings and the lasso, over the points.
     mark(lassoed, lasso) {
       for (const pane of this.panes ? this.shownPanes() : []) {
-        if (!pane.points) continue;
         const { canvas, spots } = pane, ink = canvas.getContext("2d");
-        ink.setTransform(1, 0, 0, 1, 0, 0);
-        ink.clearRect(0, 0, canvas.width, canvas.height);
-        ink.drawImage(pane.points, 0, 0);
-        ink.scale(pane.ratio, pane.ratio);
+        if (!spots) continue;
+        ink.setTransform(pane.ratio, 0, 0, pane.ratio, 0, 0);
+        ink.clearRect(0, 0, pane.width, pane.height);
         ink.lineWidth = 2;
         ink.strokeStyle = "#ffffff";
         for (const row of [...this.selected, this.chosen, this.pointed]) {
@@ -390,37 +398,36 @@
       }
     }
 
+    // Images that the view lacks are specks, those that aren't highlighted lie below the others.
+    dye(pane) {
+      const { phase, points } = pane, colours = this.colours(phase);
+      const bytes = new Uint8Array(4 * colours.length), absent = [], below = [], above = [];
+      for (const row of this.order) {
+        if (phase.x[row] === null) continue;
+        const colour = colours[row];
+        bytes.set([...DmlPoints.rgb(colour ?? GHOST), 255], 4 * row);
+        (!colour ? absent : colour === GHOST ? below : above).push(row);
+      }
+      points.style(bytes, [absent, below, above]);
+      pane.drawn = above.length;
+    }
+
     paint(pane) {
-      const { canvas, phase } = pane, ratio = window.devicePixelRatio || 1;
+      const { canvas, points, extent } = pane, ratio = (pane.ratio = window.devicePixelRatio || 1);
       const width = (pane.width = canvas.clientWidth), height = (pane.height = canvas.clientHeight);
       if (!width || !height) return;
       canvas.width = width * ratio;
       canvas.height = height * ratio;
-      pane.ratio = ratio;
-      pane.side = fitting(pane.extent, width, height);
-      const spots = (pane.spots = this.places(pane)), images = this.data.ids.length;
-      const zoomed = Math.sqrt(Math.min(4, this.zoom.by));
-      pane.size = Math.max(1.2, Math.min(3.4, 90 / Math.sqrt(images))) * zoomed;
-      const parts = this.data.common.split, print = printer(canvas.width, canvas.height);
-      const stamps = new Map();
-      for (const part of new Set(parts)) stamps.set(part, stamp(part, pane.size, ratio));
-      const grey = rgb(GHOST), speck = stamp("", 1, ratio);
-      const pixel = (spot) => Math.round(spots[spot] * ratio);
-      const at = (row) => [pixel(2 * row), pixel(2 * row + 1)];
-      if (this.rows) for (let row = 0; row < images; row++) print.mark(...at(row), speck, grey);
-      pane.drawn = 0;
-      const colours = this.colours(phase), inks = new Map();
-      for (const colour of new Set(colours)) if (colour) inks.set(colour, rgb(colour));
-      for (const below of [true, false]) { // those that aren't highlighted lie below
-        for (const row of this.order) {
-          const colour = colours[row];
-          if (!colour || (colour === GHOST) !== below || Number.isNaN(spots[2 * row])) continue;
-          print.mark(...at(row), stamps.get(parts[row]), inks.get(colour));
-          pane.drawn += !below;
-        }
-      }
-      pane.points = new OffscreenCanvas(canvas.width, canvas.height);
-      pane.points.getContext("2d").putImageData(print.image, 0, 0);
+      const side = (pane.side = fitting(extent, width, height)), { x, y, by } = this.zoom;
+      const scale = (side * by) / extent.span, half = extent.span / 2;
+      const left = width / 2 + side * (0.5 - x) - scale * (extent.left + half);
+      const top = height / 2 + side * (0.5 - y) + scale * (extent.top + half);
+      pane.spots = spots(pane.phase, left, top, scale);
+      const zoomed = Math.sqrt(Math.min(4, by));
+      pane.size = Math.max(1.2, Math.min(3.4, 90 / Math.sqrt(this.data.ids.length))) * zoomed;
+      const look = { size: pane.size * ratio }, { width: across, height: down } = canvas;
+      const place = { left: left * ratio, top: top * ratio, scale: scale * ratio };
+      points.draw({ width: across, height: down, ...place }, [{ size: ratio }, look, look]);
     }
 
     // The colour of each image of the view; none for others.
@@ -433,17 +440,6 @@
         colours[row] = dark ? GHOST : colour;
       }
       return colours;
-    }
-
-    places({ phase, extent: { left, top, span }, side, width, height }) {
-      const { x, y, by } = this.zoom, spots = new Float32Array(2 * phase.x.length);
-      for (let row = 0; row < phase.x.length; row++) {
-        const placed = phase.x[row] !== null;
-        const across = (phase.x[row] - left) / span - 0.5, down = 0.5 - (phase.y[row] - top) / span;
-        spots[2 * row] = placed ? width / 2 + side * (across * by + 0.5 - x) : NaN;
-        spots[2 * row + 1] = placed ? height / 2 + side * (down * by + 0.5 - y) : NaN;
-      }
-      return spots;
     }
 
     // The image under the pointer, and the one that was clicked with its nearest images.
@@ -566,45 +562,15 @@
     }
   }
 
-  // An image to which marks are added. A canvas without a graphics card takes seconds for 50,000.
-  function printer(width, height) {
-    const image = new ImageData(width, height), { data } = image, ground = rgb(GROUND);
-    const [red, green, blue] = ground;
-    new Uint32Array(data.buffer).fill(((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0);
-    const mark = (x, y, { across, down, cover }, colour) => {
-      for (let spot = 0; spot < cover.length; spot++) {
-        const left = x + across[spot], top = y + down[spot], part = cover[spot];
-        if (!(left >= 0 && left < width && top >= 0 && top < height)) continue;
-        const at = 4 * (top * width + left);
-        data[at] += part * (colour[0] - data[at]);
-        data[at + 1] += part * (colour[1] - data[at + 1]);
-        data[at + 2] += part * (colour[2] - data[at + 2]);
-      }
-    };
-    return { image, mark };
-  }
-
-  // The pixels around a point that its mark covers, and how much of each: gallery images are dots,
-  // queries diamonds, enrolled images triangles.
-  function stamp(part, size, ratio) {
-    const radius = size * ratio, far = Math.ceil(2 * radius), fine = [-0.375, -0.125, 0.125, 0.375];
-    const inside = (x, y) => {
-      if (part === "test") return Math.abs(x) + Math.abs(y) <= 1.35 * radius;
-      if (part !== "enrolled") return x * x + y * y <= radius * radius;
-      return y <= 1.7 * radius && 2 * Math.abs(x) <= y + 1.7 * radius;
-    };
-    const across = [], down = [], cover = [];
-    for (let y = -far; y <= far; y++) {
-      for (let x = -far; x <= far; x++) {
-        let hits = 0;
-        for (const dy of fine) for (const dx of fine) hits += inside(x + dx, y + dy);
-        if (!hits) continue;
-        across.push(x);
-        down.push(y);
-        cover.push(hits / 16);
-      }
+  // Where the points of a phase lie on its canvas; NaN for those that it lacks.
+  function spots({ x, y }, left, top, scale) {
+    const spots = new Float32Array(2 * x.length).fill(NaN);
+    for (let row = 0; row < x.length; row++) {
+      if (x[row] === null) continue;
+      spots[2 * row] = left + scale * x[row];
+      spots[2 * row + 1] = top - scale * y[row];
     }
-    return { across, down, cover };
+    return spots;
   }
 
   // The order in which images are drawn: queries over the gallery, enrolled ones over both, and of
@@ -614,12 +580,6 @@
     const chance = (row) => Math.imul(row, 2654435761) >>> 0;
     const rows = Array.from(parts, (_, row) => row);
     return rows.sort((a, b) => above(a) - above(b) || chance(a) - chance(b));
-  }
-
-  // [red, green, blue] of #rrggbb or rgb(...).
-  function rgb(colour) {
-    if (colour[0] !== "#") return colour.match(/\d+/g).map(Number);
-    return [1, 3, 5].map((from) => parseInt(colour.slice(from, from + 2), 16));
   }
 
   function extent({ x, y }) {
@@ -644,14 +604,14 @@
   function onScale(value, low, high) {
     if (value === null || value === undefined) return GHOST;
     const place = high > low ? (value - low) / (high - low) : 0;
-    return SHADES[Math.min(SHADES.length - 1, Math.floor(SHADES.length * place))];
+    return shade(Math.min(11, Math.floor(12 * place)) / 11);
   }
 
   // Colours between those of the scale.
   function shade(place) {
     const at = place * (SCALE.length - 1), one = Math.min(SCALE.length - 2, Math.floor(at));
-    const next = rgb(SCALE[one + 1]), part = at - one;
-    return `rgb(${rgb(SCALE[one]).map((from, of) => Math.round(from + part * (next[of] - from)))})`;
+    const [from, to] = SCALE.slice(one, one + 2).map(DmlPoints.rgb);
+    return `rgb(${from.map((value, of) => Math.round(value + (at - one) * (to[of] - value)))})`;
   }
 
   function within(x, y, line) {
@@ -662,8 +622,6 @@
     }
     return inside;
   }
-
-  const SHADES = Array.from({ length: 12 }, (_, step) => shade(step / 11));
 
   const STYLE = `
     .dml { position: relative; height: 100%; display: flex; flex-direction: column; gap: 6px;
@@ -681,7 +639,9 @@
     .dml .title { padding: 2px 8px 0; font-weight: 600; }
     .dml .notes { padding: 0 8px 2px; color: #a0a9b3; font-size: 11px; line-height: 1.3;
       white-space: pre-line; }
-    .dml canvas { flex: 1 1 0; min-height: 0; width: 100%; cursor: crosshair; touch-action: none; }
+    .dml .sheets { flex: 1 1 0; min-height: 0; position: relative; }
+    .dml canvas { position: absolute; inset: 0; width: 100%; height: 100%; cursor: crosshair;
+      touch-action: none; }
     .dml .legend { display: flex; flex-wrap: wrap; gap: 4px; max-height: 92px; overflow: auto;
       align-items: center; }
     .dml .legend button { border: 0; background: none; padding: 1px 6px; }
