@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dml_bench.config import experiments
 from dml_bench.models.embedder import Embedder, build_embedder
 from dml_bench.models.precision import autocast
+from dml_bench.registry import optimizers
 from dml_bench.system.memory import keep_freed_memory
 
 CPU = torch.device("cpu")
@@ -38,9 +39,10 @@ def embedder_of(backbone: str, size: int, trainable: str) -> Embedder:
 
 
 def step(network: nn.Module, inputs: Tensor, precision: str) -> Callable[[], None]:
-    """A forward and a backward pass and an update. The loss costs nothing beside them."""
+    """A forward and a backward pass and an update by the trainer's SGD. The loss costs nothing
+    beside them."""
     learns = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(learns, lr=1e-4)
+    optimizer = optimizers["sgd"].build(learns, lr=1e-4)
 
     def work() -> None:
         with autocast(CPU, precision):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dml_bench.system import seeding
+from dml_bench.system.blas import one_blas_thread
 
 __all__ = ["L2_GRID", "LinearProbe", "ProbeChoice", "choose_l2", "fit_linear_probe", "set_aside"]
 
@@ -99,17 +100,18 @@ def fit_linear_probe(
     if start is not None:
         first[:, :dim] = start.weights * scale
         first[:, dim] = start.bias + start.weights @ centre
-    solved = minimize(
-        loss_and_gradient,
-        first.ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={
-            "maxiter": MOST_ITERATIONS,
-            "gtol": TOLERANCE,
-            "ftol": float(np.finfo(centred.dtype).eps),  # below it the loss is rounding
-        },
-    )
+    with one_blas_thread():
+        solved = minimize(
+            loss_and_gradient,
+            first.ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            options={
+                "maxiter": MOST_ITERATIONS,
+                "gtol": TOLERANCE,
+                "ftol": float(np.finfo(centred.dtype).eps),  # below it the loss is rounding
+            },
+        )
     table = solved.x.reshape(num_classes, dim + 1)
     slopes = table[:, :dim] / scale
     bias = table[:, dim] - slopes @ centre

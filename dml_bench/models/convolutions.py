@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dml_bench.system.spare_threads import are_threads_spare, on_spare_threads
+from dml_bench.system.spare_threads import SPARE, on_spare_threads
 
 __all__ = ["convolution_gradients", "speed_up_small_maps", "weight_gradient"]
 
@@ -34,7 +34,7 @@ class SmallMapConv2d(nn.Conv2d):
                 return super().forward(images)
         in_bfloat16 = torch.is_autocast_enabled("cpu")
         by_product = in_bfloat16 and self._is_small(images)
-        if not (by_product or are_threads_spare()):
+        if not (by_product or SPARE.are_used):
             return super().forward(images)
         with on_spare_threads():
             weight = self.weight

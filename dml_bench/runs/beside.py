@@ -23,7 +23,7 @@ from dml_bench.data.split import Phase
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.child_process import ChildProcess, Event, stop_all
-from dml_bench.system.spare_threads import lend_threads
+from dml_bench.system.spare_threads import SPARE
 
 if TYPE_CHECKING:
     from dml_bench.runs.session import RunSession
@@ -178,7 +178,7 @@ class BesidePhases(Callback):
         process = self.processes[number]
         self.at_work.discard(number)
         ended = len(self.processes) - len(self.at_work)
-        lend_threads((1 + ended) * torch.get_num_threads())
+        SPARE.lend((1 + ended) * torch.get_num_threads())
         reason = process.wait()
         left = [phase for phase, trainer in self.unfinished.items() if trainer == number]
         if reason and process.last:
@@ -192,5 +192,5 @@ class BesidePhases(Callback):
 
     def stop(self) -> None:
         """End all processes; what they lose is at most their running epoch."""
-        lend_threads(0)
+        SPARE.lend(0)
         stop_all([process for process in self.processes if process.process.poll() is None])

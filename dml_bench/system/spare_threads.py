@@ -3,48 +3,85 @@
 Most bits do: where numbers are summed over a batch, PyTorch and oneDNN cut the sum by the number of
 threads. The maps of a convolution, its gradient of the images, and what is computed element by
 element are the same on any number; only these use the threads that are lent here.
+
+Other programs may need the cores, and two threads that share one are far slower than one thread. So
+some training steps in a hundred are timed with and without, and the others go the faster way.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 
 from dml_bench.system.devices import torch_threads
 
-__all__ = ["are_threads_spare", "lend_threads", "on_spare_threads", "spare_threads"]
+__all__ = ["SPARE", "SpareThreads", "on_spare_threads", "spare_threads"]
 
-LENT: ContextVar[int] = ContextVar("lent", default=0)
-"""How many threads there are in all; 0: as many as torch has anyhow."""
+PERIOD = 100
+"""Steps after which is tried anew."""
+TRIED = 2
+"""Steps that are timed of either way; the shortest counts, as something else may happen in one."""
 
 
-def lend_threads(threads: int) -> None:
-    """From now on so many threads are there for what gives the same bits on them; 0 takes them
-    back."""
-    LENT.set(threads)
+class SpareThreads:
+    """How many threads there are in all, and whether they make training steps shorter."""
+
+    def __init__(self) -> None:
+        self._lent = 0
+        self._help = True
+        self._step, self._start = 0, 0.0
+        self._seconds: list[float] = []
+
+    def lend(self, threads: int) -> None:
+        """From now on so many threads are there for what gives the same bits on them; 0 takes them
+        back."""
+        self._lent, self._help, self._step = threads, True, 0
+
+    @property
+    def lent(self) -> int:
+        """What was lent last."""
+        return self._lent
+
+    @property
+    def are_used(self) -> bool:
+        """Whether there are more threads than torch has, and they help."""
+        return self._help and self._lent > torch.get_num_threads()
+
+    def next_step(self) -> None:
+        """A training step begins."""
+        now, place = time.perf_counter(), self._step % PERIOD
+        if place == 0:
+            self._seconds = []
+        elif place <= 2 * TRIED:
+            self._seconds.append(now - self._start)
+        if place < 2 * TRIED:
+            self._help = place >= TRIED
+        elif place == 2 * TRIED:
+            self._help = min(self._seconds[TRIED:]) < min(self._seconds[:TRIED])
+        self._step, self._start = self._step + 1, now
+
+
+SPARE = SpareThreads()
+"""Of this process."""
 
 
 @contextmanager
 def spare_threads(threads: int) -> Iterator[None]:
     """Within, so many threads are lent."""
-    before = LENT.set(threads)
+    before = SPARE.lent
+    SPARE.lend(threads)
     try:
         yield
     finally:
-        LENT.reset(before)
-
-
-def are_threads_spare() -> bool:
-    """Whether there are more threads than torch has."""
-    return LENT.get() > torch.get_num_threads()
+        SPARE.lend(before)
 
 
 @contextmanager
 def on_spare_threads() -> Iterator[None]:
-    """Within, torch computes on all threads that are there."""
-    if not are_threads_spare():
+    """Within, torch computes on all threads that are there, where they help."""
+    if not SPARE.are_used:
         yield
         return
-    with torch_threads(LENT.get()):
+    with torch_threads(SPARE.lent):
         yield

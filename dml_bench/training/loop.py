@@ -12,6 +12,7 @@ from torch import Tensor
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import EpochRecord
 from dml_bench.system.seeding import seed_everything
+from dml_bench.system.spare_threads import SPARE
 from dml_bench.training import checkpoint
 from dml_bench.training.at_once import fit_at_once
 from dml_bench.training.batches import epoch_batches, training_batch
@@ -107,6 +108,7 @@ def train_step(
 
     Of several processes each embeds its part of the batch, and all compute the loss of the whole.
     """
+    SPARE.next_step()
     batch = training_batch(state, images, epoch, step)
     with (
         state.autocast(),

@@ -1,5 +1,7 @@
 """The weight gradient on small maps is the convolution's own, and nothing else is touched."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from dml_bench.models.convolutions import (
 from dml_bench.models.folding import fold_batch_norm
 from dml_bench.registry import optimizers
 from dml_bench.system.devices import torch_threads
-from dml_bench.system.spare_threads import spare_threads
+from dml_bench.system.spare_threads import SpareThreads, spare_threads
 
 CASES = [
     (4, 3, 1, 1),
@@ -155,3 +157,22 @@ def test_spare_threads_compute_a_part_of_a_step_and_its_bits_stay_those_of_one(
         # A step: three convolutions, two gradients of their images, the weights. Then the maps.
         calls = 3 * (3 + 2 + 1) + 1
         assert counts == [2, 1] * calls + [3, 1] * calls
+
+
+@pytest.mark.parametrize(("with_them", "used"), [(0.5, True), (2.0, False)])
+def test_spare_threads_are_used_where_they_make_steps_shorter(with_them, used, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    spare = SpareThreads()
+    ways = []
+    with torch_threads(1):
+        spare.lend(2)
+        assert spare.are_used
+        for _ in range(104):
+            spare.next_step()
+            ways.append(spare.are_used)
+            now += with_them if spare.are_used else 1.0
+        spare.lend(1)
+        assert not spare.are_used
+    trial = [False, False, True, True]
+    assert ways == [*trial, *[used] * 96, *trial]
