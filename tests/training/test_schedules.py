@@ -235,6 +235,22 @@ def test_ranger_with_an_alpha_of_one_is_radam():
     )
 
 
+def test_decoupled_decay_shrinks_a_weight_by_its_rate_and_leaves_the_steps_alone():
+    gradients = [0.5, -0.2, 0.9, 0.4, 0.1, 0.3, 0.8, -0.5, 0.2, 0.6]
+
+    def path(**options: float) -> list[float]:
+        weight = nn.Parameter(torch.tensor([1.0]))
+        return drift(optimizers["ranger"].build([weight], lr=0.01, alpha=1.0, **options), gradients)
+
+    weight, by_hand, before = 1.0, [], 1.0
+    for plain in path():
+        weight = weight * (1 - 0.01 * 0.5) + plain - before
+        before = plain
+        by_hand.append(weight)
+    assert path(weight_decay=0.5, decoupled=True) == pytest.approx(by_hand, abs=1e-6)
+    assert path(weight_decay=0.5) != pytest.approx(by_hand, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
