@@ -5,11 +5,11 @@ A kind lies in a place, a folder that `make` fills; `use` reads it there and ret
 to be the same whatever happened to the file. It is refused in one line that names it, or healed.
 """
 
+import functools
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,10 @@ def bits(place: Path) -> Bits:
     }
 
 
+@functools.cache
 def trained(*overrides: str) -> Callable[[Path, Path], Bits]:
+    """One function for all kinds of a run, so that it is trained once without damage."""
+
     def use(place: Path, birds: Path) -> Bits:
         go(place, birds, *overrides)
         return bits(place)
@@ -251,7 +254,7 @@ def look_up(place: Path, birds: Path) -> Bits:
         place_of(place),
         gallery,
         parse("sq8"),
-        partial(sample_of_gallery, gallery.embeddings),
+        functools.partial(sample_of_gallery, gallery.embeddings),
         lambda text: None,
     )
     similarities, rows = look.find(gallery.embeddings, 2)

@@ -158,14 +158,14 @@ for path in sys.argv[1:]:
     not Path("/proc/self/status").exists(), reason="reads Linux's account of memory"
 )
 def test_all_kinds_stay_in_the_file_when_they_are_opened(tmp_path):
-    vectors = np.random.default_rng(0).normal(size=(20000, 64)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(40000, 32)).astype(np.float32)
     kinds = [
         "flat",
         "sq8",
         "hnsw:M=8,efConstruction=8",
         "ivf:nlist=8",
-        "ivfpq:nlist=8,m=16,bits=5",
-        "ivfpq:nlist=8,m=64,bits=5,k_factor=0",
+        "ivfpq:nlist=8,m=16,bits=4",
+        "ivfpq:nlist=8,m=32,bits=4,k_factor=0",
     ]
     files = [tmp_path / f"{number}.faiss" for number in range(len(kinds))]
     for kind, file in zip(kinds, files, strict=True):
