@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from dml_bench.config import Experiment, as_table, experiments
-from dml_bench.config.variants import base_name, settings_in_short
+from dml_bench.config.variants import base_name, is_named, settings_in_short
 from dml_bench.registry import losses
 from dml_bench.runs.folder import differing
 
@@ -222,7 +222,7 @@ def own_settings(experiment: Experiment, others: Sequence[Experiment]) -> list[s
     for other in others:
         for key in differing(as_table(other), as_table(experiment)):
             value = value_in(as_table(experiment), key)
-            if key not in ("name", "summary", "seed") and not isinstance(value, dict | list):
+            if is_named(key) and not isinstance(value, dict | list):
                 return [f"{key.rpartition('.')[2]}={value}"]
     return []
 

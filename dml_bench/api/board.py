@@ -106,7 +106,7 @@ def verify_submissions(
     results/...: refused: damaged: ... was changed after it was written; ...
     1 checked: 1 refused, 0 for review
     """
-    from dml_bench.board.verify import VerifyRequest, submissions_below, verify
+    from dml_bench.board.verify import VerifyRequest, verify_all
 
     request = VerifyRequest(
         data_dir=optional_path(data_dir),
@@ -117,8 +117,7 @@ def verify_submissions(
         callback=callback_or_log(callback),
     )
     several = [paths] if isinstance(paths, str | Path) else paths
-    files = submissions_below([Path(path) for path in several])
-    return Verification(tuple(verify(file, request) for file in files))
+    return Verification(tuple(verify_all([Path(path) for path in several], request)))
 
 
 def write_leaderboard(

@@ -30,6 +30,13 @@ TIMES = {
 """By the seconds, what an axis says."""
 UNTRAINED = 4.0
 """Where rows without training lie, in percent."""
+MOST_LABELS = 5
+"""Rows that have their name beside their dot."""
+LINE = 6.0
+"""Percent of the height that a name takes, and of the width that its letters take, one each, on a
+small screen. Phones show one name."""
+NARROWEST = 10.0
+"""Percent of the width between ticks of a phone's axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,20 @@ class Dot:
     """No other row is better and cheaper."""
     text: str
 
+    @property
+    def is_left(self) -> bool:
+        """Whether its name stands on its left."""
+        return self.x > 50
+
+    def overlaps(self, other: "Dot") -> bool:
+        """Whether the names of the two would lie over one another."""
+        ends = []
+        for dot in (self, other):
+            length = len(dot.row.line.short)
+            ends.append((dot.x - length, dot.x) if dot.is_left else (dot.x, dot.x + length))
+        (left, right), (begin, end) = ends
+        return abs(self.y - other.y) < LINE and left < end and begin < right
+
 
 @dataclass(frozen=True, slots=True)
 class CostPicture:
@@ -67,6 +88,15 @@ class CostPicture:
     def best(self) -> list[Dot]:
         """The rows that no other row beats in both, the cheapest first."""
         return sorted((dot for dot in self.dots if dot.is_best), key=lambda dot: dot.x)
+
+    @property
+    def labelled(self) -> list[Dot]:
+        """Of these, what has its name beside it: the dearest first, where there is room."""
+        labelled: list[Dot] = []
+        for dot in reversed(self.best):
+            if len(labelled) < MOST_LABELS and not any(map(dot.overlaps, labelled)):
+                labelled.append(dot)
+        return labelled
 
 
 def cost_picture(table: BoardTable, metric: str) -> CostPicture | None:
@@ -103,12 +133,21 @@ def cost_picture(table: BoardTable, metric: str) -> CostPicture | None:
         dots.append(dot)
     ticks = [Tick(up(bottom + step * n), f"{100 * (bottom + step * n):.3g}") for n in range(20)]
     x_ticks = [Tick(across(time), text) for time, text in TIMES.items()]
-    inside = tuple(tick for tick in x_ticks if 12 <= tick.at <= 94)
+    inside = apart([tick for tick in x_ticks if 12 <= tick.at <= 94])
     if len(inside) < 2:
-        inside = tuple(Tick(across(time), duration(time)) for time in even_times(left, right))
+        inside = apart([Tick(across(time), duration(time)) for time in even_times(left, right)])
     if any(time < 1 for time in seconds):
         inside = (Tick(UNTRAINED, "none"), *inside)
     return CostPicture(tuple(dots), inside, tuple(tick for tick in ticks if tick.at <= 100.01))
+
+
+def apart(ticks: Sequence[Tick]) -> tuple[Tick, ...]:
+    """Those that have room for their text."""
+    kept: list[Tick] = []
+    for tick in ticks:
+        if not kept or tick.at - kept[-1].at >= NARROWEST:
+            kept.append(tick)
+    return tuple(kept)
 
 
 def bounds(value: Interval) -> tuple[float, float]:

@@ -7,8 +7,9 @@ from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.study import Study
 from dml_bench.board.over_data_sets import Aggregate, aggregates_of, aggregates_of_table
 from dml_bench.board.page import Board, evidence_page, evidence_path, index_page
+from dml_bench.board.table_mates import recorded_again
 from dml_bench.board.tables import BoardTable, table_of
-from dml_bench.board.verify import VerifyRequest, submissions_below, verify
+from dml_bench.board.verify import VerifyRequest, verify_all
 from dml_bench.config.tables import tables_over_data
 from dml_bench.runs import record_format
 from dml_bench.system.callbacks import Callback
@@ -29,14 +30,18 @@ def write_site(
     Raises ValueError where none adds up.
     """
     require_ours(out)
-    verified = [verify(path, request) for path in submissions_below([results])]
+    verified = verify_all([results], request)
     for one in verified:
         if one.is_refused:
             callback.warn(f"{one.path} is left out: {one.lines()[0]}")
     sound = [one.path for one in verified if not one.is_refused]
     if not sound:
         raise ValueError(f"no submission in {results} adds up: dml-bench verify {results}")
-    collection = collect(sound)
+    again = recorded_again(sound)
+    collection = collect([path for path in sound if path.parent not in again])
+    collection.problems += [
+        f"{twice} is {once} again, which is shown" for twice, once in again.items()
+    ]
     by_path = {str(one.path): one for one in verified}
     tables = [table_of(study, by_path) for study in studies_of(collection)]
     tables.sort(key=lambda table: -len(table.rows))
@@ -53,7 +58,7 @@ def write_site(
     for table in tables:
         write_evidence(table, results, out)
     write(out / "index.html", index_page(board))
-    callback.note(f"{out / 'index.html'}: {len(sound):,} runs in {len(tables)} tables")
+    callback.note(f"{out / 'index.html'}: {len(collection.runs):,} runs in {len(tables)} tables")
     return out / "index.html"
 
 

@@ -71,6 +71,11 @@ class DataSet:
         row = self.rows.get(method)
         return row is not None and row.name in self.table.rankings[metric].ranges
 
+    def why_not(self, method: str, metric: str) -> str:
+        """Why it has no rank; empty where it has no such row."""
+        row = self.rows.get(method)
+        return "" if row is None else self.table.rankings[metric].not_comparable[row.name]
+
     def signs(self, method: str, metric: str) -> dict[str, int]:
         """By other method: 1 where this one is surely better, -1 where it is surely worse, else 0.
         Nothing of those with which it can't be compared."""

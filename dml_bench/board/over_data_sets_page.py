@@ -126,7 +126,11 @@ def methods_table(aggregate: Aggregate) -> Table:
 def method_row(method: MethodOverall, aggregate: Aggregate, middle: bool) -> Row:
     signed = aggregate.metric.signed
     cells = [Cell(method.name)]
-    cells += [value_cell(value, is_signed=signed) for value in method.values]
+    for one, interval in zip(aggregate.data_sets, method.values, strict=True):
+        if interval is None:
+            cells.append(Cell(one.why_not(method.name, aggregate.metric.name) or "-", tone="soft"))
+        else:
+            cells.append(Cell(interval_cell(interval, is_signed=signed), interval.estimate))
     if method.mean_rank is None:
         missing = [
             one.name
@@ -146,12 +150,6 @@ def method_row(method: MethodOverall, aggregate: Aggregate, middle: bool) -> Row
         share, low, high = (f"{100 * value:.0f}%" for value in method.improvement)
         cells.append(Cell(f"{share} [{low}, {high}]", method.improvement[0]))
     return Row(tuple(cells))
-
-
-def value_cell(value: Interval | None, *, is_signed: bool) -> Cell:
-    if value is None:
-        return Cell("-")
-    return Cell(interval_cell(value, is_signed=is_signed), value.estimate)
 
 
 def survival_lines(aggregate: Aggregate) -> Iterator[str]:

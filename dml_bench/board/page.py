@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "evidence_page", "evidence_path", "index_page"]
 
-MOST_LABELS = 5
-"""Rows that have their name in a picture of accuracy and cost."""
-
 
 @dataclass(frozen=True, slots=True)
 class Board:
@@ -104,7 +101,7 @@ class TableView:
             picture = cost_picture(table, metric.name)
             if picture is not None:
                 self.pictures[metric.name] = picture
-                self.labelled[metric.name] = [d.row.slug for d in picture.best[-MOST_LABELS:]]
+                self.labelled[metric.name] = [dot.row.slug for dot in picture.labelled]
 
     def text_of(self, metric: str) -> str:
         """What the ranks by a metric rest on."""

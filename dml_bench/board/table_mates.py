@@ -6,14 +6,17 @@ Only their JSON is read: each of them is checked by itself elsewhere.
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from dml_bench.board.submission import Finding
 from dml_bench.runs import record_format, record_schema
+from dml_bench.runs.folder import completed, decisive
 from dml_bench.runs.layout import records_below
 from dml_bench.runs.record_schema import Record
 
-__all__ = ["beside_others"]
+__all__ = ["answered_alike", "beside_others", "recorded_again"]
 
 Mate = tuple[Path, Record]
 
@@ -76,10 +79,53 @@ def same_answers(path: Path, record: Record, other: Path, mate: Record) -> Findi
     return Finding("review", "same answers", f"{name} is the same run")
 
 
+def answered_alike(paths: Sequence[Path]) -> Iterator[tuple[Path, Path, bool]]:
+    """Both orders of each pair of trained submissions in different folders of tables that answer
+    every query alike, and whether their settings are the same."""
+    by_answers: dict[tuple[str, str], list[Mate]] = {}
+    for path, record in of_files(paths):
+        if record.trained:
+            key = record.queries_sha256, record.nearest_sha256
+            by_answers.setdefault(key, []).append((path, record))
+    for alike in by_answers.values():
+        for (one, record), (other, mate) in combinations(alike, 2):
+            if one.parents[1] != other.parents[1]:
+                same = settings_of(record) == settings_of(mate)
+                yield one, other, same
+                yield other, one, same
+
+
+def settings_of(record: Record) -> dict[str, Any]:
+    """All that decides the answers, under whatever name."""
+    settings = decisive(completed(record.configuration))
+    del settings["name"]
+    return settings
+
+
+def recorded_again(paths: Sequence[Path]) -> dict[Path, Path]:
+    """By the folder of an experiment, the folder of another that has the same settings and gave
+    the same answers with each of its seeds, and with more of them or an earlier name."""
+    twins: dict[tuple[Path, Path], set[Path]] = {}
+    for path, other, same in answered_alike(paths):
+        if same:
+            twins.setdefault((path.parent, other.parent), set()).add(path)
+    seeds = Counter(path.parent for path in paths)
+    again: dict[Path, Path] = {}
+    for (folder, other), shared in twins.items():
+        is_first = (-seeds[other], str(other)) < (-seeds[folder], str(folder))
+        if is_first and len(shared) == seeds[folder]:
+            again.setdefault(folder, other)
+    return again
+
+
 def readable(folder: Path) -> list[Mate]:
     """The submissions of a table that can be read; what can't is refused by itself."""
+    return of_files(records_below(folder))
+
+
+def of_files(paths: Sequence[Path]) -> list[Mate]:
     mates = []
-    for path in records_below(folder):
+    for path in paths:
         stat = path.stat()
         record = read_once(path, stat.st_mtime_ns, stat.st_size)
         if record is not None:

@@ -1,18 +1,18 @@
 """`dml-bench verify`: what is wrong with submissions, by name."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dml_bench.board import checks
 from dml_bench.board.against_images import check_images, needs_folder
 from dml_bench.board.rerun import run_again
 from dml_bench.board.submission import Finding, Refused, Submission, open_submission
-from dml_bench.board.table_mates import beside_others
+from dml_bench.board.table_mates import answered_alike, beside_others
 from dml_bench.runs.layout import records_below
 from dml_bench.system.callbacks import Callback
 
-__all__ = ["Verified", "VerifyRequest", "submissions_below", "verify"]
+__all__ = ["Verified", "VerifyRequest", "verify", "verify_all"]
 
 SHOWN = 4
 """Findings of a name that are shown; forged numbers come by the dozen."""
@@ -94,6 +94,19 @@ def verify(path: Path, request: VerifyRequest) -> Verified:
     except Refused as refusal:
         findings = [refusal.finding]
     return Verified(path, tuple(findings))
+
+
+def verify_all(paths: Sequence[Path], request: VerifyRequest) -> list[Verified]:
+    """Check each submission that is named or lies in a named folder, also beside those of other
+    tables. Raises ValueError where there is none."""
+    verified = {path: verify(path, request) for path in submissions_below(paths)}
+    sound = [path for path, one in verified.items() if not one.is_refused]
+    for path, other, same in answered_alike(sound):
+        if not same:
+            finding = Finding("review", "same answers", f"{other} has the same, by other settings")
+            findings = (*verified[path].findings, finding)
+            verified[path] = replace(verified[path], findings=findings)
+    return list(verified.values())
 
 
 def first_findings(submission: Submission) -> Iterator[Finding]:

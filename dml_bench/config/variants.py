@@ -14,6 +14,7 @@ from dml_bench.config.experiments import value_at
 __all__ = [
     "Sweep",
     "base_name",
+    "is_named",
     "settings_in",
     "settings_in_short",
     "suffix_of",

@@ -18,6 +18,7 @@ import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.board.over_data_sets import Aggregate, DataSet, Pair, aggregate_of
 from dml_bench.board.page import Board, index_page
+from dml_bench.board.table_mates import recorded_again
 from dml_bench.board.tables import BoardTable, table_of
 from dml_bench.report.answers import STUDY_QUESTIONS
 from dml_bench.runs import record_format
@@ -230,6 +231,14 @@ def test_another_protocol_ranks_by_its_own_metrics(trained, tmp_path):
     row = row_of(text, "epshn")
     assert "not comparable 1 of 3 seeds" in row
     assert row.endswith("Jane Doe")
+
+
+def test_an_experiment_that_was_recorded_under_two_names_stands_once():
+    first = RESULTS / GROCERY / "EPSHN_cosine_head~model.backbone.name=efficientnet_lite0"
+    again = RESULTS / "techniques" / GROCERY / "EPSHN_cosine_head"
+    other = RESULTS / "techniques" / GROCERY / "EPSHN_cosine_head+featuremixup"
+    paths = [path for folder in (again, other, first) for path in folder.glob("seed-*.json")]
+    assert recorded_again(paths) == {again: first}
 
 
 def test_a_folder_of_other_files_is_not_written_into(results, tmp_path, monkeypatch, capsys):

@@ -1,11 +1,12 @@
 """Ranges of ranks come of differences query by query, decided together, and hold the true ranks."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from dml_bench.board.cost_picture import even_times, nice_range
+from dml_bench.board.cost_picture import CostPicture, Dot, Tick, apart, even_times, nice_range
 from dml_bench.board.ranking import Scored, holm_level, rank
 from dml_bench.evaluation.statistics import Scores
 
@@ -113,3 +114,14 @@ def test_the_true_ranks_lie_in_their_ranges():
 def test_axes_have_a_few_round_ticks():
     assert nice_range(0.503, 0.664) == pytest.approx((0.5, 0.7, 0.05))
     assert even_times(math.log10(500), math.log10(730)) == [540, 600, 660, 720]
+
+
+def test_names_in_a_picture_leave_one_another_room():
+    def dot(x: float, y: float, name: str) -> Dot:
+        row = SimpleNamespace(line=SimpleNamespace(short=name))
+        return Dot(row, x, y, y, y, True, name)
+
+    dots = (dot(30, 50, "a long name"), dot(33, 53, "another"), dot(70, 55, "far away"))
+    assert [one.text for one in CostPicture(dots, (), ()).labelled] == ["far away", "another"]
+    ticks = [Tick(10, "10 s"), Tick(18, "30 s"), Tick(24, "1 min")]
+    assert apart(ticks) == (ticks[0], ticks[2])

@@ -401,6 +401,20 @@ def test_the_same_answers_by_other_people_are_for_review(submitted):
     assert "by 'one' and 'another'" in for_review(path)["same answers"]
 
 
+def test_the_same_answers_by_other_settings_in_another_folder_are_for_review(submitted, tmp_path):
+    path = submitted()
+    other = submitted(as_name=f"more/{BIRDS.format(EPSHN, 42)}")
+    assert str(db.verify_submissions(tmp_path)) == "2 checked: 0 refused, 0 for review\n"
+
+    def other_settings(content):
+        content.facts["experiment"]["train"]["epochs"] = 1
+
+    answer_otherwise(other, other_settings)
+    text = str(db.verify_submissions(tmp_path))
+    assert text.endswith("2 checked: 0 refused, 2 for review\n")
+    assert f"{path}: review: same answers: {other} has the same, by other settings" in text
+
+
 def test_a_row_without_training_is_submitted_once(submitted):
     first = submitted(FROZEN)
     second = submitted(FROZEN, FROZEN.replace("seed-42", "seed-43"))
