@@ -104,7 +104,8 @@ def cost_picture(table: BoardTable, metric: str) -> CostPicture | None:
     rows = [row for row in table.rows if isinstance(row.values.get(metric), Interval)]
     if len(rows) < 2:
         return None
-    seconds = [row.line.cost[0] or 0.0 for row in rows]
+    costs = [row.line.cost[0] or 0.0 for row in rows]
+    seconds = [time if time >= 1 else 0.0 for time in costs]  # under a second: no training
     values = [value for row in rows if (value := row.values[metric]) is not None]
     ends = [end for value in values for end in bounds(value)]
     bottom, top, step = nice_range(min(ends), max(ends))

@@ -105,13 +105,13 @@ def settings_of(record: Record) -> dict[str, Any]:
 def recorded_again(paths: Sequence[Path]) -> dict[Path, Path]:
     """By the folder of an experiment, the folder of another that has the same settings and gave
     the same answers with each of its seeds, and with more of them or an earlier name."""
-    twins: dict[tuple[Path, Path], set[Path]] = {}
+    shared_with: dict[tuple[Path, Path], set[Path]] = {}
     for path, other, same in answered_alike(paths):
         if same:
-            twins.setdefault((path.parent, other.parent), set()).add(path)
+            shared_with.setdefault((path.parent, other.parent), set()).add(path)
     seeds = Counter(path.parent for path in paths)
     again: dict[Path, Path] = {}
-    for (folder, other), shared in twins.items():
+    for (folder, other), shared in shared_with.items():
         is_first = (-seeds[other], str(other)) < (-seeds[folder], str(folder))
         if is_first and len(shared) == seeds[folder]:
             again.setdefault(folder, other)
