@@ -37,6 +37,9 @@ def run_again(
     if experiment.plugins is not None:
         yield Finding("unchecked", "rerun", "it has plug-ins, which are never imported")
         return
+    if experiment.model.weights not in ("imagenet", "none", "source"):
+        yield Finding("unchecked", "rerun", "its weights are a file, which is never read")
+        return
     with TemporaryDirectory() as folder:
         request = RunRequest(
             experiment=experiment,

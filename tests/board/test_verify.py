@@ -630,6 +630,18 @@ def test_what_a_submission_names_is_never_imported(
     assert not ran.exists()
 
 
+def test_a_file_of_weights_that_a_submission_names_is_never_read(
+    copy_of_submission, birds, cache_dir
+):
+    def name_a_file(content):
+        content.facts["experiment"]["model"]["weights"] = "~/weights.pth"
+
+    answer_otherwise(copy_of_submission, name_a_file)
+    request = {"data_dir": birds, "cache_dir": cache_dir, "rerun": True}
+    (finding,) = findings_of(copy_of_submission, **request)
+    assert (finding.verdict, finding.name) == ("unchecked", "rerun")
+
+
 # Submitting, and the commands
 
 
