@@ -116,5 +116,8 @@ def plc_ratio(
     """After each epoch beyond the part `warm_up` of all, an image whose label is less than `delta`
     times as probable as its likeliest class takes that class. Probabilities are means over the
     last `window` epochs, of their training batches. Where fewer than a thousandth of the labels
-    are replaced, `delta` grows by `delta_step`, up to 0.9. `listen_from` as for `plc`."""
+    are replaced, `delta` grows by `delta_step`, up to 0.9. `listen_from` as for `plc`.
+
+    The defaults are those of the authors' code for Food-101N, whose warm-up is 4 of 30 epochs; for
+    CIFAR it has 8 of 180, a window of 5, and .3 with steps of .1."""
     return LikelihoodRatio(warm_up, window, delta, delta_step, listen_from)
