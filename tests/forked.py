@@ -49,11 +49,14 @@ class ForkedProcess:
             warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
             self.pid = os.fork()
         if not self.pid:
-            for number, stream in enumerate(streams):
-                os.dup2(stream, number)
-            for number in closed:
-                os.close(number)
-            become(program, os.environ if environment is None else environment, new_session)
+            try:
+                for number, stream in enumerate(streams):
+                    os.dup2(stream, number)
+                for number in closed:
+                    os.close(number)
+                become(program, os.environ if environment is None else environment, new_session)
+            finally:
+                os._exit(1)  # where a signal comes before it has become another: it never goes on
 
     def poll(self) -> int | None:
         """The exit code, or minus the signal that ended it; None while it runs."""
@@ -77,6 +80,19 @@ class ForkedProcess:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def in_fork(work: Callable[[], object]) -> int:
+    """Exit code of a forked process, or minus the signal that ended it: 0 where the work went
+    well."""
+    if not (child := os.fork()):
+        try:
+            work()
+        except BaseException as problem:
+            os.write(2, f"{type(problem).__name__}: {problem}\n".encode())
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 prepare_once = cache(worker.prepare)

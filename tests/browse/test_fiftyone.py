@@ -845,8 +845,8 @@ def test_the_grid_shows_large_photos_by_small_copies_that_are_made_when_they_are
             page.wait_for_function("window.dmlMaps?.panes?.[0]?.drawn == 12")
             assert page.locator(".dml select").input_value() == "label"  # all classes are seen
             page.locator("[data-cy=tag-answer_embeddings]").first.wait_for()
-            page.wait_for_timeout(3000)
-            made = list(copies.rglob("*.jpg"))
+            while len(made := list(copies.rglob("*.jpg"))) < 12:
+                page.wait_for_timeout(100)
             assert len(made) == 12
             assert {Image.open(copy).size for copy in made} == {(320, 240)}
             screenshot(page, tmp_path / "thumbnails.png")
@@ -860,6 +860,7 @@ def test_a_lasso_on_a_map_filters_the_grid_and_both_maps(page):
     page.wait_for_function("dmlMaps.rows?.length > 0 && dmlMaps.rows.length < 64")
     chosen = page.evaluate("dmlMaps.rows.length")
     page.get_by_text(re.compile(rf"^\s*{chosen} samples")).first.wait_for()
+    page.wait_for_function("count => dmlMaps.panes.every(pane => pane.drawn == count)", arg=chosen)
     assert drawn(page) == [chosen, chosen]
 
 
@@ -875,7 +876,7 @@ def test_a_click_on_a_point_shows_its_nearest_images_with_similarities_by_both_p
     page.mouse.move(*place)
     page.locator(".dml .tip img").wait_for()
     page.mouse.click(*place)
-    page.locator(".dml .near").first.wait_for()
+    page.locator(".dml .near").nth(19).wait_for()
     chosen = page.evaluate("dmlMaps.chosen")  # of points on one place, any
     says = page.locator(".dml .detail .says").all_inner_texts()
     assert ["right" in line for line in says] == [

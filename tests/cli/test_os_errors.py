@@ -74,10 +74,14 @@ def forked(
         except BaseException:
             traceback.print_exc()
         finally:
-            look()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            try:
+                look()
+                sys.stdout.flush()
+                sys.stderr.flush()
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)  # whatever happened: it must not go on as its parent
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == IMPOSSIBLE:
         pytest.skip("this machine does not allow to make it")
@@ -91,7 +95,12 @@ def done(result: int) -> None:
 
 def disk(place: Path, size: str, read_only: bool = False) -> None:
     """A small disk of this process alone."""
-    done(libc.unshare(NEW_NAMESPACE if os.geteuid() == 0 else NEW_NAMESPACE | NEW_USER))
+    own = {"uid": os.geteuid(), "gid": os.getegid()}
+    done(libc.unshare(NEW_NAMESPACE if own["uid"] == 0 else NEW_NAMESPACE | NEW_USER))
+    if own["uid"]:  # who would else be nobody there, and could own no file
+        Path("/proc/self/setgroups").write_text("deny")
+        for kind, number in own.items():
+            Path(f"/proc/self/{kind}_map").write_text(f"{number} {number} 1")
     done(libc.mount(None, b"/", None, PRIVATE, None))
     place.mkdir(exist_ok=True)
     flags = READ_ONLY if read_only else 0

@@ -10,10 +10,12 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from forked import in_fork
 
 from dml_bench.data.datasets import cub_folder
 from dml_bench.data.fetch import dataset_in, fetch
@@ -304,10 +306,7 @@ def test_an_unpacking_that_is_killed_is_never_taken_for_a_data_set_and_can_be_re
         ):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if not (child := os.fork()):
-        fetched(tmp_path, progress=killed)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert in_fork(partial(fetched, tmp_path, progress=killed)) == -signal.SIGKILL
     assert len(list(tmp_path.glob(".*/unpacked/CUB_200_2011/images.txt"))) == 1
     assert cub_folder(tmp_path) is None
     assert_whole(fetched(tmp_path))

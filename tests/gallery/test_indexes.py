@@ -15,6 +15,7 @@ import faiss
 import faiss.contrib.torch_utils
 import numpy as np
 import pytest
+from forked import in_fork
 from handmade import experiment, finish
 from tiny import dml_bench, refusal
 
@@ -510,12 +511,12 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
             )
             real(old, new)
 
-        if not (child := os.fork()):
+        def change() -> None:
             os.replace = replace_or_die
             place.write(gallery, step)
             update_indexes(place, step, gallery)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if moments is None else 9)
+
+        assert in_fork(change) == (0 if moments is None else 9)
 
     def bits() -> tuple[bytes, dict[str, object]]:
         open_or_build(place, gallery, parse(kind), queries, lambda text: None)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import ForkedProgram
+from forked import ForkedProgram, in_fork
 from tiny import tiny, train
 
 from dml_bench.data.datasets import open_dataset
@@ -23,19 +23,6 @@ from dml_bench.system.drafts import scratch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NOBODY = 65534
-
-
-def in_fork(work: Callable[[], object]) -> int:
-    """Exit code of a forked process, or minus the signal that ended it: 0 where the work went
-    well."""
-    if not (child := os.fork()):
-        try:
-            work()
-        except BaseException as problem:
-            os.write(2, f"{type(problem).__name__}: {problem}\n".encode())
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture
