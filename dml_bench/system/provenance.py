@@ -74,7 +74,7 @@ def commit(root: Path = ROOT) -> str | None:
     try:
         head, status = (
             subprocess.run(
-                ["git", "-C", str(root), *command],
+                ["git", "--no-optional-locks", "-C", str(root), *command],
                 capture_output=True,
                 text=True,
                 check=True,
