@@ -25,6 +25,7 @@ LONGEST = 32
 SHORTER = {
     "either": "both",
     "featuremixup": "mixup",
+    "labelnoise": "noise",
     "labelnoise40": "noise40",
     "randomsamplepairing": "random pairs",
 }
@@ -48,6 +49,7 @@ def short_names(rows: Sequence[Experiment]) -> dict[str, str]:
             names[name] = name
         else:
             names[name] = composed(experiment, differences(experiment, usual))
+    shortened: dict[str, str] = {}
     for name, experiment in by_name.items():
         parts = differences(experiment, usual)
         while parts and len(names[name]) > LONGEST and names[name] != name:
@@ -57,8 +59,11 @@ def short_names(rows: Sequence[Experiment]) -> dict[str, str]:
                 break
             names[name] = shorter
         if len(names[name]) > LONGEST and names[name] != name:
-            shorter = " + ".join(SHORTER.get(part, part) for part in names[name].split(" + "))
-            names[name] = names[name] if shorter in names.values() else shorter
+            long = names[name]
+            shorter = " + ".join(SHORTER.get(part, part) for part in long.split(" + "))
+            if long not in shortened:  # variants of one experiment have the same until `distinct`
+                shortened[long] = long if shorter in names.values() else shorter
+            names[name] = shortened[long]
     return distinct(names, by_name)
 
 

@@ -6,6 +6,7 @@ features (`training.at_once`), with `train.epochs = 0`. The features are then th
 phase, and `no_drop_because` says why there is no precision drop.
 """
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dml_bench.registry import optimizers
@@ -39,13 +40,13 @@ def sgd(
     weight_decay: NotNegative = 0.0,
     nesterov: bool = False,
 ) -> "Optimizer":
-    from dml_bench.training.fused_sgd import SGDOnSpareThreads
+    from torch.optim import SGD
 
     # A third of the time, to the same bits: but the rest behind the last whole vector of a
     # processor would be rounded in another way.
     tensors = tensors_of(parameters)
     fused = all_on("cpu", tensors) and all(tensor.numel() % 16 == 0 for tensor in tensors)
-    return SGDOnSpareThreads(
+    optimizer = SGD(
         parameters,
         lr=lr,
         momentum=momentum,
@@ -53,6 +54,17 @@ def sgd(
         nesterov=nesterov,
         fused=fused or None,
     )
+    step_on_spare_threads(optimizer)
+    return optimizer
+
+
+def step_on_spare_threads(optimizer: "Optimizer") -> None:
+    """Each weight changes by itself, so the bits are those of one thread."""
+    from dml_bench.system.spare_threads import on_spare_threads
+
+    stack = ExitStack()
+    optimizer.register_step_pre_hook(lambda *_: stack.enter_context(on_spare_threads()))
+    optimizer.register_step_post_hook(lambda *_: stack.close())
 
 
 def check_betas(*, betas: tuple[float, ...], **_: float) -> None:

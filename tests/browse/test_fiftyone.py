@@ -807,7 +807,7 @@ GREEN_ABOVE_AND_BELOW = """() => {
     dmlMaps.zoom.y += (y - pane.height / 2) / pane.side;
     dmlMaps.draw();
     const across = pane.canvas.width, down = Math.round(pane.canvas.height / 2);
-    const ink = pane.points.getContext("2d");
+    const ink = pane.points.canvas.getContext("2d");
     const green = (top) => {
         const { data } = ink.getImageData(0, top, across, down);
         let count = 0;
