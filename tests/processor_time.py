@@ -12,18 +12,19 @@ from typing import Any
 
 import pytest
 
-LIMIT_SECONDS = 10.0
-"""Of a test, without what it shares with others; a new one had better take less than 3."""
+LIMIT_SECONDS = 30.0
+"""Of a test, without what it shares with others, on a machine that is three times as slow as it can
+be: virtual ones are, for hours. A test had better take less than 3, and never 10 on idle cores."""
 ALL_SECONDS = 600
 """Of all tests of `make test`: two idle cores work that off in five minutes, and nearly one goes
 into collecting tests and waiting for the last file."""
 ALLOWED = {
-    "test_distributed.py::two": 45,
-    "test_fiftyone.py::test_ctrl_c_ends_the_app_which_leaves_nothing_behind": 30,
-    "test_projection.py::drawn": 60,
-    "test_ray.py::test_a_suite_on_ray_gives_the_same_bits_as_one_without": 15,
-    "test_ray.py::undisturbed": 15,
-    "test_run.py::test_killed_and_resumed_equals_never_stopped": 20,
+    "test_distributed.py::two": 90,
+    "test_fiftyone.py::test_ctrl_c_ends_the_app_which_leaves_nothing_behind": 60,
+    "test_projection.py::drawn": 120,
+    "test_ray.py::test_a_suite_on_ray_gives_the_same_bits_as_one_without": 40,
+    "test_ray.py::undisturbed": 40,
+    "test_run.py::test_killed_and_resumed_equals_never_stopped": 40,
 }
 """Old tests, and fixtures of several tests, that may take more. Nothing new should stand here."""
 PROPERTY = "seconds of a processor"
