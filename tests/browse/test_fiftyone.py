@@ -785,7 +785,7 @@ def test_enrolled_images_of_another_gallery_are_marked_in_the_grid_and_on_the_ma
             )
             assert chips.all_inner_texts() == ["Newcomer"] * 4
             upper, lower = page.evaluate(GREEN_ABOVE_AND_BELOW)
-            assert lower > 1.5 * upper > 0  # a triangle
+            assert lower > 1.2 * upper > 0  # a triangle: .60 of it lie below, of other shapes .50
             screenshot(page, tmp_path / "enrolled.png")
     finally:
         assert app.end() == 0, app.said
