@@ -42,7 +42,7 @@ from dml_bench.runs.metrics import measure, metric_of, metrics_of
 from dml_bench.runs.run import Run
 from dml_bench.system.markdown import sentence
 
-__all__ = ["main", "rewritten"]
+__all__ = ["main", "pages", "rewritten"]
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/*.md")
@@ -158,13 +158,18 @@ def rewritten(text: str, root: Path = ROOT) -> str:
     return TABLE.sub(of_table, NUMBER.sub(of_number, text))
 
 
+def pages() -> list[Path]:
+    """Those that may have marked numbers."""
+    return sorted(path for pattern in PAGES for path in ROOT.glob(pattern))
+
+
 def main() -> int:
     """0; 1 where --check finds a page whose numbers differ."""
     parser = argparse.ArgumentParser(description="Writes the numbers of pages from results/.")
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
     changed = []
-    for page in sorted(path for pattern in PAGES for path in ROOT.glob(pattern)):
+    for page in pages():
         text = page.read_text(encoding="utf-8")
         anew = rewritten(text)
         if anew == text:

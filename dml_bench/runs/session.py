@@ -52,7 +52,7 @@ from dml_bench.runs.schema import (
 from dml_bench.system import distributed, provenance
 from dml_bench.system.code_digest import code_digest
 from dml_bench.system.files import Damaged, write_csv, write_json
-from dml_bench.system.spare_threads import spare_threads
+from dml_bench.system.spare_threads import own_threads_only
 from dml_bench.system.tables import ResultTable
 from dml_bench.training import checkpoint, loop
 from dml_bench.training.batches import epoch_batches, sampled
@@ -342,7 +342,7 @@ class RunSession:
                 torch.cuda.reset_peak_memory_stats(self.device)  # each model's own
             run = self._trained(job, phase_folder)
             if not job.labels_only:
-                with spare_threads(0):  # the cost is that of the run's own threads
+                with own_threads_only():
                     evaluate_phase(run, self.split, job.folder, self.photo_rates)
             elif (judged := out_of_fold_labels(run)) and distributed.is_main_process():
                 arrays.write_arrays(job.folder / layout.JUDGED, judged)

@@ -14,9 +14,9 @@ __all__ = ["one_blas_thread"]
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Within, matrices are multiplied on one thread: for many small products. Two threads of
-    OpenBLAS wait for each other in each of them, and beside other programs that takes eight times
-    as long; on idle cores they win little. The bits are the same on any machine's number of cores.
-    """
+    OpenBLAS wait for each other in each of them: the fits of a linear probe took twice as long on
+    idle cores, and eight times as long beside other programs. The bits are the same on any number
+    of cores."""
     with controller().limit(limits=1, user_api="blas"):
         yield
 

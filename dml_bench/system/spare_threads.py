@@ -16,7 +16,7 @@ import torch
 
 from dml_bench.system.devices import torch_threads
 
-__all__ = ["SPARE", "SpareThreads", "on_spare_threads", "spare_threads"]
+__all__ = ["SPARE", "SpareThreads", "on_spare_threads", "own_threads_only", "spare_threads"]
 
 PERIOD = 100
 """Steps after which is tried anew."""
@@ -28,6 +28,8 @@ class SpareThreads:
     """How many threads there are in all, and whether they make training steps shorter."""
 
     def __init__(self) -> None:
+        self.are_paused = False
+        """Whether torch keeps to its own threads meanwhile, whatever is lent."""
         self._lent = 0
         self._help = True
         self._step, self._start = 0, 0.0
@@ -46,7 +48,7 @@ class SpareThreads:
     @property
     def are_used(self) -> bool:
         """Whether there are more threads than torch has, and they help."""
-        return self._help and self._lent > torch.get_num_threads()
+        return not self.are_paused and self._help and self._lent > torch.get_num_threads()
 
     def next_step(self) -> None:
         """A training step begins."""
@@ -75,6 +77,17 @@ def spare_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         SPARE.lend(before)
+
+
+@contextmanager
+def own_threads_only() -> Iterator[None]:
+    """Within, no spare thread helps, for what is measured is the cost of torch's own. Threads may
+    be lent meanwhile, for what comes after."""
+    SPARE.are_paused = True
+    try:
+        yield
+    finally:
+        SPARE.are_paused = False
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def test_what_is_not_recorded_is_said_with_what_is(place):
 def marked(folder: str = "") -> list[re.Match[str]]:
     """The numbers and tables on pages that are those of a folder of records, or of any."""
     matches = []
-    for page in sorted(path for pattern in page_numbers.PAGES for path in ROOT.glob(pattern)):
+    for page in page_numbers.pages():
         text = page.read_text(encoding="utf-8")
         for kind in (page_numbers.NUMBER, page_numbers.TABLE):
             matches += [match for match in kind.finditer(text) if folder in ("", match[2])]

@@ -14,7 +14,12 @@ from dml_bench.models.convolutions import (
 from dml_bench.models.folding import fold_batch_norm
 from dml_bench.registry import optimizers
 from dml_bench.system.devices import torch_threads
-from dml_bench.system.spare_threads import SpareThreads, spare_threads
+from dml_bench.system.spare_threads import (
+    SPARE,
+    SpareThreads,
+    own_threads_only,
+    spare_threads,
+)
 
 CASES = [
     (4, 3, 1, 1),
@@ -176,3 +181,11 @@ def test_spare_threads_are_used_where_they_make_steps_shorter(with_them, used, m
         assert not spare.are_used
     trial = [False, False, True, True]
     assert ways == [*trial, *[used] * 96, *trial]
+
+
+def test_threads_that_are_lent_during_a_measurement_help_after_it():
+    with torch_threads(1), spare_threads(0):
+        with own_threads_only():
+            SPARE.lend(2)
+            assert not SPARE.are_used
+        assert SPARE.are_used
