@@ -11,6 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: install
 	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
 
+# In large pages, memory is twice as fast on a virtual machine whose own is in pieces.
+test test-all: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 test: install
 	$(BIN)/python -m pytest --forks
 

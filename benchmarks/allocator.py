@@ -1,5 +1,5 @@
-"""A training step and an embedding at 224 px with freed memory kept by the process, and given back
-to the system as glibc does by itself.
+"""A training step and an embedding at 224 px with freed memory kept by the process, in small and in
+large pages, and given back to the system as glibc does by itself.
 
     python benchmarks/allocator.py
 
@@ -24,9 +24,14 @@ from common import (
     write,
 )
 
-from dml_bench.system.memory import keep_freed_memory
+from dml_bench.system.memory import keep_freed_memory, set_thresholds
 
 TIMES = 5
+WAYS = {
+    "given back": lambda: True,
+    "kept, in small pages": lambda: set_thresholds(mmap=2**31 - 1, trim=-1),
+    "kept, in large pages": keep_freed_memory,
+}
 
 
 def measured(way: str, size: str, batch: str) -> dict[str, float]:
@@ -34,7 +39,7 @@ def measured(way: str, size: str, batch: str) -> dict[str, float]:
     import torch
     from torchvision.models import resnet18
 
-    if way == "kept" and not keep_freed_memory():
+    if not WAYS[way]():
         raise SystemExit("freed memory can be kept with glibc only")
     network = resnet18().to(memory_format=torch.channels_last)
     images = torch.randn(int(batch), 3, int(size), int(size)).to(memory_format=torch.channels_last)
@@ -73,7 +78,7 @@ def main() -> None:
     size, batch = (64, 8) if options.quick else (options.size, options.batch_size)
     by_way = in_processes(
         __file__,
-        {way: [way, str(size), str(batch)] for way in ("given back", "kept")},
+        {way: [way, str(size), str(batch)] for way in WAYS},
         options.rounds,
     )
     rows = []

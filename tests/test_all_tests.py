@@ -76,6 +76,7 @@ import pytest
 import processor_time
 
 processor_time.LIMIT_SECONDS = 0.1
+processor_time.USUAL_SECONDS = {usual}
 
 def work():
     start = time.process_time()
@@ -178,14 +179,21 @@ def test_a_session_ends_at_the_first_failure_where_that_is_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "ended_with"),
-    [(("--forks", "--all"), "1 failed, 2 passed, 1 error"), (("--all",), "4 passed")],
+    ("options", "usual", "ended_with"),
+    [
+        (("--forks", "--all"), "1e9", "1 failed, 2 passed, 1 error"),
+        (("--forks", "--all"), "1e-9", "4 passed"),  # a very slow machine
+        (("--all",), "1e9", "4 passed"),
+    ],
 )
-def test_a_test_that_takes_long_fails_where_it_is_not_marked_as_slow(tmp_path, options, ended_with):
-    _, printed = session(tmp_path, *options, test_dear=DEAR)
+def test_a_test_that_takes_long_fails_where_it_is_not_marked_as_slow(
+    tmp_path, options, usual, ended_with
+):
+    test = DEAR.replace("{usual}", usual)
+    _, printed = session(tmp_path, *options, test_dear=test)
     assert ended_with in printed
     assert "Dearest files: test_dear 1" in printed
-    if "--forks" in options:
+    if "error" in ended_with:
         for name in ("test_dear.py::test_that_is_dear", "test_dear.py::large"):
             assert f"{name} must take at most 0 seconds of a processor, got 0." in printed
         assert "mark it with @pytest.mark.slow and let a cheaper test check its claim" in printed

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,11 +23,32 @@ assert keep_freed_memory()
 print(faults_of_the_last_round())
 """
 
+FRESH = """
+import resource, torch
+from dml_bench.system.memory import keep_freed_memory
+assert keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.empty(400 * 2**20, dtype=torch.uint8).fill_(1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="it is glibc that can be asked"
+)
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that can be asked")
+
 def test_blocks_that_were_freed_come_again_without_a_fault():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
     )
     given_back, kept = map(int, done.stdout.split())
     assert kept < 100 and given_back > 160 * 2**20 / 4096 / 2
+
+
+@pytest.mark.skipif(
+    not LARGE_PAGES.exists() or "[never]" in LARGE_PAGES.read_text(encoding="utf-8"),
+    reason="this kernel has no large pages for whoever asks",
+)
+def test_new_blocks_come_in_large_pages():
+    done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 400 * 2**20 / 4096 / 10
