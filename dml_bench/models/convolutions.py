@@ -7,6 +7,7 @@ on the processor's matrix units.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -24,22 +25,20 @@ LARGEST = 49
 
 class SmallMapConv2d(nn.Conv2d):
     """A Conv2d with the same parameters and the same forward pass. Where threads are spare, they
-    compute its maps and the gradient of its images."""
+    compute its maps in bfloat16, and where it has no stride the gradient of its images. Others may
+    be summed in another order on another number of threads: those with a stride, and in float32
+    those of fewer than 16 images."""
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.device.type != "cpu":
+        if images.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(images)
-        if not (torch.is_grad_enabled() and self.weight.requires_grad):
-            with on_spare_threads():
-                return super().forward(images)
-        in_bfloat16 = torch.is_autocast_enabled("cpu")
-        by_product = in_bfloat16 and self._is_small(images)
-        if not (by_product or SPARE.are_used):
-            return super().forward(images)
+        learns = torch.is_grad_enabled() and self.weight.requires_grad
+        by_product = learns and self._is_small(images)
+        gradients_apart = by_product or (learns and SPARE.are_used)
         with on_spare_threads():
-            weight = self.weight
-            if in_bfloat16:
-                images, weight = images.bfloat16(), weight.bfloat16()
+            if not gradients_apart:
+                return super().forward(images)
+            images, weight = images.bfloat16(), self.weight.bfloat16()
             return GradientsApart.apply(images, weight, self.stride, self.padding, by_product)
 
     def _is_small(self, images: Tensor) -> bool:
@@ -77,7 +76,7 @@ class GradientsApart(torch.autograd.Function):
         if ctx.by_product:
             gradient = gradient.contiguous(memory_format=torch.channels_last)
         if ctx.needs_input_grad[0]:
-            with on_spare_threads():
+            with on_spare_threads() if stride == (1, 1) else nullcontext():
                 of_images, _ = convolution_gradients(
                     gradient, images, weight, stride, padding, wanted=(True, False)
                 )

@@ -1,8 +1,9 @@
 """Threads that wait for nothing else, for computations whose bits don't depend on how many do them.
 
 Most bits do: where numbers are summed over a batch, PyTorch and oneDNN cut the sum by the number of
-threads. The maps of a convolution, its gradient of the images, and what is computed element by
-element are the same on any number; only these use the threads that are lent here.
+threads. A convolution's maps in bfloat16, its gradient of the images where it has no stride, and
+what is computed element by element are the same on any number; only these use the threads that are
+lent here.
 
 Other programs may need the cores, and two threads that share one are far slower than one thread. So
 some training steps in a hundred are timed with and without, and the others go the faster way.

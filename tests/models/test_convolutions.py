@@ -121,7 +121,7 @@ def trained(*, in_bfloat16: bool) -> dict[str, torch.Tensor]:
         nn.Conv2d(3, 64, 7, 2, 3, bias=False),
         nn.BatchNorm2d(64),
         nn.ReLU(inplace=True),
-        nn.Conv2d(64, 64, 3, 2, 1, bias=False),
+        nn.Conv2d(64, 64, 3, 1, 1, bias=False),
         nn.BatchNorm2d(64),
         nn.Conv2d(64, 128, 1, 2, bias=False),  # a small map
         nn.BatchNorm2d(128),
@@ -131,7 +131,7 @@ def trained(*, in_bfloat16: bool) -> dict[str, torch.Tensor]:
     ).to(memory_format=torch.channels_last)
     speed_up_small_maps(network)
     optimizer = optimizers["sgd"].build(list(network.parameters()), lr=0.1, momentum=0.9)
-    images = torch.randn(32, 3, 48, 48).to(memory_format=torch.channels_last)
+    images = torch.randn(32, 3, 24, 24).to(memory_format=torch.channels_last)
     for _ in range(3):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bfloat16):
             logits = network(images).float()
@@ -159,9 +159,38 @@ def test_spare_threads_compute_a_part_of_a_step_and_its_bits_stay_those_of_one(
                 several = trained(in_bfloat16=in_bfloat16)
             for name, values in one.items():
                 assert torch.equal(several[name], values), name
-        # A step: three convolutions, two gradients of their images, the weights. Then the maps.
-        calls = 3 * (3 + 2 + 1) + 1
+        # A step: three convolutions, the gradient of the images of the one without a stride, the
+        # weights. Then the maps.
+        calls = 3 * (3 + 1 + 1) + 1 if in_bfloat16 else 3
         assert counts == [2, 1] * calls + [3, 1] * calls
+
+
+@pytest.mark.parametrize(
+    ("geometry", "side", "in_bfloat16"),
+    [((512, 128, 1), 7, False), ((256, 512, 7, 2, 3), 5, True)],
+    ids=["float32", "with a stride"],
+)
+def test_what_is_summed_in_another_order_on_more_threads_keeps_those_of_torch(
+    geometry, side, in_bfloat16
+):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(*geometry, bias=False)
+    speed_up_small_maps(nn.Sequential(layer.to(memory_format=torch.channels_last)))
+    images = torch.randn(2, geometry[0], side, side).to(memory_format=torch.channels_last)
+
+    def maps_and_gradient() -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = images.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bfloat16):
+            maps = layer(inputs)
+        maps.backward(torch.randn(maps.shape, generator=torch.manual_seed(1)).to(maps))
+        return maps, inputs.grad
+
+    with torch_threads(1):
+        one = maps_and_gradient()
+        with spare_threads(3):
+            several = maps_and_gradient()
+    for expected, actual in zip(one, several, strict=True):
+        assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize(("with_them", "used"), [(0.5, True), (2.0, False)])
