@@ -28,6 +28,11 @@ def frozen_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
         f"{state.device.type} {torch.get_num_threads()} {state.precision}"
         f" {pixels.view_cache.folder.name}".encode()
     )
+    # A plug-in may compute something else with the same layers and weights once its file changes.
+    plugins = state.experiment.plugins
+    for record in plugins.components if plugins else ():
+        if record.kind == "backbone":
+            digest.update(record.sha256.encode())
     # Layers without weights, such as poolings, change features too.
     digest.update(f"{state.experiment.model.pooling} {state.embedder.backbone}".encode())
     for name, tensor in {

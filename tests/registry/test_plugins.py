@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked import ForkedCommand, fork_workers
+import torch
+from forked import ForkedCommand, forget_plugins, fork_workers
 from tiny import SETTINGS, refusal
 from tiny import dml_bench as call_here
 
@@ -24,6 +25,8 @@ from dml_bench.registry.plugins import PluginRecord, consent_file, import_record
 from dml_bench.runs.run import read_experiment, read_folder
 from dml_bench.suite.executor import SuitePaths
 from dml_bench.suite.plan import Job
+from dml_bench.system.callbacks import Callback
+from dml_bench.training.lr_finder import begun
 
 pytestmark = pytest.mark.usefixtures("plugins_removed")
 TEMPLATE = Path(__file__).parents[1] / "plugin_template"
@@ -206,6 +209,41 @@ def test_a_cell_of_a_notebook_may_be_run_again(tmp_path):
     assert losses["Again"].options["scale"].default == 2.0
     with pytest.raises(ValueError, match="loss 'ArcFace' is registered already"):
         dml_bench.register_loss("ArcFace", summary="another")(Again)
+
+
+BACKBONE = """
+import dml_bench as db
+import torch
+
+
+@db.register_backbone(summary="powers of mean colours", source="a test")
+def Powers():
+    class Network(torch.nn.Module):
+        num_features = 3
+
+        def forward(self, images):
+            return images.mean((2, 3)) ** {power}
+
+    return Network()
+"""
+
+
+def test_kept_features_of_a_backbone_are_not_those_of_its_file_before_it_was_changed(
+    tmp_path, birds
+):
+    (tmp_path / "own.toml").write_text(
+        'extends = "crossentropy_head"\nmodel.backbone = "Powers"\nmodel.weights = "none"\n'
+        '[plugins]\nimports = ["powers.py"]\n'
+    )
+    data = ["data.dataset=cub", "data.split=stratified", "unseen=last:2", "images.size=32"]
+    features = []
+    for power in (2, 4):
+        (tmp_path / "powers.py").write_text(BACKBONE.format(power=power))
+        experiment = resolve(str(tmp_path / "own.toml"), overrides=data)
+        state = begun(experiment, birds, tmp_path, "cpu", Callback())
+        features.append(state.source.table)
+        forget_plugins()
+    torch.testing.assert_close(features[0] ** 2, features[1])
 
 
 def sha256_of(path: Path) -> str:
