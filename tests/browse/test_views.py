@@ -290,6 +290,7 @@ def test_a_point_tells_its_class_answers_similarities_and_votes_and_a_click_its_
     page.locator(".dml button", has_text="Open").click()
     opened_image = page.locator("[data-cy=modal]")
     opened_image.wait_for()
-    page.keyboard.press("Escape")
-    opened_image.wait_for(state="detached")
+    while opened_image.count():  # until it listens to keys
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(200)
     page.locator(".dml button", has_text="Close").click()
