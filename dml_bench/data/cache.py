@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, bytes_of, decode, size_of
 from dml_bench.system.drafts import remove, scratch
 from dml_bench.system.failures import named
-from dml_bench.system.files import read_json, write_json
+from dml_bench.system.files import Damaged, read_json, write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,15 +41,13 @@ INDEX = np.dtype([("height", "<i8"), ("width", "<i8"), ("cut", "?"), ("digest", 
 
 
 class UnreadableImages(ValueError):
-    """Some images can't be decoded; `images` holds their indices."""
+    """Some images can't be decoded; `images` holds their indices, `finding` says which and why."""
 
     def __init__(self, dataset: Dataset, problems: dict[int, Unreadable]):
         first = "; ".join(str(problems[image]) for image in sorted(problems)[:3])
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        super().__init__(
-            f"{len(problems)} of {len(dataset)} images can't be read: {first}{more}. Repair or"
-            " remove them, or add --skip-unreadable"
-        )
+        self.finding = f"{len(problems)} of {len(dataset)} images can't be read: {first}{more}"
+        super().__init__(f"{self.finding}. Repair or remove them, or add --skip-unreadable")
         self.images = set(problems)
 
 
@@ -263,7 +261,13 @@ def open_caches(
             cache_dir / f".images-{dataset.fingerprint[:16]}.lock"
         ):  # of two processes one decodes and the other waits
             if missing := [place for place in dict.fromkeys(places) if not place.is_whole()]:
-                _build(dataset, missing, progress or (lambda message, done, total: None))
+                record = _UnreadableRecord(dataset, cache_dir)
+                record.require_none()
+                try:
+                    _build(dataset, missing, progress or (lambda message, done, total: None))
+                except UnreadableImages as problem:
+                    record.keep(problem.images)
+                    raise
         caches = [place.read(warn) for place in places]
     complete = [cache for cache in caches if cache is not None]
     if len(complete) < len(places):
@@ -272,6 +276,40 @@ def open_caches(
             " choose another --cache-dir"
         )
     return tuple(complete)
+
+
+@dataclass(frozen=True)
+class _UnreadableRecord:
+    """Which images of a data set could not be decoded when all of them were tried: the next run
+    tries these first, and the others only where these can be decoded by now."""
+
+    dataset: Dataset
+    cache_dir: Path
+
+    @property
+    def file(self) -> Path:
+        return self.cache_dir / "digests" / f"{self.dataset.fingerprint[:32]}-unreadable.json"
+
+    def require_none(self) -> None:
+        """Raises UnreadableImages where they still can't be decoded."""
+        try:
+            images = read_json(self.file, {"images": list}, sealed=True)["images"]
+        except (OSError, Damaged):
+            return
+        problems: dict[int, Unreadable] = {}
+        for image in images:
+            try:
+                decoded(self.dataset, image)
+            except Unreadable as problem:
+                problems[image] = problem
+            else:
+                return  # e.g. as DML_BENCH_MAX_MEGAPIXELS was raised
+        raise UnreadableImages(self.dataset, problems)
+
+    def keep(self, images: set[int]) -> None:
+        with suppress(OSError):  # without it, all are tried again
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.file, {"images": sorted(images)})
 
 
 @dataclass(frozen=True)

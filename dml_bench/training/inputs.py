@@ -64,7 +64,7 @@ def open_readable_images(
     except UnreadableImages as problem:
         if not experiment.data.skip_unreadable:
             raise
-        callback.warn(f"left out: {problem}")
+        callback.warn(f"left out: {problem.finding}")
         dataset = replace(dataset.without(problem.images), opened_fingerprint=dataset.fingerprint)
         return open_image_inputs(
             experiment, dataset, cache_dir, device, callback.progress, callback.warn

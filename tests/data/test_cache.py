@@ -394,6 +394,16 @@ def test_the_readable_images_are_cached_without_the_others(dataset, cache_dir):
     rest = dataset.without(raised.value.images)
     cache = opened(rest, VIEW, cache_dir)
     assert rest.left_out == ("narrow.png",)
+
+    decodings: list[str] = []
+    with pytest.raises(UnreadableImages, match=r"1 of 5 images can't be read: .*narrow\.png"):
+        open_caches(
+            replace(dataset),
+            VIEW,
+            cache_dir=cache_dir,
+            progress=lambda message, *_: decodings.append(message),
+        )
+    assert decodings == []  # the others aren't decoded again for each run
     assert np.array_equal(
         cache[1], torchvision_view(VIEW, Image.open(dataset.root / "portrait.png"))
     )
