@@ -271,6 +271,8 @@ def render(report: DataReport) -> "RenderableType":
     if report.faults:
         lines += finding("faults, for which a run stops", report.faults, shown=len(report.faults))
     lines += single_finding(report)
+    if report.refused:
+        lines.append(f"a run refuses this split: {report.refused}")
     damages = [f"{damage.path}: {damage.reason}" for damage in report.unreadable]
     lines += finding("images that can't be decoded", damages)
     lines += finding("groups of exact copies", joined(report.duplicates))
@@ -315,13 +317,11 @@ def single_finding(report: DataReport) -> list[str]:
 
 
 def split_finding(report: DataReport) -> list[str]:
-    """Whether a run refuses the split, and which copies are on both of its sides."""
-    lines = [f"a run refuses this split: {report.refused}"] if report.refused else []
+    """Which copies are on both sides of the split."""
+    what = "of these on both sides of the split"
     if report.across_split is None:
-        lines.append("of these on both sides of the split: not checked, no split given")
-    else:
-        lines += finding("of these on both sides of the split", joined(report.across_split))
-    return lines
+        return [f"{what}: not checked, no split given"]
+    return finding(what, joined(report.across_split))
 
 
 def finding(what: str, cases: Iterable[str], shown: int = SHOWN) -> list[str]:

@@ -215,6 +215,8 @@ def test_a_class_of_one_image_is_told_with_what_it_means_and_the_others_are_stil
     assert "classes of one image, which is either looked up or asks: 1\n  b\n" in printed(report)
     assert "a run refuses this split: 1 classes have fewer than 2 images (b)" in printed(report)
     assert report.problems
+    text = printed(report)
+    assert text.index("a run refuses this split") < text.index("groups of exact copies")
 
 
 def test_a_data_set_that_is_divided_by_class_may_have_classes_of_one_image(dataset):
