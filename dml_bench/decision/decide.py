@@ -14,7 +14,7 @@ from dml_bench.decision.catalogue import CatalogueGallery, catalogue_gallery
 from dml_bench.decision.choice import By, Candidate, Row, Selection, choose
 from dml_bench.decision.final import FinalPhotos
 from dml_bench.decision.outlook import Enrolment, Outlook, enrolment_of, outlook_of
-from dml_bench.decision.parts import Parts, divide
+from dml_bench.decision.parts import PHOTOS, Parts, divide
 from dml_bench.decision.rows import Clock, Interrupting, Pace, PlannedRow, TimeUp, plan, run_seed
 from dml_bench.decision.threshold import UnknownThreshold, unknown_threshold
 from dml_bench.evaluation.statistics import PROPORTION, Interval, Scores, interval
@@ -70,6 +70,8 @@ class Decision:
     """Rows for which the time did not suffice."""
     unavailable: Mapping[str, str]
     """By row, why it can't be run here."""
+    unreadable: tuple[str, ...]
+    """Photos that can't be decoded, which no row used."""
     seconds: float
     minutes: float
     """What was allowed."""
@@ -112,7 +114,8 @@ class Decision:
                 "gallery_bytes": self.gallery_bytes,
                 "train_seconds": self.train_seconds,
             },
-            "photos": self.parts.num_photos,
+            "photos": self.num_photos,
+            "photos_unreadable": list(self.unreadable),
             "classes": len(self.parts.class_names),
             "classes_left_out": list(self.parts.left_out),
             "skipped_rows": list(self.skipped),
@@ -120,6 +123,11 @@ class Decision:
             "seconds": self.seconds,
             "minutes": self.minutes,
         }
+
+    @property
+    def num_photos(self) -> int:
+        """Those of the final part and those for rows that can be read."""
+        return self.parts.num_photos - len(self.unreadable)
 
     @property
     def answer(self) -> str:
@@ -325,6 +333,9 @@ def open_final(
         precision[row_name(candidate)] = interval(scores, within=PROPORTION)
     known = precision[row_name(chosen)]
     best = max(precision, key=lambda name: precision[name].estimate)
+    skipped = runs[0].summary["dataset"].get("left_out", ())
+    unreadable = [path.removeprefix(f"{PHOTOS}/") for path in skipped]
+    unreadable += [path.relative_to(parts.photos).as_posix() for path in final.unreadable]
     cost = runs[0].costs[ALL]
     return Decision(
         parts=parts,
@@ -347,6 +358,7 @@ def open_final(
         train_seconds=sum(part["train_seconds"] for part in runs[0].costs.values()),
         skipped=finished.skipped,
         unavailable=finished.unavailable,
+        unreadable=tuple(sorted(unreadable)),
         seconds=clock.seconds - clock.left,
         minutes=clock.seconds / 60,
     )

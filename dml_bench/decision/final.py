@@ -71,6 +71,8 @@ class FinalPhotos:
         self.files, self.classes = files, np.array(classes, object)
         self.device = choose_device(device)
         self.progress = progress
+        self.unreadable: set[Path] = set()
+        """Those that were looked at and can't be decoded."""
         self._features: dict[tuple[object, ...], tuple[Tensor, np.ndarray]] = {}
         self._outputs: dict[tuple[Path, str], tuple[Tensor, np.ndarray]] = {}
 
@@ -131,6 +133,7 @@ class FinalPhotos:
         done = 0
         for batch in photo_batches(view, self.files, BATCH):
             done += len(batch.paths) + len(batch.problems)
+            self.unreadable.update(problem.path for problem in batch.problems)
             self.progress(done, len(self.files))
             if not batch.paths:
                 continue

@@ -23,7 +23,7 @@ from dml_bench.registry.names import spelling
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv, read_json, write_csv, write_json
 
-__all__ = ["SEEDS", "Parts", "divide", "without_data_settings"]
+__all__ = ["PHOTOS", "SEEDS", "Parts", "divide", "without_data_settings"]
 
 SEEDS = (42, 43, 44)
 FINAL_FRACTION, TEST_FRACTION, VALID_FRACTION = 0.2, 0.2, 0.15
@@ -39,6 +39,8 @@ MOST_LEFT_OUT = 0.1
 classes are divided as these allow."""
 DEVELOPMENT, FINAL, FACTS = "development", "final.csv", "parts.json"
 CATALOGUE = "catalogue.csv"
+PHOTOS = "images"
+"""The link to the photos in the folder of the development part."""
 SESSION = "session"
 """The column that names the session of a photo."""
 OWN_PARTS = "the data set's own parts"
@@ -129,8 +131,8 @@ def divide(
     were divided.
     """
     dataset = open_dataset(
-        dataset_component(photos, overrides), photos, cache_dir, callback.progress
-    ).sound()
+        dataset_component(photos, overrides), photos, cache_dir, callback.progress, tolerant=True
+    ).sound(or_empty=True)
     listed = catalogue_rows(dataset, catalogue)
     studio = catalogue_images(dataset)
     if len(studio):
@@ -408,7 +410,7 @@ def compact(dataset: Dataset, kept: np.ndarray) -> Dataset:
 def write_parts(parts: Parts, dataset: Dataset, sessions: np.ndarray, roles: np.ndarray) -> None:
     """The final part goes into a list of its own, and all others into a data set of their own."""
     parts.development.mkdir(parents=True, exist_ok=True)
-    images = parts.development / "images"
+    images = parts.development / PHOTOS
     if not images.is_symlink():
         images.symlink_to(parts.photos, target_is_directory=True)
     names = dataset.class_names

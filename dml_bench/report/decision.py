@@ -53,7 +53,7 @@ def facts(decision: Decision) -> Iterator[tuple[str, str]]:
     yield "Answer unknown", unknown(decision)
     yield "100 more labelled photos", more_photos(decision)
     yield "Cost", cost(decision)
-    yield "Photos", f"{parts.num_photos:,} of {counted(len(parts.class_names), 'class')}"
+    yield "Photos", f"{decision.num_photos:,} of {counted(len(parts.class_names), 'class')}"
     yield "Split", f"{parts.kind}, as {parts.reason}"
 
 
@@ -184,7 +184,10 @@ def remarks(decision: Decision) -> Iterator[Text]:
         yield Text(f"Not run, for want of time: {rows}.", "notice")
     for labels, reason in by_reason(decision.unavailable):
         yield Text(f"Not run: {'; '.join(labels)}. {reason}.", "notice")
-    if parts.left_out:
-        names = ", ".join(parts.left_out[:SHOWN]) + ", ..." * (len(parts.left_out) > SHOWN)
-        count = counted(len(parts.left_out), "class")
-        yield Text(f"Left out, with too few photos or sessions: {count} ({names}).", "notice")
+    for names, noun, why in (
+        (parts.left_out, "class", "with too few photos or sessions"),
+        (decision.unreadable, "photo", "which can't be read"),
+    ):
+        if names:
+            shown = ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
+            yield Text(f"Left out, {why}: {counted(len(names), noun)} ({shown}).", "notice")

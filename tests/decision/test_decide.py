@@ -244,8 +244,19 @@ def test_a_catalogue_is_tried_as_a_gallery_and_has_no_part_in_the_choice(
             cache_dir=cache_dir,
         )
 
+    (photos / "empty").mkdir()
+    final = tmp_path / "final"
+    divide(photos, final, cache_dir, Callback())
+    broken = [read_csv(final / file)[0]["path"] for file in ("final.csv", "development/train.csv")]
+    for path in broken:
+        (photos / path).write_bytes(b"no image")
     without, with_catalogue = answer(None), answer(studio)
     assert without.decision.catalogue is None
+    assert without.decision.unreadable == tuple(sorted(broken))
+    page = " ".join(str(without).split())
+    assert "Left out, with too few photos or sessions: 1 class (empty)." in page
+    assert "Left out, which can't be read: 2 photos (" in page
+    assert "Photos: 54 of 8 classes" in page
     assert with_catalogue.decision.choice.as_table() == without.decision.choice.as_table()
     measured = with_catalogue.decision.catalogue
     assert (measured.num_photos, measured.num_classes) == (8, 8)

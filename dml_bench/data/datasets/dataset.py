@@ -71,7 +71,9 @@ class Dataset:
     """Sentences about what was chosen or left out while reading."""
     faults: tuple[str, ...] = ()
     """Sentences about what is wrong, each with its remedy. The images that they are about are left
-    out."""
+    left out."""
+    empty_classes: str = ""
+    """The one among the faults that says which classes have no images."""
 
     @property
     def num_classes(self) -> int:
@@ -108,15 +110,17 @@ class Dataset:
             state.update(self.boxes.astype("<f8").tobytes())
         return state.hexdigest()
 
-    def sound(self) -> "Dataset":
-        """The data set itself. Raises ValueError with the first fault where it has one."""
-        if self.faults:
+    def sound(self, *, or_empty: bool = False) -> "Dataset":
+        """The data set itself. Raises ValueError with the first fault where it has one; `or_empty`
+        lets classes without images be."""
+        faults = [fault for fault in self.faults if not or_empty or fault != self.empty_classes]
+        if faults:
             more = (
-                f" ({len(self.faults) - 1} more: dml-bench data check lists them)"
-                if len(self.faults) > 1
+                f" ({len(faults) - 1} more: dml-bench data check lists them)"
+                if len(faults) > 1
                 else ""
             )
-            raise ValueError(f"{self.faults[0]}{more}")
+            raise ValueError(f"{faults[0]}{more}")
         return self
 
     def without(self, images: set[int]) -> "Dataset":
@@ -200,7 +204,8 @@ def assemble(
     )
     filled = {row.label for row in rows}
     empty = [name for label, name in enumerate(names) if label not in filled]
-    problems += fault(empty, f"classes without images in {root}", remedy_of_empty)
+    empty_classes = fault(empty, f"classes without images in {root}", remedy_of_empty)
+    problems += empty_classes
     if not rows:
         raise ValueError(problems[0])
     if problems:
@@ -224,6 +229,7 @@ def assemble(
         columns=columns_of(rows),
         notes=(*notes, *also),
         faults=tuple(problems),
+        empty_classes="".join(empty_classes),
     )
 
 

@@ -1,8 +1,10 @@
 """Images of one's own: a folder per class, or a table of files and classes."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from dml_bench.data.csv_table import (
@@ -63,8 +65,10 @@ def folder(where: Where, *, parts: str = "") -> Dataset:
     listed: list[ImageRow] = []
     unread: list[Path] = []
     others: list[Path] = []
+    others_of: dict[str, list[Path]] = defaultdict(list)
     for place, part in class_folders.items():
         files = sorted_out(files_below(place))
+        others_of[shown[place.name]] += files.others
         listed += [
             ImageRow(file.relative_to(data_dir).as_posix(), label_of[shown[place.name]], part)
             for file in files.images
@@ -80,10 +84,11 @@ def folder(where: Where, *, parts: str = "") -> Dataset:
         *describe_inner(class_folders),
         *describe_published(data_dir),
     ]
-    remedy = "; ".join(["add images to them or remove them", *describe_left_out(others, data_dir)])
     faults += unread_faults(unread, data_dir) + missing
     filled = {row.label for row in rows}
     empty = [name for label, name in enumerate(class_names) if label not in filled]
+    theirs = list(chain.from_iterable(others_of[name] for name in empty))
+    remedy = "; ".join(["add images to them or remove them", *describe_left_out(theirs, data_dir)])
     if len(class_names) - len(empty) < 2 and not faults:
         raise NotThere(
             *fault(empty, f"classes without images in {data_dir}", remedy)[0].split("; ", 1)
