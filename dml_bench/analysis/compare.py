@@ -107,8 +107,9 @@ def read_sides(paths: Sequence[Path]) -> list[Side]:
     for path in paths:
         folders = run_folders(path)
         if not folders:
+            problem = "holds no run" if path.exists() else "does not exist"
             raise ValueError(
-                f"{path} holds no run: name a run folder (.../seed-42) or the folder of an"
+                f"{path} {problem}: name a run folder (.../seed-42) or the folder of an"
                 " experiment's runs"
             )
         runs = sorted((read_folder(folder) for folder in folders), key=lambda run: run.seed)

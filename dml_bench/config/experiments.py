@@ -31,7 +31,8 @@ def find(name: str) -> Path:
     if name.endswith((".toml", ".json")):
         path = Path(name)
         if not path.is_file():
-            raise UnknownName(f"no file {name}")
+            beside = [str(other) for other in path.parent.glob(f"*{path.suffix}")]
+            raise UnknownName(f"no file {name}{near_miss(name, beside)}: check its path")
         return path
     if name not in names():
         raise UnknownName(

@@ -1062,7 +1062,7 @@ def test_an_experiment_that_extends_an_unknown_one_is_answered_with_the_near_mis
 
 
 def test_a_file_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no file .*gone\.toml"):
+    with pytest.raises(ValueError, match=r"no file .*gone\.toml.*: check its path"):
         resolve(str(tmp_path / "gone.toml"))
 
 
