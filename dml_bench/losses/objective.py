@@ -107,9 +107,25 @@ class Objective(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = self._as_wanted(embeddings)
             if weights is not None and weights.dim() == 0:
-                return weights * self._mined_loss(embeddings, labels)
+                return weights * self._checked_loss(embeddings, labels)
             with weighing(self.loss, weights):
-                return self._mined_loss(embeddings, labels)
+                return self._checked_loss(embeddings, labels)
+
+    def _checked_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Raises ValueError where the loss of a plug-in can't be learned from."""
+        loss = self._mined_loss(embeddings, labels)
+        if not isinstance(loss, Tensor):
+            got = type(loss).__name__
+        elif loss.numel() != 1:
+            got = f"a tensor of shape {tuple(loss.shape)}"
+        elif embeddings.requires_grad and not loss.requires_grad:
+            got = "a tensor without gradient"
+        else:
+            return loss
+        raise ValueError(
+            f"loss {type(self.loss).__name__} must give one number as a tensor with gradient, got"
+            f" {got}: compute it from the embeddings, and take the mean of single losses"
+        )
 
     def _mined_loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         if self.without_lists and embeddings.device.type != "cpu":
@@ -185,7 +201,8 @@ def build_objective(
     seed_everything(experiment.seed, "objective")
     entry = losses.of(experiment.loss)
     counts_all = experiment.mixing.pair_weight == "all"
-    loss = weigh(entry.build(num_classes, dim, **experiment.loss.options), all_images=counts_all)
+    loss = entry.built(nn.Module, num_classes, dim, **experiment.loss.options)
+    loss = weigh(loss, all_images=counts_all)
     miner = miners.of(experiment.miner).build(**experiment.miner.options)
     if label_sets is not None and entry.facts["takes_miner"]:
         miner, label_sets = SharedLabels(label_sets), None

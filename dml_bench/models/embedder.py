@@ -178,7 +178,7 @@ def build_embedder(
     config, name = experiment.model, experiment.model.backbone.name
     entry = backbones.of(config.backbone)
     seed_everything(experiment.seed, "weights")
-    backbone = entry.build(name, **config.backbone.options)
+    backbone = entry.built(nn.Module, name, **config.backbone.options)
     pooling = poolings[config.pooling.name].build(**config.pooling.options)
     place = "" if pooling is None else replace_pooling(backbone, name, pooling)
     check_image_size(backbone, name, experiment.images.size)
@@ -195,7 +195,7 @@ def build_embedder(
     open_depthwise_to_float32(backbone)
     if heads.of(config.head).facts["takes_map"]:
         drop_pooling(backbone, name, config.head.name)
-    head = heads.of(config.head).build(backbone.num_features, **config.head.options)
+    head = heads.of(config.head).built(nn.Module, backbone.num_features, **config.head.options)
     if config.lora_rank:
         add_lora(backbone, name, rank=config.lora_rank, alpha=config.lora_alpha)
     made_with = getattr(backbone, "pretrained_cfg", entry.facts)

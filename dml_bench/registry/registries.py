@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Annotated, Any, Literal, Protocol, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin
 
 from dml_bench.registry.option_checks import Range
 from dml_bench.registry.origins import (
@@ -45,6 +46,9 @@ __all__ = [
     "schedules",
     "starts",
 ]
+
+
+T = TypeVar("T")
 
 
 class UnknownName(ValueError):
@@ -124,6 +128,18 @@ class Entry:
         """The options by name, read off the function's signature."""
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: Option.of(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def built(self, wanted: type[T], *arguments: Any, **options: Any) -> T:
+        """What its function returns. Raises ValueError where that of a plug-in returns something
+        else than is `wanted`."""
+        made = self.build(*arguments, **options)
+        if isinstance(made, wanted):
+            return made
+        got = f"the class {made.__name__}" if isinstance(made, type) else type(made).__name__
+        raise ValueError(
+            f"{self.name} must return a torch {wanted.__name__}, got {got}: return one from the"
+            " function that is registered"
+        )
 
     def resolve(self, chosen: dict[str, Any], where: str) -> dict[str, Any]:
         """All options with their values: those `chosen`, defaults elsewhere. Raises ValueError
@@ -302,6 +318,11 @@ class Registry:
             return self._entries[family]
         if name not in self._entries or name.endswith("*"):
             names = [*names, *self.plug_in_names()]
+            if self.kind == "dataset" and Path(name).is_dir():
+                raise UnknownName(
+                    f"{name} is a folder and no name of a dataset: name how it is read, e.g."
+                    f" folder, and add --data-dir {name}"
+                )
             raise UnknownName(
                 f"unknown {self.kind} {name!r}{near_miss(name, names)}; there are:"
                 f" {', '.join(names)}"

@@ -34,7 +34,7 @@ def build_optimizer(
     if optimizers.of(config).facts["at_once"]:
         return optimizers.of(config).build(list(objective.parameters()), **config.options)
     groups = parameter_groups(experiment, embedder, objective)
-    optimizer = optimizers.of(config).build(groups, **config.options)
+    optimizer = optimizers.of(config).built(torch.optim.Optimizer, groups, **config.options)
     limits = (experiment.train.clip_value, experiment.train.clip_norm)
     if any(limits):
         optimizer.register_step_pre_hook(clipping(*limits))

@@ -2,9 +2,11 @@
 without triplets counted."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from dml_bench.config import experiments
@@ -238,3 +240,39 @@ def test_the_same_seed_gives_the_same_proxies_and_another_seed_others():
 
     assert torch.equal(classifier(1), classifier(1))
     assert not torch.equal(classifier(1), classifier(2))
+
+
+class Given(nn.Module):
+    """A loss that gives what a function makes of the embeddings."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, embeddings, labels):
+        return self.function(embeddings)
+
+
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [
+        (lambda embeddings: None, "NoneType"),
+        (lambda embeddings: {"loss": embeddings.mean()}, "dict"),
+        (lambda embeddings: embeddings.mean(dim=1), r"a tensor of shape \(4,\)"),
+        (lambda embeddings: embeddings.mean().detach(), "a tensor without gradient"),
+    ],
+)
+def test_a_loss_that_gives_no_number_to_learn_from_is_named_with_what_it_gave(function, got):
+    objective = Objective(Given(function), None, unit_vectors=True)
+    embeddings = torch.ones(4, 5, requires_grad=True)
+    with pytest.raises(ValueError, match=f"loss Given must give one number .*, got {got}: compute"):
+        objective(embeddings, torch.tensor([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("built", "got"), [(lambda: None, "NoneType"), (lambda: Given, "the class Given")]
+)
+def test_what_builds_no_module_is_named_with_what_it_built(built, got):
+    entry = replace(losses["NTXent"], name="Mine", build=built)
+    with pytest.raises(ValueError, match=f"Mine must return a torch Module, got {got}: return one"):
+        entry.built(nn.Module)
