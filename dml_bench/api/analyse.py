@@ -12,6 +12,7 @@ from dml_bench.api.arguments import (
     callback_or_log,
     folder_and_images,
     optional_path,
+    path_of,
     run_of,
 )
 from dml_bench.report.printed import PrintedDocument, PrintedRecord
@@ -83,7 +84,7 @@ def load_runs(folder: PathLike, *, callback: Callback | None = None) -> "pandas.
 
     warn = callback_or_log(callback).warn
     rows = []
-    for path in run_folders(Path(folder)):
+    for path in run_folders(path_of(folder)):
         try:
             rows.append(row_of(read_folder(path)))
         except ValueError as problem:
@@ -250,13 +251,13 @@ def evaluate(
             "two files of embeddings need the classes that the second model was not trained on:"
             " --unseen last:20, or their names with commas between"
         )
-    table = read_labels(Path(labels))
+    table = read_labels(path_of(labels))
     queries = queries_of(table, unseen, seed)
-    first = read_embeddings(Path(embeddings), table)
-    results = {Path(embeddings).name: evaluate_embeddings(queries, first)}
+    first = read_embeddings(path_of(embeddings), table)
+    results = {path_of(embeddings).name: evaluate_embeddings(queries, first)}
     if without is not None:
-        second = read_embeddings(Path(without), table)
-        name = Path(without).name
+        second = read_embeddings(path_of(without), table)
+        name = path_of(without).name
         if name in results:
             name = str(without)
         results[name] = evaluate_embeddings(queries, second, first)
@@ -355,10 +356,10 @@ def write_report(
     if table:
         from dml_bench.board.over_data_sets_page import report_over_data_sets
 
-        report_over_data_sets(table, folders, Path(out), made_by)
+        report_over_data_sets(table, folders, path_of(out), made_by)
     else:
-        report(folders, Path(out), made_by, say=note, data_dir=optional_path(data_dir))
-    return Path(out) / "index.html"
+        report(folders, path_of(out), made_by, say=note, data_dir=optional_path(data_dir))
+    return path_of(out) / "index.html"
 
 
 def record_runs(
@@ -396,7 +397,7 @@ def record_runs(
                 warn(str(problem))
                 continue
             if finished.is_complete:
-                paths.append(record_run(Path(results), finished))
+                paths.append(record_run(path_of(results), finished))
     if not paths:
         names = " and ".join(str(run) for run in several)
         raise ValueError(f"{names} holds no finished run: name a folder of run folders")

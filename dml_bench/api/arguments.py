@@ -1,7 +1,8 @@
 """How the public functions read what people hand them: names, paths, finished runs, overrides."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,8 @@ __all__ = [
     "folder_and_images",
     "optional_path",
     "override_texts",
+    "path_of",
+    "paths_of",
     "picture_file",
     "run_of",
 ]
@@ -29,29 +32,62 @@ WandbMode = Literal["offline", "online", "disabled"]
 Overrides = Mapping[str, Any] | Sequence[str]
 
 
+def path_of(path: PathLike) -> Path:
+    """The path as a Path. Raises ValueError on what is none."""
+    if isinstance(path, str | os.PathLike):
+        return Path(path)
+    raise ValueError(f"a path must be text or a Path, got {path!r}: name one file or folder")
+
+
 def optional_path(path: PathLike | None) -> Path | None:
     """The path as a Path; None where there is none."""
-    return None if path is None else Path(path)
+    return None if path is None else path_of(path)
+
+
+def paths_of(paths: PathLike | Iterable[PathLike]) -> list[Path]:
+    """One path, or several, as Paths. Raises ValueError on what is none."""
+    if isinstance(paths, Iterable) and not isinstance(paths, str | os.PathLike):
+        return [path_of(path) for path in paths]
+    return [path_of(paths)]
 
 
 def callback_or_log(callback: Callback | None) -> Callback:
-    """The callback, or one that logs: warnings are seen on stderr unless logging says otherwise."""
-    return LoggingCallback() if callback is None else callback
+    """The callback, or one that logs: warnings are seen on stderr unless logging says otherwise.
+
+    Raises ValueError on what is no callback.
+    """
+    if isinstance(callback, Callback | None):
+        return LoggingCallback() if callback is None else callback
+    raise ValueError(
+        f"callback must be a dml_bench.Callback, got {callback!r}: derive a class from that, and"
+        " override what you want to hear"
+    )
 
 
 def override_texts(overrides: Overrides) -> list[str]:
     """Overrides as `--set` takes them: `{"train.epochs": 3}` becomes `train.epochs=3`.
 
-    Raises ValueError on a value that TOML can't express.
+    Raises ValueError on what is neither a mapping nor texts, and on a value that TOML can't
+    express.
     """
     if not isinstance(overrides, Mapping):
-        return list(overrides)
+        texts = [overrides] if isinstance(overrides, str) else overrides
+        if isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts):
+            return list(texts)
+        raise ValueError(
+            f"overrides must be a mapping or a list of texts, got {overrides!r}: write them as"
+            ' {"train.epochs": 3}'
+        )
     texts = []
     for key, value in overrides.items():
         if not isinstance(value, str | bool | int | float | list | tuple):
             raise ValueError(
                 f"overrides: {key} must be a text, number, truth value or list, got {value!r}:"
-                f" set its parts one by one, as {key}.PART"
+                + (
+                    " leave it out for its default"
+                    if value is None
+                    else f" set its parts one by one, as {key}.PART"
+                )
             )
         texts.append(f"{key}={json.dumps(value)}")  # of these, JSON and TOML write the same
     return texts
@@ -74,6 +110,11 @@ def experiment_of(
                 " resolve(), and its result alone to this function"
             )
         return experiment
+    if not isinstance(experiment, str | Path):
+        raise ValueError(
+            f"an experiment must be a name, a file or what resolve() gives, got {experiment!r}:"
+            " `dml-bench list experiments` lists the names"
+        )
     profile = "demo" if demo else ""
     return resolve(str(experiment), profile=profile, overrides=override_texts(overrides))
 
@@ -86,8 +127,8 @@ def run_of(run: "Run | str | Path", data_dir: PathLike | None = None) -> "Run":
     from dml_bench.runs.run import Run, open_run
 
     if isinstance(run, Run):
-        return run if data_dir is None else replace(run, data_dir=Path(data_dir))
-    return open_run(Path(run), optional_path(data_dir))
+        return run if data_dir is None else replace(run, data_dir=path_of(data_dir))
+    return open_run(path_of(run), optional_path(data_dir))
 
 
 def folder_and_images(
@@ -97,14 +138,14 @@ def folder_and_images(
     from dml_bench.runs.run import Run
 
     if isinstance(run, Run):
-        return run.folder, run.data_dir if data_dir is None else Path(data_dir)
-    return Path(run), optional_path(data_dir)
+        return run.folder, run.data_dir if data_dir is None else path_of(data_dir)
+    return path_of(run), optional_path(data_dir)
 
 
 def picture_file(out: PathLike, suffixes: Sequence[str], default: str) -> Path:
     """A file to write whose name ends in one of the suffixes; its folder is made. Raises ValueError
     on another name."""
-    path = Path(out)
+    path = path_of(out)
     if path.suffix.lower() not in suffixes:
         example = f"{path.stem or default}{suffixes[0]}"
         raise ValueError(

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dml_bench.api.arguments import PathLike, callback_or_log, optional_path, run_of
+from dml_bench.api.arguments import (
+    PathLike,
+    callback_or_log,
+    optional_path,
+    path_of,
+    paths_of,
+    run_of,
+)
 from dml_bench.report.printed import Printed
 from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
@@ -72,7 +79,7 @@ def submit_run(
     from dml_bench.board.verify import VerifyRequest
 
     request = VerifyRequest(cache_dir=cache_folder(None))
-    verified = submit(run_of(run), Path(results), by, revision, request)
+    verified = submit(run_of(run), path_of(results), by, revision, request)
     heard = callback_or_log(callback)
     for line in verified.lines():
         heard.warn(f"{verified.path}: {line}")
@@ -116,8 +123,7 @@ def verify_submissions(
         cache_dir=cache_folder(cache_dir),
         callback=callback_or_log(callback),
     )
-    several = [paths] if isinstance(paths, str | Path) else paths
-    return Verification(tuple(verify_all([Path(path) for path in several], request)))
+    return Verification(tuple(verify_all(paths_of(paths), request)))
 
 
 def write_leaderboard(
@@ -148,4 +154,4 @@ def write_leaderboard(
 
     request = VerifyRequest(cache_dir=cache_folder(None))
     made_by = shlex.join(command or ("dml_bench.write_leaderboard", str(results)))
-    return write_site(Path(results), Path(out), request, made_by, callback_or_log(callback))
+    return write_site(path_of(results), path_of(out), request, made_by, callback_or_log(callback))

@@ -11,6 +11,8 @@ from dml_bench.api.arguments import (
     experiment_of,
     optional_path,
     override_texts,
+    path_of,
+    paths_of,
     run_of,
 )
 from dml_bench.system.cache_folder import cache_folder
@@ -47,11 +49,8 @@ def fetch_data(
     """
     from dml_bench.data.fetch import fetch
 
-    files = [archive] if isinstance(archive, str | Path) else archive
     progress = callback_or_log(callback).progress
-    return fetch(
-        dataset, Path(data_dir), archives=[Path(file) for file in files], progress=progress
-    )
+    return fetch(dataset, path_of(data_dir), archives=paths_of(archive), progress=progress)
 
 
 def data_card(dataset: str, data_dir: PathLike | None = None) -> "DataCard":
@@ -154,7 +153,7 @@ def channel_statistics(
     >>> len(statistics["phases"]["limited"]["mean"])
     3
     """
-    if out is not None and Path(out).suffix.lower() != ".json":
+    if out is not None and path_of(out).suffix.lower() != ".json":
         raise ValueError(f"--out {out}: the name must end in .json")
     resolved = experiment_of(experiment, overrides, demo=demo)
     from dml_bench.system.files import write_json
@@ -167,8 +166,8 @@ def channel_statistics(
         callback=callback_or_log(callback),
     )
     if out is not None:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(out), statistics)
+        path_of(out).parent.mkdir(parents=True, exist_ok=True)
+        write_json(path_of(out), statistics)
     return statistics
 
 
@@ -193,7 +192,7 @@ def draw_birds(
     >>> db.draw_birds("few_birds", classes=2, per_class=2, size=32)
     PosixPath('few_birds')
     """
-    folder = Path(out)
+    folder = path_of(out)
     if folder.exists():
         raise ValueError(f"{folder} exists already; name a folder that does not")
     from dml_bench.data.synthetic import cub_counts, write

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dml_bench.api.arguments import (
@@ -11,6 +10,7 @@ from dml_bench.api.arguments import (
     callback_or_log,
     optional_path,
     override_texts,
+    path_of,
 )
 from dml_bench.report.printed import PrintedDocument, PrintedRecord
 from dml_bench.system.cache_folder import cache_folder
@@ -71,6 +71,8 @@ def decide(
     Traceback (most recent call last):
     ValueError: --minutes must be more than 0, got 0: allow some
     """
+    if not isinstance(minutes, int | float):
+        raise ValueError(f"minutes must be a number, got {minutes!r}: give one, e.g. 30")
     if not minutes > 0:
         raise ValueError(f"--minutes must be more than 0, got {minutes:g}: allow some")
     from dml_bench.decision.decide import decide as decide_on
@@ -78,9 +80,9 @@ def decide(
     from dml_bench.report.decision import compose_decision
 
     decision = decide_on(
-        Path(photos),
+        path_of(photos),
         minutes=minutes,
-        out=Path(out),
+        out=path_of(out),
         group=group,
         catalogue=optional_path(catalogue),
         cache_dir=cache_folder(cache_dir),
@@ -90,5 +92,5 @@ def decide(
     )
     maker = tuple(command) or ("dml_bench.decide", str(photos))
     document = compose_decision(decision, made_by(maker))
-    write(Path(out), document)
+    write(path_of(out), document)
     return DecisionReport(document=document, decision=decision)

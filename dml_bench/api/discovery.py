@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dml_bench.api.arguments import PathLike, callback_or_log, optional_path, run_of
+from dml_bench.api.arguments import (
+    PathLike,
+    callback_or_log,
+    optional_path,
+    path_of,
+    paths_of,
+    run_of,
+)
 from dml_bench.report.printed import PrintedRecord
 from dml_bench.system.callbacks import Callback
 
@@ -140,18 +147,18 @@ def discover(
 
     opened, heard = run_of(run), callback_or_log(callback)
     file = GalleryFile(opened, chosen_phase(opened, phase), optional_path(folder))
-    paths = [images] if isinstance(images, str | Path) else images
-    require_free(Path(out))
+    paths = paths_of(images)
+    require_free(path_of(out))
     labels = None
     if labelled:
         if len(paths) != 1:
             raise ValueError(
                 f"labelled photos are in one folder or table, got {len(paths)}: give one"
             )
-        labels = dict(photos_by_class(Path(paths[0]), heard.note))
+        labels = dict(photos_by_class(paths[0], heard.note))
         files = list(labels)
     else:
-        files = named_images([Path(path) for path in paths], heard.note)
+        files = named_images(paths, heard.note)
     gallery = file.read()
     clusterer = choose_clusterer(opened, file.phase, gallery, method=by, link=link, fewest=fewest)
     discovery = discover(
@@ -165,7 +172,7 @@ def discover(
     )
     command = enrol_command(opened, phase, folder)
     page = write_proposals(
-        Path(out),
+        path_of(out),
         opened,
         discovery,
         gallery.class_names,

@@ -10,6 +10,8 @@ from dml_bench.api.arguments import (
     callback_or_log,
     folder_and_images,
     optional_path,
+    path_of,
+    paths_of,
     picture_file,
     run_of,
 )
@@ -79,8 +81,8 @@ def explain_run(
     folder, images_folder = folder_and_images(run, data_dir)
     request = ExplainRequest(
         run=folder,
-        out=Path(out),
-        images=tuple(Path(image) for image in images),
+        out=path_of(out),
+        images=tuple(paths_of(images)),
         class_name=class_name,
         mistakes=mistakes,
         other=optional_path(other),
@@ -122,9 +124,9 @@ def write_evidence(
     folder, images_folder = folder_and_images(run, data_dir)
     return write_neighbour_panels(
         folder,
-        Path(out),
+        path_of(out),
         data_dir=images_folder,
-        images=[Path(image) for image in images],
+        images=paths_of(images),
         class_name=class_name,
         mistakes=mistakes,
     )
@@ -189,9 +191,9 @@ def browsable_of(
             "two files of embeddings need the classes that the second model was not trained on:"
             " --unseen last:20, or their names with commas between"
         )
-    labels = Path(run.labels)
+    labels = path_of(run.labels)
     embedded = read_embedded_images(
-        Path(run.embeddings), optional_path(run.without), labels, run.unseen, run.seed
+        path_of(run.embeddings), optional_path(run.without), labels, run.unseen, run.seed
     )
     maps = cache_folder(cache_dir) / "maps"
     return BrowsedEmbeddings(embedded, labels, maps, optional_path(data_dir))
@@ -318,7 +320,7 @@ def export_decisions(
     from dml_bench.browse.session import export
 
     browsable = browsable_of(run, data_dir, cache_dir, gallery)
-    return export(browsable, Path(out), cache_folder(cache_dir))
+    return export(browsable, path_of(out), cache_folder(cache_dir))
 
 
 def forget_browsed(

@@ -7,7 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from dml_bench.api.arguments import PathLike, callback_or_log, optional_path, run_of
+from dml_bench.api.arguments import (
+    PathLike,
+    callback_or_log,
+    optional_path,
+    path_of,
+    paths_of,
+    run_of,
+)
 from dml_bench.report.printed import PrintedRecord
 from dml_bench.system.callbacks import Callback
 
@@ -208,7 +215,7 @@ class Gallery:
             photos_by_class,
         )
 
-        images = photos_by_class(Path(photos), self.callback.note) if photos else ()
+        images = photos_by_class(path_of(photos), self.callback.note) if photos else ()
         texts = (
             [f"{old}={new}" for old, new in rename.items()]
             if isinstance(rename, Mapping)
@@ -278,7 +285,7 @@ class Gallery:
             files = parts_of_photo(files, boxes)
         opened = open_lookup(self.file, options, self.device, self.callback.note)
         if other is not None:
-            opened = opened.with_others(named_images([Path(other)], self.callback.note))
+            opened = opened.with_others(named_images([path_of(other)], self.callback.note))
         gallery, predictions = opened.predict(files)
         known = None if opened.classifier is None else opened.classifier.class_names
         return PhotoPredictions(
@@ -310,7 +317,7 @@ class Gallery:
             raise ValueError("--watch looks at one folder: give one folder that exists, and no -")
         files = [] if watch_seconds else named_images(paths, self.callback.note)
         opened = open_lookup(self.file, options, self.device, self.callback.note)
-        answers = answer_file(self.file, opened, options, Path(out))
+        answers = answer_file(self.file, opened, options, path_of(out))
         job = AnswerJob(opened, answers, partial(self.callback.progress, "looking up"))
         if watch_seconds:
             return answer_folder(
@@ -403,12 +410,11 @@ class Gallery:
 
         opened = run_of(new_run)
         new = GalleryFile(opened, chosen_phase(opened, self.file.phase), optional_path(folder))
-        paths = [photos] if isinstance(photos, str | Path) else photos
         return upgrade_gallery(
             self.file,
             new,
             lambda place: GalleryEmbedder(place.run, place.phase, self.device),
-            named_images([Path(path) for path in paths], self.callback.note),
+            named_images(paths_of(photos), self.callback.note),
             partial(self.callback.progress, "embedding"),
         )
 
@@ -438,7 +444,7 @@ class Gallery:
         """
         if int8 and to != "onnx":
             raise ValueError(f"int8 needs the format onnx, got {to}: give --to onnx")
-        if Path(out).exists():
+        if path_of(out).exists():
             raise ValueError(f"{out} exists already; name a folder that does not")
         from dml_bench.gallery.export import export
         from dml_bench.gallery.indexes import parse
@@ -448,11 +454,7 @@ class Gallery:
         if to in STORES:
             return export_to_store(self.file, gallery, STORES[to](str(out)), index)
         name = "torch" if to == "torchscript" else to
-        return export(self.run, phase, gallery, Path(out), parse(index), to=name, int8=int8)
-
-
-def paths_of(images: PathLike | Sequence[PathLike]) -> list[Path]:
-    return [Path(path) for path in ([images] if isinstance(images, str | Path) else images)]
+        return export(self.run, phase, gallery, path_of(out), parse(index), to=name, int8=int8)
 
 
 def seconds_pass(seconds: float) -> bool:

@@ -15,6 +15,7 @@ from dml_bench.api.arguments import (
     experiment_of,
     optional_path,
     override_texts,
+    path_of,
     picture_file,
 )
 from dml_bench.system.cache_folder import cache_folder
@@ -114,7 +115,7 @@ def run(
         experiment=resolved,
         variant=variant_name(resolved.name, override_texts(overrides)),
         data_dir=optional_path(data_dir),
-        out=Path(out),
+        out=path_of(out),
         cache_dir=cache_folder(cache_dir),
         device=device,
         mirror=mirror_in_wandb(wandb),
@@ -185,7 +186,7 @@ def plan_suite(
     if tuned:
         from dml_bench.suite.tuned import with_tuned_rows
 
-        places = [Path(out)] if results is None else [Path(out), Path(results)]
+        places = [path_of(out)] if results is None else [path_of(out), path_of(results)]
         rows = with_tuned_rows(rows, places, profile, texts)
     from dml_bench.suite.run import Suite
 
@@ -196,7 +197,7 @@ def plan_suite(
         profile=profile,
         overrides=tuple(texts),
         data_dir=optional_path(data_dir),
-        out=Path(out),
+        out=path_of(out),
         cache_dir=cache_folder(cache_dir),
         report=optional_path(report),
         wandb=wandb,
@@ -239,9 +240,9 @@ def plan_suites(
 
     places = Places(
         data_dir=optional_path(data_dir),
-        out=Path(out),
+        out=path_of(out),
         cache_dir=cache_folder(cache_dir),
-        results=Path(results),
+        results=path_of(results),
         report=optional_path(report),
         wandb=wandb,
     )
@@ -461,7 +462,7 @@ def tune(
         space=chosen,
         trials=wanted,
         data_dir=optional_path(data_dir),
-        out=Path(out),
+        out=path_of(out),
         cache_dir=cache_folder(cache_dir),
         device=device,
         callback=callback_or_log(callback),

@@ -1,7 +1,7 @@
 """Classes added to a run's gallery, renamed and removed, without training."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +53,9 @@ class GalleryChanges:
 class Enrolment:
     """The result of a change."""
 
-    gallery: Gallery
+    gallery: Gallery = field(repr=False)
     """The changed gallery."""
-    enrolled: tuple[GalleryImage, ...]
+    enrolled: tuple[GalleryImage, ...] = field(repr=False)
     """The images that were added."""
     new_classes: tuple[str, ...]
     """The classes that the gallery did not have before."""
@@ -255,9 +255,11 @@ def named_images(
     paths: Iterable[Path], say: Callable[[str], None] = lambda text: None
 ) -> list[Path]:
     """The files, the images in the folders and those in tables, each once; `say` is called with
-    what else is in the folders. Raises ValueError on what does not exist, and on a folder without
-    images."""
+    what else is in the folders. Raises ValueError on what does not exist, on a folder without
+    images, and where there is nothing at all."""
     paths = list(paths)
+    if not paths:
+        raise ValueError("there are no photos: give image files, or folders of images")
     for path in paths:
         if not photo_file(path).exists():
             raise ValueError(f"{path} does not exist: give image files, or folders of images")

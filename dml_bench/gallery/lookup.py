@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
@@ -66,6 +67,14 @@ class LookupOptions:
     """A FAISS index or a vector store; empty where all images are compared."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.k, Integral) or self.k < 1:
+            raise ValueError(
+                f"k must be a whole number of at least 1, got {self.k!r}: that many images vote"
+            )
+        for name in ("threshold", "precision", "unknown_share"):
+            value = getattr(self, name)
+            if not isinstance(value, Real | None):
+                raise ValueError(f"{name} must be a number, got {value!r}: give one, e.g. 0.9")
         if self.by not in get_args(AnswerBy):
             raise ValueError(f"by must be photo, mean or classifier, got {self.by}: correct it")
         if (self.threshold, self.precision) != (None, None):

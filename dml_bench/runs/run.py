@@ -79,8 +79,8 @@ class Run:
     kept; embeddings are read each time."""
 
     folder: Path
-    experiment: Experiment
-    summary: Summary
+    experiment: Experiment = field(repr=False)
+    summary: Summary = field(repr=False)
     data_dir: Path | None = None
     """Where its images lie now, where a person says so."""
 

@@ -136,6 +136,46 @@ def test_an_override_that_is_no_value_of_an_experiment_is_refused():
         db.resolve("EPSHN_cosine_resnet18_sgd_aug", {"train": {"epochs": 3}})
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: db.load_runs(3), "a path must be text or a Path, got 3: name one"),
+        (lambda: db.load_run(["runs"]), r"a path must be text or a Path, got \['runs'\]: "),
+        (lambda: db.write_report([3]), "a path must be text or a Path, got 3"),
+        (lambda: db.run("frozen_resnet18", data_dir=3), "a path must be .*, got 3"),
+        (lambda: db.run(3), "an experiment must be a name, .*, got 3: `dml-bench list"),
+        (lambda: db.run("frozen_resnet18", callback=print), r"callback must be a dml_bench\.Call"),
+        (lambda: db.resolve("frozen_resnet18", overrides=3), "overrides must be .*, got 3: write"),
+        (lambda: db.resolve("frozen_resnet18", overrides=[3]), r"must be .*, got \[3\]: write"),
+        (lambda: db.decide("photos", minutes="2"), "minutes must be a number, got '2': give"),
+        (lambda: db.check_data("new_classes"), "is a folder .* add --data-dir new_classes"),
+        (lambda: at_gallery().predict(3), "a path must be text or a Path, got 3"),
+        (lambda: at_gallery().predict([]), "there are no photos: give"),
+        (lambda: at_gallery().predict("photo.jpg", k=0), "k must be .* at least 1, got 0: that"),
+        (lambda: at_gallery().predict("photo.jpg", precision="0.9"), "precision must be a number"),
+    ],
+)
+def test_a_value_of_another_kind_is_one_line_with_the_next_step(call, message, at_desk):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def at_gallery() -> db.Gallery:
+    return db.Gallery(next(Path("runs").glob("*/*/seed-42")), device="cpu")
+
+
+def test_runs_and_enrolments_are_short_where_a_notebook_shows_them(at_desk):
+    gallery = at_gallery()
+    assert repr(gallery.run) == f"Run(folder={gallery.run.folder!r}, data_dir=None)"
+    assert len(repr(gallery.enrol("new_classes"))) < 200
+    gallery.remove("pigeon")
+
+
+def test_one_override_is_a_text():
+    resolved = db.resolve("frozen_resnet18", overrides="seed=7")
+    assert resolved == db.resolve("frozen_resnet18", overrides={"seed": 7})
+
+
 def test_a_resolved_experiment_takes_no_overrides():
     experiment = db.resolve("EPSHN_cosine_resnet18_sgd_aug")
     with pytest.raises(ValueError, match="is resolved already"):
