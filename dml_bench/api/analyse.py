@@ -352,13 +352,20 @@ def write_report(
     several = [runs] if isinstance(runs, str | Path) or not isinstance(runs, Sequence) else runs
     folders = [folder_and_images(run, None)[0] for run in several]
     made_by = tuple(command) or ("dml_bench.write_report", *map(str, folders))
-    note = callback_or_log(callback).note
+    heard = callback_or_log(callback)
     if table:
         from dml_bench.board.over_data_sets_page import report_over_data_sets
 
         report_over_data_sets(table, folders, path_of(out), made_by)
     else:
-        report(folders, path_of(out), made_by, say=note, data_dir=optional_path(data_dir))
+        report(
+            folders,
+            path_of(out),
+            made_by,
+            say=heard.note,
+            data_dir=optional_path(data_dir),
+            progress=heard.progress,
+        )
     return path_of(out) / "index.html"
 
 

@@ -171,14 +171,15 @@ def report(
     \b
     Example: dml-bench report runs --out reports/demo
     """
-    db.write_report(
-        runs or [Path("results" if table else "runs")],
-        out,
-        table=table,
-        data_dir=data_dir,
-        callback=options.AsideCallback(),
-        command=("dml-bench", *sys.argv[1:]),
-    )
+    with options.terminal_callback(notes_aside=True) as callback:
+        db.write_report(
+            runs or [Path("results" if table else "runs")],
+            out,
+            table=table,
+            data_dir=data_dir,
+            callback=callback,
+            command=("dml-bench", *sys.argv[1:]),
+        )
 
 
 @app.command()

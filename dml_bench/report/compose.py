@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import diagnose_chosen
 from dml_bench.analysis.study import Study
+from dml_bench.data.datasets import Progress
 from dml_bench.report import assets, csv, html, markdown
 from dml_bench.report.document import Block, Data, Details, Document, Heading, Items, Text
 from dml_bench.report.sections import DATA_FILES, SECTIONS, Section
@@ -27,11 +29,12 @@ def report(
     command: Sequence[str],
     say: Callable[[str], None] = lambda text: None,
     data_dir: Path | None = None,
+    progress: Progress = lambda message, done, total: None,
 ) -> Document:
     """Write the report on these run folders, or all below them, into `out`. Raises ValueError where
     there is no finished run. `data_dir` is where their images lie now, if they were moved.
 
-    `say` gets a line on each thing that can't be used.
+    `say` gets a line on each thing that can't be used, `progress` how many sections are made.
     """
     begun = time.perf_counter()
     collection = collect(runs, data_dir)
@@ -42,10 +45,11 @@ def report(
         Text(f"{line[0].upper()}{line[1:]}.", "soft") for line in collection.remarks
     ]
     introduction += problems_of(collection.problems)
-    document = compose(f"Report: {out.name}", introduction, studies, end=made_by(command))
+    title, end = f"Report: {out.name}", made_by(command)
+    document = compose(title, introduction, studies, end=end, progress=progress)
     write(out, document)
-    count = sum(len(study.group.runs) for study in studies)
-    say(f"{out / 'index.html'}: {count} runs in {time.perf_counter() - begun:.0f} s")
+    num_runs = sum(len(study.group.runs) for study in studies)
+    say(f"{out / 'index.html'}: {num_runs} runs in {time.perf_counter() - begun:.0f} s")
     return document
 
 
@@ -76,14 +80,20 @@ def compose(
     studies: Sequence[Study],
     sections: Sequence[Section] = SECTIONS,
     end: Sequence[Block] = (),
+    progress: Progress = lambda message, done, total: None,
 ) -> Document:
     """One document: a part for each study, with all sections in their order, between introduction
     and end."""
     blocks = list(introduction)
     names: dict[str, str] = {}
+    number, total = count(1), len(studies) * len(sections)
+
+    def ended() -> None:
+        progress("sections of the report", next(number), total)
+
     for study in studies:
         suffix = f"-{study.slug}" if len(studies) > 1 else ""
-        blocks += with_origin(part_of(study, sections), suffix, study.group.split)
+        blocks += with_origin(part_of(study, sections, ended), suffix, study.group.split)
         names |= {line.short: line.name for line in study.group.lines}
     return Document(title, (*blocks, *end), names)
 
@@ -102,11 +112,15 @@ def with_origin(blocks: Iterable[Block], suffix: str, split: str) -> list[Block]
     return results
 
 
-def part_of(study: Study, sections: Sequence[Section]) -> Iterator[Block]:
+def part_of(
+    study: Study, sections: Sequence[Section], ended: Callable[[], None]
+) -> Iterator[Block]:
+    """Its sections; `ended` is called after each."""
     diagnostics = diagnose_chosen(study)
     yield Heading(study.title, 2, study.slug)
     for section in sections:
         yield from section(study, diagnostics)
+        ended()
 
 
 def write(out: Path, document: Document) -> None:

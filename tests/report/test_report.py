@@ -865,7 +865,15 @@ def test_other_protocols_never_share_a_table(birds, cache_dir, tmp_path):
         "train.epochs=1",
     )
     said: list[str] = []
-    report([tmp_path / "runs"], tmp_path / "out", ["dml-bench", "report"], said.append)
+    left: list[int] = []
+    report(
+        [tmp_path / "runs"],
+        tmp_path / "out",
+        ["dml-bench", "report"],
+        said.append,
+        progress=lambda message, done, total: left.append(total - done),
+    )
+    assert left == [*reversed(range(len(left)))]
     assert said[0].startswith(
         "these runs cannot all be compared; the report has one part for each of "
     )
