@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.config import Component, Experiment
+from dml_bench.data.split import Phase, held_out_by
 from dml_bench.models.embedder import build_embedder
 from dml_bench.models.precision import network_precision
 from dml_bench.system.callbacks import Callback
@@ -19,7 +20,7 @@ from dml_bench.system.seeding import deterministic, seed_everything
 from dml_bench.training.batches import epoch_batches
 from dml_bench.training.build import build
 from dml_bench.training.folds import training_jobs
-from dml_bench.training.inputs import open_inputs
+from dml_bench.training.inputs import TrainingInputs, open_inputs
 from dml_bench.training.loop import train_step
 from dml_bench.training.pretraining import stages
 from dml_bench.training.training_state import TrainingState
@@ -102,8 +103,9 @@ def sweep(
     """Train at rates from `low` to `high`, one a step, until the loss explodes; nothing of it is
     kept.
 
-    It is the phase of the experiment that holds classes out, where there is one: a rate must not be
-    chosen by what is never seen.
+    No class is trained on that a phase of the experiment holds out: a rate must not be chosen by
+    what is never seen. Where rotated hold-outs leave fewer than two classes, it is the first phase
+    that holds any out, with a warning.
 
     Begins as a run would, with the weights of its start. One rate for all parameters of the model;
     those of the loss keep their multiple of it. Labels are those that are given, and there is no
@@ -127,8 +129,8 @@ def begun(
     device_name: str,
     callback: Callback,
 ) -> TrainingState:
-    """The state of the first phase that holds classes out, or of the only one: what is chosen by it
-    must not know them. Without what changes its rates or labels as it goes on."""
+    """The state of a training without all classes that a phase holds out. Without what changes its
+    rates or labels as it goes on."""
     plain = replace(
         experiment,
         schedule=Component("constant", {"warmup": 0.0}),
@@ -140,7 +142,7 @@ def begun(
     deterministic()
     keep_freed_memory()
     inputs = open_inputs(plain, data_dir, cache_dir, device, callback)
-    phase = next((phase for phase in inputs.phases if phase.held_out_classes), inputs.phases[0])
+    phase = phase_without_held_out(inputs, callback)
     first = training_jobs(plain, phase, inputs.dataset, inputs.split, Path())[0].phase
     stage = stages(
         plain, (first,), inputs.dataset, inputs.split, cache_dir, device, precision, callback
@@ -157,6 +159,20 @@ def begun(
         callback=callback,
         start=start,
     )
+
+
+def phase_without_held_out(inputs: TrainingInputs, callback: Callback) -> Phase:
+    """The first phase that holds classes out, without those of all others either."""
+    first = next((phase for phase in inputs.phases if phase.held_out_classes), inputs.phases[0])
+    held_out = sorted(held_out_by(inputs.phases))
+    if inputs.dataset.num_classes - len(held_out) >= 2:
+        return replace(first, held_out_classes=tuple(held_out))
+    callback.warn(
+        f"rotated hold-outs leave fewer than two classes: the rate is that of phase {first.name},"
+        " which trains on classes that other phases hold out; hold out fewer for a rate that knows"
+        " none"
+    )
+    return first
 
 
 def swept(state: TrainingState, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

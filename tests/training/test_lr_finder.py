@@ -151,6 +151,18 @@ def test_a_sweep_is_the_same_each_time_and_starts_at_the_lowest_rate(birds: Path
     assert lower.losses[1] != one.losses[1]
 
 
+@pytest.mark.parametrize(("holdouts", "trained", "warnings"), [(3, 2, 0), (4, 6, 1)])
+def test_the_rate_knows_no_class_that_a_rotated_hold_out_holds_out_where_two_are_left(
+    birds: Path, cache_dir: Path, holdouts: int, trained: int, warnings: int
+):
+    said: list[str] = []
+    callback = Callback()
+    callback.warn = said.append
+    state = begun(tiny(f"unseen=random:2 x {holdouts}"), birds, cache_dir, "cpu", callback)
+    assert len(set(state.dataset.labels[state.images])) == trained
+    assert len(said) == warnings
+
+
 def test_the_proxies_keep_their_multiple_of_the_rate(birds: Path, cache_dir: Path):
     experiment = tiny(
         "loss=ProxyNCA", "miner=none", "train.proxy_lr_factor=50.0", "schedule=one_cycle"
