@@ -51,6 +51,8 @@ class Setting:
     session_effect: float = 0.0
     """Standard deviation over sessions, of the logit of being right and, a third of it, of the
     similarity."""
+    bad_sessions: float = 0.0
+    """The share of sessions in which half of what would be right is wrong."""
     unknown_share: float = 0.0
     absent_classes: int = 0
     """Classes that are not enrolled, of 10 calibration photos each. Similarities of their photos
@@ -66,6 +68,8 @@ class Setting:
             parts.append(
                 f"{self.photos // self.session_size} sessions with effect {self.session_effect:g}"
             )
+        if self.bad_sessions:
+            parts.append(f"{self.bad_sessions:.0%} of them half wrong")
         if self.absent_classes:
             trips = f" on {self.trips} trips" if self.trips else ""
             parts.append(f"20% of {self.absent_classes} absent classes{trips}")
@@ -90,6 +94,10 @@ SETTINGS = (
     Setting(photos=1000, session_size=10, session_effect=2, level=3),
     Setting(photos=3000, session_size=10, session_effect=1, level=3),
     Setting(photos=3000, session_size=10, session_effect=2, level=3),
+    Setting(photos=600, session_size=60, bad_sessions=0.15, level=8),
+    Setting(photos=600, session_size=30, bad_sessions=0.15, level=8),
+    Setting(photos=600, session_size=10, bad_sessions=0.15, level=8),
+    Setting(photos=600, session_size=10, bad_sessions=0.02, level=8),
     Setting(photos=300, unknown_share=0.2, absent_classes=10, level=3),
     Setting(photos=1000, unknown_share=0.2, absent_classes=40, level=3),
     Setting(photos=1000, unknown_share=0.2, absent_classes=100, level=3),
@@ -141,6 +149,9 @@ def draw_known(setting: Setting, rng: np.random.Generator, photos: int) -> Searc
     effects = rng.normal(0, setting.session_effect, sessions[-1] + 1)[sessions]
     similarity = rng.normal(size=photos) + effects / 3
     chance = (1 - setting.wrong_labels) * expit(setting.level + 3 * similarity + effects)
+    if setting.bad_sessions:
+        bad = rng.random(sessions[-1] + 1) < setting.bad_sessions
+        chance = np.where(bad[sessions], chance / 2, chance)
     groups = sessions if setting.session_size > 1 else None
     return SearchOutcomes(similarity, rng.random(photos) < chance, groups)
 

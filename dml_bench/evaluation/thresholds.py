@@ -18,7 +18,9 @@ images, the chosen threshold misses its goal in at most 1 - confidence of them.
 Images of one session, or of one class that is not enrolled, go wrong together. Then the bound is
 that of an effective number of answers (Korn & Graubard 1998, "Confidence intervals for proportions
 with small expected number of positive counts estimated from survey data"): the answers over their
-design effect, with Student's t for the number of groups. A session may run over several classes,
+design effect, with Student's t for the number of groups. A few groups without a wrong answer say
+little of how much groups differ, so the design effect is at least what it would be with one more,
+of which half is wrong: about 30 groups that are all right prove .95. A session may run over several classes,
 as a shopping trip does; then variances over classes and over sessions are added, and that over
 classes in a session is subtracted (Cameron, Gelbach & Miller 2011, "Robust inference with multiway
 clustering"). `benchmarks/thresholds.py` simulates it.
@@ -310,6 +312,16 @@ class Accepted:
         squares = self.weight * (self.right * (1 - precision) ** 2 + wrong * precision**2)
         return corrected(squares, self.right - precision * self.answers, num_images)
 
+    def variance_of_bad_group(self, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(thresholds) what one more group of the usual size adds to either variance, if half of
+        its answers are wrong; 0 where each image is a group, or none is ever right."""
+        nothing = np.zeros(len(precision))
+        if self.num_groups * self.weight >= self.answers[-1] - 1e-6 or not self.right[-1]:
+            return nothing, nothing
+        size = self.answers_squared / self.answers
+        of_images = self.weight * size * ((1 - precision) ** 2 + precision**2) / 2
+        return (size * (precision - 0.5)) ** 2, of_images
+
 
 def corrected(squares: np.ndarray, sums: np.ndarray, count: float) -> np.ndarray:
     """The variance of a sum of `count` terms, by the sum of their squares and their sum."""
@@ -340,9 +352,16 @@ def effective_answers(
         precision = right / answers
         variances = np.stack([kind.variance(precision) for kind in kinds])
         of_images = np.zeros(len(answers))
+        with_bad_groups, their_images = variances.sum(0), np.zeros(len(answers))
         for kind in kinds:
             of_images += kind.variance_of_images(precision, kind.answers[-1] / kind.weight)
+            of_group, of_its_images = kind.variance_of_bad_group(precision)
+            with_bad_groups += of_group
+            their_images += of_its_images
         design_effect = np.nan_to_num(variances.sum(0) / of_images, nan=1.0, posinf=np.inf)
+        # Bad sessions may be too rare to be among these few: as if there were one more.
+        with_bad_groups /= of_images + their_images
+        design_effect = np.maximum(design_effect, np.nan_to_num(with_bad_groups, nan=1.0))
         # Where no answer is wrong, nothing varies: the correlation inside groups is then that of
         # all images, at the loosest threshold.
         images = np.sum([kind.answers / kind.weight for kind in kinds], axis=0)

@@ -316,6 +316,27 @@ def test_a_promise_holds_with_photos_of_classes_that_are_not_enrolled():
     assert truth.at(without.value)[0] < 0.9, "a promise without them is none with them"
 
 
+@pytest.mark.parametrize(
+    ("sessions", "promised"), [(4, False), (10, False), (20, False), (60, True)]
+)
+def test_few_sessions_without_a_wrong_answer_promise_nothing(sessions, promised):
+    """Where one session in seven is bad, four in a row are good in every second sample."""
+    groups = np.repeat(np.arange(sessions), 60)
+    known = SearchOutcomes(np.linspace(1, 0, len(groups)), np.ones(len(groups), bool), groups)
+    assert guaranteed_threshold(known, 0.95).promised is promised
+
+
+def test_a_promise_holds_where_bad_sessions_are_rare():
+    rng = np.random.default_rng(3)
+    missed_promises = 0
+    for _ in range(200):
+        groups = np.repeat(np.arange(15), 30)
+        chance = np.where(rng.random(15) < 0.15, 0.5, 1.0)[groups]  # .925 in all
+        known = SearchOutcomes(rng.random(450), rng.random(450) < chance, groups)
+        missed_promises += guaranteed_threshold(known, 0.95).promised
+    assert missed_promises / 200 <= 0.05
+
+
 @pytest.mark.slow
 def test_a_promise_holds_where_sessions_run_over_classes_that_are_not_enrolled():
     rng = np.random.default_rng(5)
