@@ -20,10 +20,11 @@ that of an effective number of answers (Korn & Graubard 1998, "Confidence interv
 with small expected number of positive counts estimated from survey data"): the answers over their
 design effect, with Student's t for the number of groups. A few groups without a wrong answer say
 little of how much groups differ, so the design effect is at least what it would be with one more,
-of which half is wrong: about 30 groups that are all right prove .95. A session may run over several classes,
-as a shopping trip does; then variances over classes and over sessions are added, and that over
-classes in a session is subtracted (Cameron, Gelbach & Miller 2011, "Robust inference with multiway
-clustering"). `benchmarks/thresholds.py` simulates it.
+of which half is wrong: about 30 groups that are all right prove .95. A session may run over several
+classes, as a shopping trip does; then variances over classes and over sessions are added, and that
+over classes in a session is subtracted (Cameron, Gelbach & Miller 2011, "Robust inference with
+multiway clustering").
+`benchmarks/thresholds.py` simulates it.
 """
 
 import math
