@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import CHROMIUM, needs_chromium
+from chromium import CHROMIUM, PATIENCE, needs_chromium
 
 from dml_bench.browse.database import find_mongod
 
@@ -56,7 +56,7 @@ def launched() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=300_000)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -65,7 +65,7 @@ def launched() -> Iterator[Any]:
 def page_at(chromium: Any, url: str) -> Iterator[Any]:
     """A page at a URL that reaches nothing but this machine."""
     page = chromium.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(PATIENCE)
     local = r"(https?://(127\.0\.0\.1|localhost)[:/])|file:|data:|blob:"
     page.route(lambda address: not re.match(local, address), lambda route: route.abort())
     page.goto(url, wait_until="domcontentloaded")

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from chromium import CHROMIUM, needs_chromium
+from chromium import CHROMIUM, PATIENCE, needs_chromium
 
 import dml_bench
 
@@ -104,7 +104,9 @@ def site(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Any:
     playwright = pytest.importorskip("playwright.sync_api").sync_playwright().start()
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    browser = playwright.chromium.launch(
+        executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE
+    )
     yield browser
     browser.close()
     playwright.stop()
@@ -115,6 +117,7 @@ def browser() -> Any:
 @pytest.mark.parametrize("width", [390, 1280])
 def test_every_page_fits_its_screen_and_asks_no_other_host(site, browser, width):
     page = browser.new_page(viewport={"width": width, "height": 844})
+    page.set_default_timeout(PATIENCE)
     requests, errors, too_wide = [], [], []
     page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -132,6 +135,7 @@ def test_every_page_fits_its_screen_and_asks_no_other_host(site, browser, width)
 @pytest.mark.slow
 def test_search_finds_a_guide_and_the_foot_of_a_page_leads_to_all_versions(site, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 844})
+    page.set_default_timeout(PATIENCE)
     page.goto((site / "reports/demo/report.html").as_uri())
     page.fill(".md-search__input", "say unknown and keep a precision")
     page.wait_for_selector(".md-search-result__item h1")

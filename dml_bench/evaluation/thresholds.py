@@ -23,8 +23,7 @@ little of how much groups differ, so the design effect is at least what it would
 of which half is wrong: about 30 groups that are all right prove .95. A session may run over several
 classes, as a shopping trip does; then variances over classes and over sessions are added, and that
 over classes in a session is subtracted (Cameron, Gelbach & Miller 2011, "Robust inference with
-multiway clustering").
-`benchmarks/thresholds.py` simulates it.
+multiway clustering"). `benchmarks/thresholds.py` simulates it.
 """
 
 import math

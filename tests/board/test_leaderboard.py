@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from chromium import CHROMIUM, needs_chromium
+from chromium import CHROMIUM, PATIENCE, needs_chromium
 from forgery import say_otherwise
 from tiny import dml_bench, refusal
 
@@ -358,8 +358,11 @@ def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeyp
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_filters_and_ranks_by_another_metric_in_a_browser(site, width):
     with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE
+        )
         page = browser.new_page(viewport={"width": width, "height": 844})
+        page.set_default_timeout(PATIENCE)
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto((site / "index.html").as_uri())

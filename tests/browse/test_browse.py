@@ -520,7 +520,7 @@ def test_in_a_browser_classes_are_highlighted_as_one_types_and_fingers_show_an_i
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", SCRIPT), encoding="utf-8")
     flags = ("--headless", "--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom")
     command = [CHROMIUM, *flags, "--disable-3d-apis", "--window-size=390,780", page.as_uri()]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     said = json.loads(html.unescape(re.search(r'data-said="([^"]*)"', ended.stdout)[1]))
     assert said["typed"] == said["kept"] == ["1.Crested_Jay"]
     assert said["matches"] == "1 of 3 classes; Enter keeps them"

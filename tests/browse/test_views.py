@@ -137,8 +137,13 @@ def keep(request, opened) -> Callable[..., None]:
     return take
 
 
-def chips(page: Any) -> list[Chip]:
-    """The words on the images of the grid and what their colour means, row by row."""
+def chips(page: Any, count: int) -> list[Chip]:
+    """The words on the images of the grid and what their colour means, row by row, once there are
+    so many."""
+    page.wait_for_function(
+        "count => document.querySelectorAll('[data-cy=fo-grid] [data-cy^=tag-]').length == count",
+        arg=count,
+    )
     on_images = page.locator("[data-cy=fo-grid] [data-cy^=tag-]").evaluate_all(
         """chips => chips.map(chip => {
             const { left, bottom } = chip.getBoundingClientRect();
@@ -158,12 +163,10 @@ def test_a_view_has_its_images_in_their_order_with_one_answer_and_the_maps_have_
     open_view(page, name)
     page.get_by_text(f"{len(expected)} of 71 images").wait_for()
     page.wait_for_function(
-        "count => dmlMaps.panes.every(pane => pane.drawn == count) &&"
-        " document.querySelectorAll('[data-cy=fo-grid] [data-cy^=tag-]').length == count",
-        arg=len(expected),
+        "count => dmlMaps.panes.every(pane => pane.drawn == count)", arg=len(expected)
     )
+    shown = chips(page, len(expected))
     keep("confused-pair" if name.startswith(PAIR) else re.sub(r"\W+", "-", name).strip("-"))
-    shown = chips(page)
     assert sorted(shown) == sorted(expected)
     if WRONG in shown:  # long names are read to their end
         cut = page.locator("[data-cy=fo-grid] [data-cy^=tag-]", has_text=WRONG[0]).evaluate_all(
@@ -234,7 +237,7 @@ def test_maps_and_grid_follow_the_filters_of_the_sidebar(page):
     filter_by(page, "class_group", "unseen")
     wait_for(page, 5)
     assert page.locator(".dml .legend").inner_text().strip() == "unseen 5"
-    assert [text for text, _ in chips(page)] == [right(LAST)[0]] * 5
+    assert [text for text, _ in chips(page, 5)] == [right(LAST)[0]] * 5
     page.locator(".dml button", has_text="Show all").click()
     wait_for(page, 71)
 

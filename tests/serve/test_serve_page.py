@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import CHROMIUM, needs_chromium
+from chromium import CHROMIUM, PATIENCE, needs_chromium
 from serving_here import running
 
 from dml_bench.serve.uploads import UploadLimits
@@ -21,7 +21,7 @@ def chromium() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-quic"], timeout=300_000
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-quic"], timeout=PATIENCE
         )
         yield browser
         browser.close()
@@ -40,7 +40,7 @@ def page(chromium) -> Iterator[Any]:
     """A page that reaches nothing but this machine, and whose programs may not fail."""
     faults: list[str] = []
     page = chromium.new_page(viewport={"width": 1180, "height": 860})
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(PATIENCE)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("dialog", lambda dialog: dialog.accept())
     local = r"(https?://(127\.0\.0\.1|localhost)[:/])|data:|blob:"
