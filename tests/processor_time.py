@@ -13,20 +13,21 @@ from typing import Any
 
 import pytest
 
-LIMIT_SECONDS = 12.0
-"""Of a test, without what it shares with others; a new one had better take less than 3."""
+LIMIT_SECONDS = 30.0
+"""Of a test, without what it shares with others; a new one had better take less than 3,
+and on idle cores never 10."""
 USUAL_SECONDS = 0.17
 """What `slowness` does takes as long on a machine that has its memory for itself."""
 ALL_SECONDS = 600
 """Of all tests of `make test`: two idle cores work that off in five minutes, and nearly one goes
 into collecting tests and waiting for the last file."""
 ALLOWED = {
-    "test_distributed.py::two": 60,
-    "test_fiftyone.py::test_ctrl_c_ends_the_app_which_leaves_nothing_behind": 40,
-    "test_projection.py::drawn": 80,
-    "test_ray.py::test_a_suite_on_ray_gives_the_same_bits_as_one_without": 20,
-    "test_ray.py::undisturbed": 20,
-    "test_run.py::test_killed_and_resumed_equals_never_stopped": 30,
+    "test_distributed.py::two": 90,
+    "test_fiftyone.py::test_ctrl_c_ends_the_app_which_leaves_nothing_behind": 60,
+    "test_projection.py::drawn": 120,
+    "test_ray.py::test_a_suite_on_ray_gives_the_same_bits_as_one_without": 40,
+    "test_ray.py::undisturbed": 40,
+    "test_run.py::test_killed_and_resumed_equals_never_stopped": 40,
 }
 """Old tests, and fixtures of several tests, that may take more. Nothing new should stand here."""
 PROPERTY = "seconds of a processor"

@@ -408,13 +408,13 @@ class Gallery:
         from dml_bench.gallery.store import GalleryFile, chosen_phase
         from dml_bench.gallery.upgrade import upgrade_gallery
 
-        opened = run_of(new_run)
+        opened, paths = run_of(new_run), paths_of(photos)
         new = GalleryFile(opened, chosen_phase(opened, self.file.phase), optional_path(folder))
         return upgrade_gallery(
             self.file,
             new,
             lambda place: GalleryEmbedder(place.run, place.phase, self.device),
-            named_images(paths_of(photos), self.callback.note),
+            named_images(paths, self.callback.note) if paths else [],
             partial(self.callback.progress, "embedding"),
         )
 

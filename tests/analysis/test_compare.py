@@ -210,7 +210,7 @@ def test_a_folder_is_read_with_all_of_its_seeds_and_several_experiments_are_refu
         ),
     ):
         read_sides([tmp_path])
-    with pytest.raises(ValueError, match="nowhere holds no run: name a run folder"):
+    with pytest.raises(ValueError, match="nowhere does not exist: name a run folder"):
         read_sides([tmp_path / "nowhere"])
     same = read_sides(
         [tmp_path / "first" / "cub" / "seed-42", tmp_path / "first" / "cub" / "seed-43"]

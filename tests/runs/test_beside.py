@@ -85,9 +85,17 @@ def test_a_run_goes_on_with_phases_beside_each_other_to_the_same_bits(
     assert same(weights(apart.folder), weights(beside.folder))
 
 
+class StopsInLimited(Callback):
+    """Someone who interrupts the run in the second epoch of `limited`, whose first one is kept."""
+
+    def on_epoch_beside(self, name, epochs, record):
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+
 def test_what_goes_wrong_in_another_process_is_one_line_here(birds, cache_dir, tmp_path, forks):
     with pytest.raises(KeyboardInterrupt):
-        train(birds, cache_dir, tmp_path, phases_at_once=2, callback=StopsAfter(2))
+        train(birds, cache_dir, tmp_path, phases_at_once=2, callback=StopsInLimited())
     [state] = tmp_path.glob("*/*/seed-42/limited/state.pt")
     state.write_bytes(state.read_bytes()[:-10])
     with pytest.raises(ValueError, match="delete it to train phase limited anew"):
