@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from dml_bench.data.images import Unreadable, bytes_of, decode, size_of
 from dml_bench.system.drafts import remove, scratch
 from dml_bench.system.failures import named
 from dml_bench.system.files import Damaged, read_json, write_json
+from dml_bench.system.threaded import threaded_map
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -418,37 +419,35 @@ class _Draft:
 def _build(dataset: Dataset, places: list[_Place], progress: Progress) -> None:
     problems: dict[int, Unreadable] = {}
     drafts: list[_Draft] = []
-    with ThreadPoolExecutor() as pool:
-        try:
-            drafts.extend(
-                _Draft(
-                    place, list(pool.map(partial(_shape, dataset, place.view), range(len(dataset))))
-                )
-                for place in places
-            )
-            for draft in drafts:
-                draft.reserve()
+    images = range(len(dataset))
+    try:
+        for place in places:
+            shapes = threaded_map(partial(_shape, dataset, place.view), images)
+            drafts.append(_Draft(place, list(shapes)))
+        for draft in drafts:
+            draft.reserve()
 
-            def store(image: int) -> None:
-                try:
-                    pixels = decoded(dataset, image)
-                    for draft in drafts:
-                        draft.store(image, pixels)
-                except Unreadable as problem:
-                    problems[image] = problem
+        def store(image: int) -> None:
+            try:
+                pixels = decoded(dataset, image)
+                for draft in drafts:
+                    draft.store(image, pixels)
+            except Unreadable as problem:
+                problems[image] = problem
 
-            total = megabytes(sum(draft.num_bytes for draft in drafts))
-            message = f"decoding {len(dataset):,} images into {total} ({places[0].folder.parent})"
-            for done, _ in enumerate(pool.map(store, range(len(dataset))), start=1):
+        total = megabytes(sum(draft.num_bytes for draft in drafts))
+        message = f"decoding {len(dataset):,} images into {total} ({places[0].folder.parent})"
+        with closing(threaded_map(store, images)) as stored:
+            for done, _ in enumerate(stored, start=1):
                 progress(message, done, len(dataset))
-            if problems:
-                raise UnreadableImages(dataset, problems)
-            for draft in drafts:
-                with named(draft.place.folder):
-                    draft.keep()
-        finally:
-            for draft in drafts:
-                draft.discard()
+        if problems:
+            raise UnreadableImages(dataset, problems)
+        for draft in drafts:
+            with named(draft.place.folder):
+                draft.keep()
+    finally:
+        for draft in drafts:
+            draft.discard()
 
 
 def offsets_of(heights: np.ndarray, widths: np.ndarray) -> np.ndarray:

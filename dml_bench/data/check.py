@@ -3,7 +3,6 @@ can't be decoded, copies of one image."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +15,7 @@ from dml_bench.data.images import Unreadable, decode
 from dml_bench.data.sessions import Sessions
 from dml_bench.data.split import Split, make_disjoint_split, make_split
 from dml_bench.registry import protocols
+from dml_bench.system.threaded import threaded_map
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -214,13 +214,12 @@ def decoded(dataset: Dataset, report: Progress) -> tuple[dict[str, str], dict[st
 
     reasons: dict[str, str] = {}
     pixels: dict[str, str] = {}
-    with ThreadPoolExecutor() as pool:
-        for image, (reason, digest) in enumerate(pool.map(look, range(len(dataset)))):
-            if reason:
-                reasons[dataset.paths[image]] = reason
-            else:
-                pixels[dataset.paths[image]] = digest
-            report("decoding images", image + 1, len(dataset))
+    for image, (reason, digest) in enumerate(threaded_map(look, range(len(dataset)))):
+        if reason:
+            reasons[dataset.paths[image]] = reason
+        else:
+            pixels[dataset.paths[image]] = digest
+        report("decoding images", image + 1, len(dataset))
     return reasons, pixels
 
 

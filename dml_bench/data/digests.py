@@ -5,12 +5,12 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from dml_bench.data.images import OF_THE_PROCESS, photo_file
 from dml_bench.system.files import Damaged, read_json, sha256_of, write_json
+from dml_bench.system.threaded import threaded_map
 
 __all__ = ["digest_of", "digests_of"]
 
@@ -67,8 +67,7 @@ def digests_of(root: Path, paths: Sequence[str], cache_dir: Path | None = None) 
         settled = before == stamp_of(root, path) and max(before[1:3]) < begun - SETTLED_NANOSECONDS
         return before if settled else [], digest
 
-    with ThreadPoolExecutor() as pool:
-        digests = dict(zip(paths, pool.map(digest, paths), strict=True))
+    digests = dict(zip(paths, threaded_map(digest, paths, short=2e-4), strict=True))
     fresh = {path: [stamp, digest] for path, (stamp, digest) in digests.items() if stamp}
     if place and any(known.get(path) != entry for path, entry in fresh.items()):
         write(place, known | fresh)

@@ -1,12 +1,12 @@
 """What cameras write into image files: when and with what a photo was taken."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from dml_bench.data.images import photo_file
+from dml_bench.system.threaded import threaded_map
 
 __all__ = ["Capture", "captures_of"]
 
@@ -29,8 +29,7 @@ class Capture:
 
 def captures_of(root: Path, paths: Sequence[str]) -> tuple[Capture, ...]:
     """(images) from the EXIF data; empty ones for files that have none or can't be read."""
-    with ThreadPoolExecutor() as pool:
-        return tuple(pool.map(lambda path: capture_of(root / path), paths))
+    return tuple(threaded_map(lambda path: capture_of(root / path), paths))
 
 
 def capture_of(path: Path) -> Capture:

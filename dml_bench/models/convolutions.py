@@ -38,8 +38,9 @@ class SmallMapConv2d(nn.Conv2d):
         with on_spare_threads():
             if not gradients_apart:
                 return super().forward(images)
-            images, weight = images.bfloat16(), self.weight.bfloat16()
-            return GradientsApart.apply(images, weight, self.stride, self.padding, by_product)
+            return GradientsApart.apply(
+                images.bfloat16(), self.weight, self.stride, self.padding, by_product
+            )
 
     def _is_small(self, images: Tensor) -> bool:
         positions = 1
@@ -50,8 +51,8 @@ class SmallMapConv2d(nn.Conv2d):
 
 
 class GradientsApart(torch.autograd.Function):
-    """A convolution whose gradient of the weight is computed by itself, as a matrix product where
-    it is said."""
+    """A convolution in the type of its images. The gradient of its weight is computed by itself, as
+    a matrix product where it is said, and beside the rest where a thread is spare."""
 
     @staticmethod
     def forward(
@@ -62,32 +63,45 @@ class GradientsApart(torch.autograd.Function):
         padding: tuple[int, int],
         by_product: bool,
     ) -> Tensor:
-        ctx.save_for_backward(images, weight)
+        factors = weight.to(images.dtype)
+        ctx.save_for_backward(images, factors)
+        ctx.parameter, ctx.dtype = weight if weight.is_leaf else None, weight.dtype
         ctx.geometry, ctx.by_product = (stride, padding), by_product
-        return functional.conv2d(images, weight, None, stride, padding)
+        return functional.conv2d(images, factors, None, stride, padding)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
+    def backward(
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         images, weight = ctx.saved_tensors
         stride, padding = ctx.geometry
         gradient = gradients[0]
-        of_images: Tensor | None = None
-        of_weight: Tensor | None
         if ctx.by_product:
             gradient = gradient.contiguous(memory_format=torch.channels_last)
+
+        def of_weight() -> Tensor:
+            if ctx.by_product:
+                product = weight_gradient(gradient, images, weight.shape[2:], stride, padding)
+                return product.to(ctx.dtype)
+            _, own = convolution_gradients(
+                gradient, images, weight, stride, padding, wanted=(False, True)
+            )
+            assert own is not None
+            return own.to(ctx.dtype)
+
+        beside = SPARE.beside if ctx.parameter is not None else None
+        on_both = stride == (1, 1) and (beside is None or beside.is_idle)
+        if beside and not on_both:
+            beside.add(ctx.parameter, of_weight)
+        of_images: Tensor | None = None
         if ctx.needs_input_grad[0]:
-            with on_spare_threads() if stride == (1, 1) else nullcontext():
+            with on_spare_threads() if on_both else nullcontext():
                 of_images, _ = convolution_gradients(
                     gradient, images, weight, stride, padding, wanted=(True, False)
                 )
-        if ctx.by_product:
-            of_weight = weight_gradient(gradient, images, weight.shape[2:], stride, padding)
-        else:
-            _, of_weight = convolution_gradients(
-                gradient, images, weight, stride, padding, wanted=(False, True)
-            )
-        assert of_weight is not None
-        return of_images, of_weight, None, None, None
+        if beside and on_both:  # both threads were at work until now
+            beside.add(ctx.parameter, of_weight)
+        return of_images, None if beside else of_weight(), None, None, None
 
 
 def convolution_gradients(

@@ -12,7 +12,7 @@ from torch import Tensor
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import EpochRecord
 from dml_bench.system.seeding import seed_everything
-from dml_bench.system.spare_threads import SPARE
+from dml_bench.system.spare_threads import SPARE, weight_gradients_beside
 from dml_bench.training import checkpoint
 from dml_bench.training.at_once import fit_at_once
 from dml_bench.training.batches import epoch_batches, training_batch
@@ -127,7 +127,8 @@ def train_step(
         embed_again=partial(state.embed_mixed, batch.inputs),
     )
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    with weight_gradients_beside():
+        loss.backward()
     distributed.broadcast_tensors_(parameter.grad for parameter in state.objective.parameters())
     state.optimizer.step()
     state.schedule.step()

@@ -42,17 +42,19 @@ def sgd(
 ) -> "Optimizer":
     from torch.optim import SGD
 
+    from dml_bench.training.fused_sgd import FusedSGD
+
     # A third of the time, to the same bits: but the rest behind the last whole vector of a
     # processor would be rounded in another way.
     tensors = tensors_of(parameters)
     fused = all_on("cpu", tensors) and all(tensor.numel() % 16 == 0 for tensor in tensors)
-    optimizer = SGD(
+    kind = FusedSGD if fused else SGD
+    optimizer = kind(
         parameters,
         lr=lr,
         momentum=momentum,
         weight_decay=weight_decay,
         nesterov=nesterov,
-        fused=fused or None,
     )
     step_on_spare_threads(optimizer)
     return optimizer

@@ -1,11 +1,14 @@
 """The weight gradient on small maps is the convolution's own, and nothing else is touched."""
 
+import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
+from dml_bench.models import convolutions
 from dml_bench.models.convolutions import (
     GradientsApart,
     SmallMapConv2d,
@@ -19,6 +22,7 @@ from dml_bench.system.spare_threads import (
     SpareThreads,
     own_threads_only,
     spare_threads,
+    weight_gradients_beside,
 )
 
 CASES = [
@@ -113,9 +117,9 @@ def test_convolutions_with_groups_a_bias_or_dilation_are_left_alone():
     assert before.keys() == {"0.weight", "1.weight", "1.bias", "2.weight"}
 
 
-def trained(*, in_bfloat16: bool) -> dict[str, torch.Tensor]:
+def trained(*, in_bfloat16: bool, beside: bool = False) -> dict[str, torch.Tensor]:
     """The weights and statistics of a small network after three steps, and the maps of its first
-    layers, folded in bfloat16."""
+    layers, folded in bfloat16. Gradients of weights may be computed beside others."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 64, 7, 2, 3, bias=False),
@@ -136,7 +140,9 @@ def trained(*, in_bfloat16: bool) -> dict[str, torch.Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bfloat16):
             logits = network(images).float()
         optimizer.zero_grad()
-        nn.functional.cross_entropy(logits, torch.arange(32) % 16).backward()
+        loss = nn.functional.cross_entropy(logits, torch.arange(32) % 16)
+        with weight_gradients_beside() if beside else nullcontext():
+            loss.backward()
         optimizer.step()
     first_layers = network[:3].eval()
     if in_bfloat16:
@@ -163,6 +169,63 @@ def test_spare_threads_compute_a_part_of_a_step_and_its_bits_stay_those_of_one(
         # weights. Then the maps.
         calls = 3 * (3 + 1 + 1) + 1 if in_bfloat16 else 3
         assert counts == [2, 1] * calls + [3, 1] * calls
+
+
+def test_gradients_of_weights_are_computed_beside_the_rest_to_the_bits_of_one_thread(monkeypatch):
+    there = []
+    real = convolutions.weight_gradient
+
+    def product(*arguments) -> torch.Tensor:
+        there.append((threading.current_thread().name, torch.get_num_threads()))
+        return real(*arguments)
+
+    monkeypatch.setattr(convolutions, "weight_gradient", product)
+    with torch_threads(1):
+        one = trained(in_bfloat16=True, beside=True)
+        with spare_threads(2):
+            two = trained(in_bfloat16=True, beside=True)
+    for name, values in one.items():
+        assert torch.equal(two[name], values), name
+    main = threading.current_thread().name
+    assert [name == main for name, _ in there] == [True] * 3 + [False] * 3  # one small map, 3 steps
+    assert {threads for _, threads in there} == {1}
+
+
+def small_map_used_twice() -> tuple[nn.Conv2d, torch.Tensor]:
+    """A convolution, and a sum over its maps of two batches."""
+    _, layer = pair(3, 1, 1)
+    batches = torch.randn(2, 4, 6, 4, 4, generator=torch.manual_seed(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = [layer(batch) for batch in batches]
+    weights = torch.linspace(-1, 1, maps[0].numel()).reshape(maps[0].shape)
+    return layer, ((maps[0].float() + 2 * maps[1].float()) * weights).sum()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_gradients_computed_beside_are_added_up_as_others_are(earlier):
+    gradients = []
+    with torch_threads(1):
+        for lent in (0, 2):
+            with spare_threads(lent):
+                layer, total = small_map_used_twice()
+                layer.weight.grad = torch.ones_like(layer.weight) if earlier else None
+                with weight_gradients_beside():
+                    total.backward()
+            gradients.append(layer.weight.grad)
+    assert torch.equal(*gradients)
+
+
+def test_what_fails_beside_the_rest_fails_the_backward_pass(monkeypatch):
+    def fail(*_) -> None:
+        raise MemoryError("no room")
+
+    with torch_threads(1), spare_threads(2):
+        layer, total = small_map_used_twice()
+        monkeypatch.setattr(convolutions, "weight_gradient", fail)
+        with pytest.raises(MemoryError, match="no room"), weight_gradients_beside():
+            total.backward()
+        assert SPARE.beside is None
+        assert layer.weight.grad is None
 
 
 @pytest.mark.parametrize(

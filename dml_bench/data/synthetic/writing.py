@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +17,7 @@ from dml_bench.data.synthetic.shapes import Box
 from dml_bench.system.drafts import drafted
 from dml_bench.system.failures import deaf_to_ctrl_c, named
 from dml_bench.system.files import Damaged, digest_of, read_json, write_json
+from dml_bench.system.threaded import threaded_map
 
 __all__ = ["EDITION", "cub_counts", "is_as_drawn", "write"]
 
@@ -104,8 +105,7 @@ def is_as_drawn(root: Path) -> bool:
     """Whether a set that `write` drew is there and whole, byte for byte."""
     try:
         digests = read_json(root / DIGESTS, {...: str}, sealed=True)
-        with ThreadPoolExecutor() as pool:
-            return all(pool.map(lambda name: digest_of(root / name) == digests[name], digests))
+        return all(threaded_map(lambda name: digest_of(root / name) == digests[name], digests))
     except (OSError, Damaged):
         return False
 
