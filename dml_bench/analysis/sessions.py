@@ -69,7 +69,7 @@ def embeddings_of_backbone(
     weights can't be had, or no image can be read."""
     import torch
 
-    from dml_bench.models.embedder import build_embedder
+    from dml_bench.models.embedder import build_embedder, fold_where_it_pays
     from dml_bench.models.precision import autocast, network_precision
     from dml_bench.system.devices import choose_device
     from dml_bench.system.memory import keep_freed_memory
@@ -80,6 +80,7 @@ def embeddings_of_backbone(
     device = choose_device("auto")
     precision = network_precision(experiment.train.precision, device, embedder)
     embedder = embedder.to(device)
+    fold_where_it_pays(embedder, experiment, device, precision)
     files = []
     for image, path in enumerate(dataset.paths):
         part = path

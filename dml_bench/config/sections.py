@@ -413,7 +413,8 @@ class Train:
     """`auto`: bfloat16 where the device has units for it, float32 elsewhere. `tf32`: on a GPU,
     float32 whose convolutions see 10 bits of each factor, which PyTorch does unless it is told not
     to; `float32` tells it. `bfloat16_dense`: depthwise convolutions in float32, the rest in
-    bfloat16; `auto` takes it on a CPU for networks that have some. The loss is always in float32.
+    bfloat16; `auto` takes it on a CPU for networks that have some. What embeds with folded
+    BatchNorm is in float32 then. The loss is always in float32.
     """
     proxy_lr_factor: float = 1.0
     """The loss's own parameters (proxies, class weights) learn at this multiple of `optimizer.lr`.

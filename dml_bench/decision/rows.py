@@ -15,7 +15,7 @@ from dml_bench.config.variants import variant_name
 from dml_bench.data.cache import view_of
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.decision.parts import SEEDS, Parts, without_data_settings
-from dml_bench.models.embedder import Embedder, build_embedder
+from dml_bench.models.embedder import Embedder, build_embedder, fold_where_it_pays
 from dml_bench.models.precision import autocast, network_precision
 from dml_bench.runs.execute import execute
 from dml_bench.runs.request import RunRequest
@@ -104,7 +104,7 @@ FIRST_GUESS: dict[Training, tuple[float, float]] = {
 """Seconds of a run beside decoding and a frozen backbone, before the first run of its kind is
 measured: for any photos, and for each photo in a phase; of a head also in an epoch, of a probe for
 each product of photos, classes and features. A network that is trained as a whole takes so many
-times what it takes to embed."""
+times what its layers take to embed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,8 @@ class Rates:
     """Seconds."""
     embedding: float
     """Seconds that it spends in the backbone."""
+    layers: float
+    """The same with BatchNorm layers of their own, as they are trained."""
     dim: int
     """Features of the backbone."""
 
@@ -263,7 +265,7 @@ def plan(
             "none": seen,
             "probe": seen * len(parts.class_names) * rates.dim,
             "head": seen * experiment.train.epochs,
-            "whole": seen * experiment.train.epochs * rates.embedding,
+            "whole": seen * experiment.train.epochs * rates.layers,
         }[spec.training]
         shared = [SharedWork(photos, len(files) * rates.decoding, 0.0)]
         final_seconds = 0.1 * phases * len(experiments)
@@ -324,12 +326,19 @@ def probe(
     embedder = embedder.to(device)
     batch = torch.from_numpy(np.stack(pixels)).to(device)
     with autocast(device, precision):
-        float(embedder.features(batch).float().sum())  # memory is asked for, and kept
-        start = time.perf_counter()
-        features = embedder.features(batch)
-        float(features.float().sum())  # so that a GPU has ended
-        embedding = (time.perf_counter() - start) / len(pixels)
-    return Rates(decoding, embedding, features.shape[1])
+        layers, dim = seconds_and_dim(embedder, batch)
+        folded = fold_where_it_pays(embedder, experiment, device, precision)
+        embedding = seconds_and_dim(embedder, batch)[0] if folded else layers
+    return Rates(decoding, embedding, layers, dim)
+
+
+def seconds_and_dim(embedder: Embedder, batch: torch.Tensor) -> tuple[float, int]:
+    """Seconds in the backbone for each of (batch, height, width, 3) pixels, and its features."""
+    float(embedder.features(batch).float().sum())  # memory is asked for, and kept
+    start = time.perf_counter()
+    features = embedder.features(batch)
+    float(features.float().sum())  # so that a GPU has ended
+    return (time.perf_counter() - start) / len(batch), features.shape[1]
 
 
 def run_seed(

@@ -17,7 +17,13 @@ from torch.nn import functional
 from dml_bench.models.convolutions import convolution_gradients
 from dml_bench.models.precision import depthwise_is_float32, is_depthwise
 
-__all__ = ["open_depthwise_to_float32", "weight_gradient_by_parts"]
+__all__ = [
+    "open_depthwise_to_float32",
+    "original_class",
+    "padding_of",
+    "pads_by_size",
+    "weight_gradient_by_parts",
+]
 
 WIDEST, TALLEST = 3, 5
 """Columns and rows of the largest kernel that oneDNN's depthwise weight gradient takes."""
@@ -48,6 +54,17 @@ class DepthwiseInFloat32:
             return super().forward(images.float())  # type: ignore[misc]
 
 
+def original_class(convolution: nn.Conv2d) -> type[nn.Module]:
+    """What it was before it was opened to float32."""
+    kinds = type(convolution).__mro__
+    return kinds[2] if DepthwiseInFloat32 in kinds else kinds[0]
+
+
+def pads_by_size(convolution: nn.Conv2d) -> bool:
+    """Whether it is timm's convolution that pads as TensorFlow does, by the size of the map."""
+    return original_class(convolution).__name__ == "Conv2dSame"
+
+
 @cache
 def in_float32(convolution: type[Any]) -> type[Any]:
     return type(convolution.__name__, (DepthwiseInFloat32, convolution), {})
@@ -61,13 +78,13 @@ def trains_here(module: nn.Conv2d, images: Tensor) -> bool:
 
 
 def padding_of(module: nn.Conv2d, images: Tensor) -> Padding:
-    # Only here, since timm takes seconds to import, and brings wandb.
-    from timm.layers import Conv2dSame
-    from timm.layers.padding import get_same_padding
-
-    if not isinstance(module, Conv2dSame):
+    """What a convolution puts around (batch, channels, height, width) images."""
+    if not pads_by_size(module):
         rows, columns = (int(side) for side in module.padding)
         return columns, columns, rows, rows
+    # Only here, since timm takes seconds to import, and brings wandb.
+    from timm.layers.padding import get_same_padding
+
     sides = []
     for axis in (1, 0):
         side, kernel, stride = images.shape[2 + axis], module.kernel_size[axis], module.stride[axis]

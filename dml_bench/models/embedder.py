@@ -13,7 +13,7 @@ from dml_bench.models.backbones import check_image_size, drop_pooling, replace_p
 from dml_bench.models.convolutions import speed_up_small_maps
 from dml_bench.models.depthwise import open_depthwise_to_float32
 from dml_bench.models.encoders import describe_interpolation
-from dml_bench.models.folding import fold_batch_norm
+from dml_bench.models.folding import fold_batch_norm, is_fast_in_float32
 from dml_bench.models.lora import add_lora
 from dml_bench.models.stages import LastStages, cut_backbone, first_stages
 from dml_bench.models.weights import load_backbone
@@ -75,6 +75,11 @@ class Embedder(nn.Module):
         return any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
 
     @property
+    def is_folded(self) -> bool:
+        """Whether `fold_batch_norm` found something to fold."""
+        return bool(self._folded)
+
+    @property
     def last_stages(self) -> LastStages | None:
         """What is trained on `first_stages`; None where the backbone is one part."""
         return self._last[0] if self._last else None
@@ -99,14 +104,14 @@ class Embedder(nn.Module):
         return self.project(self.features(pixels))
 
     def fold_batch_norm(self) -> bool:
-        """From now on, features that are computed in bfloat16 on a CPU, in evaluation, without
+        """From now on, features that are computed under autocast on a CPU, in evaluation, without
         gradients and hooks, are those of the backbone with BatchNorm folded into its convolutions.
         False where it has none to fold."""
         mode = self.training
         folded = fold_batch_norm(self.eval().backbone)
         self.train(mode)
         self._folded = () if folded is None else (folded,)
-        return bool(self._folded)
+        return self.is_folded
 
     def freeze_batch_norm(self, *, affine: bool = True) -> None:
         """From now on training does not change the statistics of the backbone's BatchNorm layers;
@@ -217,10 +222,14 @@ def fold_where_it_pays(
     embedder: Embedder, experiment: Experiment, device: torch.device, precision: str
 ) -> bool:
     """Whether a run of the experiment embeds with folded BatchNorm, as the embedder does from now
-    on: 1.2 to 1.9 times as fast in bfloat16 on a CPU, and 1.15 times in float32, which keeps its
-    bits. A backbone that is not trained as one has its features computed once."""
-    pays = device.type == "cpu" and precision == "bfloat16" and distributed.world_size() == 1
-    return pays and experiment.model.trainable == "all" and embedder.fold_batch_norm()
+    on: on a CPU in bfloat16, and where folded float32 is faster than what `bfloat16_dense` is
+    otherwise (benchmarks/folding.py); float32 keeps its bits. What the first stages say is computed
+    once where only the last ones are trained."""
+    fast = precision == "bfloat16" or (
+        precision == "bfloat16_dense" and is_fast_in_float32(embedder.backbone)
+    )
+    one = device.type == "cpu" and distributed.world_size() == 1
+    return one and fast and not experiment.model.last_stages and embedder.fold_batch_norm()
 
 
 def freeze(embedder: Embedder, experiment: Experiment) -> None:

@@ -24,8 +24,9 @@ def frozen_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
     images' cache. Of several processes the first computes them."""
     # The number of threads is part of the key: sums in another order have other last bits, and a
     # run repeated with the same settings must find the same features.
+    way = f"{state.precision}, folded" if state.embedder.is_folded else state.precision
     digest = hashlib.sha256(
-        f"{state.device.type} {torch.get_num_threads()} {state.precision}"
+        f"{state.device.type} {torch.get_num_threads()} {way}"
         f" {pixels.view_cache.folder.name}".encode()
     )
     # A plug-in may compute something else with the same layers and weights once its file changes.

@@ -10,9 +10,12 @@ from torch import nn
 from torch.nn import functional
 
 from dml_bench.models.convolutions import speed_up_small_maps
+from dml_bench.models.depthwise import open_depthwise_to_float32
 from dml_bench.models.embedder import build_embedder
-from dml_bench.models.folding import FoldedConv2d, fold_batch_norm
-from dml_bench.system.devices import choose_precision
+from dml_bench.models.folding import FoldedConv2d, fold_batch_norm, is_fast_in_float32
+from dml_bench.models.precision import autocast
+from dml_bench.registry import backbones
+from dml_bench.system.devices import choose_precision, torch_threads
 
 pytestmark = pytest.mark.skipif(
     choose_precision("auto", torch.device("cpu")) != "bfloat16",
@@ -30,6 +33,7 @@ def with_statistics(network: nn.Module) -> nn.Module:
             layer.running_mean.normal_(std=0.1)
             layer.running_var.uniform_(0.5, 1.5)
     speed_up_small_maps(network)
+    open_depthwise_to_float32(network)
     return network.eval().to(memory_format=torch.channels_last)
 
 
@@ -76,6 +80,29 @@ def test_one_image_has_the_same_bits_alone_and_in_a_batch():
     together = in_bfloat16(folded, pixels)
     assert torch.equal(in_bfloat16(folded, pixels[2:3]), together[2:3])
     assert torch.equal(in_bfloat16(folded, pixels), together)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("efficientnet_lite0", 49), ("mobilenet_v2", 52)])
+@torch.no_grad()
+def test_a_network_of_depthwise_convolutions_is_exact_and_has_the_same_bits_in_any_batch(
+    name, layers
+):
+    torch.manual_seed(7)
+    network = with_statistics(backbones[name].build(name))
+    folded, pixels = fold_batch_norm(network), images(4, 70)
+    assert is_fast_in_float32(network)
+    assert folded_layers(folded) == layers
+    exact = network(pixels)
+    with autocast(torch.device("cpu"), "bfloat16_dense"):
+        together = folded(pixels)
+        alone = folded(pixels[2:3])
+        with torch_threads(2):
+            on_two = folded(pixels)
+    assert together.dtype == torch.float32
+    near = functional.normalize(together, dim=1), functional.normalize(exact, dim=1)
+    torch.testing.assert_close(*near, rtol=0, atol=1e-5)
+    assert torch.equal(alone, together[2:3])
+    assert torch.equal(on_two, together)
 
 
 @pytest.mark.parametrize("way", [{}, {"foreach": True}, {"fused": True}])

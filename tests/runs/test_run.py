@@ -524,6 +524,14 @@ def test_a_frozen_pretrained_backbone_trains_its_head_on_features_computed_once(
         "statistics and weights are those of the package"
     )
     assert not torch.equal(start["head.weight"], first["head.weight"])
+    state, pixels = computed[0]
+    assert state.embedder.is_folded == (state.precision == "bfloat16_dense")
+    frozen_features.frozen_features(state, pixels)
+    assert len(computed) == 1
+    if state.embedder.is_folded:
+        state.embedder._folded = ()
+        frozen_features.frozen_features(state, pixels)
+        assert len(computed) == 2, "features of the plain layers have other bits"
 
 
 def test_the_last_stage_is_trained_on_maps_of_the_rest_computed_once_and_used_with_it(
