@@ -1,5 +1,6 @@
 """The final part, opened once: what each run answers on photos that had no part in the choice."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from dml_bench.models.precision import autocast
 from dml_bench.protocols.holdout_metrics import ALL
 from dml_bench.runs.run import Run
 from dml_bench.system.devices import choose_device
+from dml_bench.training.frozen_features import add_backbone
 from dml_bench.training.training_state import unit
 
 __all__ = ["FinalPhotos", "Nearest"]
@@ -59,7 +61,8 @@ def searched(run: Run, phase: str, by: By) -> tuple[np.ndarray, np.ndarray]:
 
 
 class FinalPhotos:
-    """The photos of the final part. A frozen backbone sees them once, whichever runs share it."""
+    """The photos of the final part. Frozen backbones of the same weights see them once, whichever
+    runs share them."""
 
     def __init__(
         self,
@@ -120,11 +123,12 @@ class FinalPhotos:
     def features(self, run: Run, phase: str, embedder: Embedder) -> tuple[Tensor, np.ndarray]:
         """(readable, features) of the backbone, and (readable) the places of the photos that could
         be read."""
-        experiment = run.experiment
-        view = view_of(experiment.images)
-        key: tuple[object, ...] = (experiment.model.backbone.name, view)
-        if experiment.model.trainable != "head":
-            key = (run.folder, phase)
+        view = view_of(run.experiment.images)
+        key: tuple[object, ...] = (run.folder, phase)
+        if run.experiment.model.trainable == "head":
+            digest = hashlib.sha256(f"{precision_of(run)} {embedder.is_folded}".encode())
+            add_backbone(digest, embedder, run.experiment)
+            key = (digest.hexdigest(), view)
         if key in self._features:
             return self._features[key]
         places = {file: place for place, file in enumerate(self.files)}

@@ -14,7 +14,7 @@ from dml_bench.system import distributed
 from dml_bench.system.files import is_whole, write_tensors
 from dml_bench.training.training_state import TrainingState
 
-__all__ = ["frozen_features"]
+__all__ = ["add_backbone", "frozen_features"]
 
 
 def frozen_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
@@ -29,19 +29,7 @@ def frozen_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
         f"{state.device.type} {torch.get_num_threads()} {way}"
         f" {pixels.view_cache.folder.name}".encode()
     )
-    # A plug-in may compute something else with the same layers and weights once its file changes.
-    plugins = state.experiment.plugins
-    for record in plugins.components if plugins else ():
-        if record.kind == "backbone":
-            digest.update(record.sha256.encode())
-    # Layers without weights, such as poolings, change features too.
-    digest.update(f"{state.experiment.model.pooling} {state.embedder.backbone}".encode())
-    for name, tensor in {
-        **state.embedder.backbone.state_dict(),
-        "mean": state.embedder.mean,
-        "std": state.embedder.std,
-    }.items():
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    add_backbone(digest, state.embedder, state.experiment)
     last = state.embedder.last_stages
     if last is not None:
         digest.update(f"after {last.cut_after}".encode())
@@ -55,6 +43,22 @@ def frozen_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(path, save({"features": features.cpu().contiguous()}))
         return features
+
+
+def add_backbone(digest: "hashlib._Hash", embedder: Embedder, experiment: Experiment) -> None:
+    """Let a digest depend on all that makes a backbone's features of pixels, weights included."""
+    # A plug-in may compute something else with the same layers and weights once its file changes.
+    for record in experiment.plugins.components if experiment.plugins else ():
+        if record.kind == "backbone":
+            digest.update(record.sha256.encode())
+    # Layers without weights, such as poolings, change features too.
+    digest.update(f"{experiment.model.pooling} {embedder.backbone}".encode())
+    for name, tensor in {
+        **embedder.backbone.state_dict(),
+        "mean": embedder.mean,
+        "std": embedder.std,
+    }.items():
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
 
 
 @torch.no_grad()

@@ -1,0 +1,44 @@
+"""The final photos are seen by each backbone once, and by each that has weights of its own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dml_bench.decision import final
+from dml_bench.decision.final import FinalPhotos
+from dml_bench.runs.run import read_folder
+
+FROZEN = (
+    "model.trainable=head",
+    "augment.random_crop_from=0",
+    "augment.horizontal_flip=0",
+)
+
+
+@pytest.fixture
+def opened(birds) -> FinalPhotos:
+    files = sorted((birds / "images").glob("*/*.jpg"))[::4]
+    return FinalPhotos(files, [file.parent.name for file in files], "cpu")
+
+
+@pytest.mark.parametrize(("other", "times"), [("seed=43", 2), ("model.head.dim=64", 1)])
+def test_a_backbone_with_other_weights_sees_the_photos_itself(
+    other, times, opened, trained, monkeypatch
+):
+    read: list[int] = []
+    real = final.photo_batches
+
+    def counted(view, files: list[Path], size: int):
+        read.append(len(files))
+        return real(view, files, size)
+
+    monkeypatch.setattr(final, "photo_batches", counted)
+    runs = [read_folder(trained(*FROZEN, *more).folder) for more in ((), (other,))]
+    together = [opened.outputs(run, "all")[0] for run in runs]
+    assert len(read) == times
+    for run, outputs in zip(runs, together, strict=True):
+        alone, labels = FinalPhotos(opened.files, opened.classes, "cpu").outputs(run, "all")
+        assert torch.equal(outputs, alone)
+        assert len(np.unique(labels)) == 8
