@@ -53,8 +53,9 @@ class CatalogueGallery:
         }
 
 
-def catalogue_gallery(final: FinalPhotos, studio: FinalPhotos, run: Run) -> CatalogueGallery:
-    """What the studio photos say of the final photos, in each phase of a run."""
+def catalogue_gallery(final: FinalPhotos, studio: FinalPhotos, run: Run) -> CatalogueGallery | None:
+    """What the studio photos say of the final photos, in each phase of a run; None where no final
+    photo is of a class that some phase did not train on."""
     images = images_of(final, studio, run, ALL)
     most = int(np.bincount(images.field_labels).max())
     ks = tuple(k for k in KS if k <= most)
@@ -62,6 +63,8 @@ def catalogue_gallery(final: FinalPhotos, studio: FinalPhotos, run: Run) -> Cata
     for phase, held_out in run.held_out.items():
         of_phase = images_of(final, studio, run, phase)
         chosen = np.isin(of_phase.query_labels, held_out)
+        if not chosen.any():  # none of their final photos can be read
+            continue
         # The mean of the field is of classes that the model was trained on.
         centred = of_phase.centred(~np.isin(of_phase.field_labels, held_out))
         new.append(scores_of(of_phase, chosen))
@@ -69,6 +72,8 @@ def catalogue_gallery(final: FinalPhotos, studio: FinalPhotos, run: Run) -> Cata
         curve = catalogue_curve(centred, chosen, ks=ks, seed=run.seed)
         curves.append(curve.beside_catalogue.mean(1))
         sizes.append(len(held_out))
+    if not sizes:
+        return None
     everything = np.ones(len(images.query_labels), bool)
     return CatalogueGallery(
         num_photos=len(images.catalogue_labels),

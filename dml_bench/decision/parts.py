@@ -148,6 +148,7 @@ def divide(
             )
         write_catalogue(listed, out)
         return parts_of(facts["parts"], dataset.root, out)
+    dataset = without_copies(dataset, callback)
     require_photos(dataset, photos)
     write_catalogue(listed, out)
     parts, usable, sessions, roles = divided(dataset, group, photos, out)
@@ -232,6 +233,23 @@ def require_photos(dataset: Dataset, photos: Path) -> None:
         f" photos, got {enough} such classes: you need about {needed:,} photos,"
         f" {FEWEST_PHOTOS} of each class, and have {len(dataset):,}; better 30 of each class"
     )
+
+
+def without_copies(dataset: Dataset, callback: Callback) -> Dataset:
+    """One photo of each, in a class: a copy in another part would be a right answer to itself."""
+    seen: set[tuple[str, int]] = set()
+    copies: set[int] = set()
+    for photo, of_class in enumerate(zip(dataset.image_digests, dataset.labels, strict=True)):
+        if of_class in seen:
+            copies.add(photo)
+        seen.add(of_class)
+    if not copies:
+        return dataset
+    first = dataset.paths[min(copies)]
+    callback.note(
+        f"left out, as exact copies of others in their class: {len(copies)} (first: {first})"
+    )
+    return replace(dataset.without(copies), left_out=dataset.left_out)
 
 
 def divided(

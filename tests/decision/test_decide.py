@@ -249,7 +249,7 @@ def test_a_catalogue_is_tried_as_a_gallery_and_has_no_part_in_the_choice(
     divide(photos, final, cache_dir, Callback())
     broken = [read_csv(final / file)[0]["path"] for file in ("final.csv", "development/train.csv")]
     for path in broken:
-        (photos / path).write_bytes(b"no image")
+        (photos / path).write_text(f"no image: {path}")
     without, with_catalogue = answer(None), answer(studio)
     assert without.decision.catalogue is None
     assert without.decision.unreadable == tuple(sorted(broken))
@@ -499,6 +499,23 @@ def test_consecutive_numbers_of_a_camera_stay_on_one_side(photos, tmp_path, cach
     assert "beside one of their own session" in parts.reason
     sessions = [line["session"] for line in read_csv(parts.development / "train.csv")]
     assert len(set(sessions)) < len(sessions)
+
+
+def test_exact_copies_of_a_photo_are_in_no_other_part(photos, tmp_path, cache_dir):
+    for file in sorted(photos.glob("*/*.jpg")):
+        shutil.copy(file, file.with_name(f"copy_of_{file.name}"))
+    other_class = sorted(photos.iterdir())[1]
+    shutil.copy(min(photos.glob("*/*.jpg")), other_class / "mistaken.jpg")
+    notes: list[str] = []
+    listener = Callback()
+    listener.note = notes.append
+    parts = divide(photos, tmp_path / "decided", cache_dir, listener)
+    assert parts.num_photos == 65  # one of each, and the one that two classes have
+    [note] = notes
+    assert note.startswith("left out, as exact copies of others in their class: 64 (first: ")
+    development = {file.read_bytes() for file in parts.development_photos()}
+    final = {file.read_bytes() for file in parts.final()[0]}
+    assert len(development & final) <= 1
 
 
 def test_twice_the_photos_bring_what_the_last_doubling_brought():
