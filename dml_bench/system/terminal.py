@@ -97,6 +97,8 @@ class TerminalCallback(Callback):
         self._task: TaskID | None = None
         self._label = ""
         self._units = self._done = 0.0
+        self._marks: list[tuple[float, float]] = []
+        """Some moments of the last minute, and the units of work that were done by then."""
         self._last_shown = 0.0
         self._loss: LaterNumber | None = None
 
@@ -195,7 +197,7 @@ class TerminalCallback(Callback):
         self._epoch_done = 0
         self._epoch_start = time.perf_counter()
         if not self._done:
-            self._start = self._epoch_start
+            self._marks = [(self._epoch_start, 0.0)]
 
     def on_step(self, images: int, loss: Any) -> None:
         self._done += 3 * images
@@ -246,8 +248,15 @@ class TerminalCallback(Callback):
         return "" if known is None else f"  loss {float(known):.3f}"
 
     def _time_left(self) -> str:
-        elapsed = time.perf_counter() - self._start
-        return duration(elapsed / max(self._done, 1) * max(self._units - self._done, 0))
+        """At the pace of the last minute: stages differ in it, and so do phases beside others."""
+        now = time.perf_counter()
+        marks = self._marks
+        marks.append((now, self._done))
+        while len(marks) > 1 and marks[1][0] < now - 60 and marks[1][1] < self._done:
+            marks.pop(0)
+        since, before = marks[0]
+        seconds_a_unit = (now - since) / max(self._done - before, 1)
+        return duration(seconds_a_unit * max(self._units - self._done, 0))
 
     def _show(self, label: str, done: int, total: int, detail: str, force: bool = False) -> None:
         if not force and time.perf_counter() - self._last_shown < 0.1:
