@@ -34,7 +34,9 @@ class SmallMapConv2d(nn.Conv2d):
             return super().forward(images)
         learns = torch.is_grad_enabled() and self.weight.requires_grad
         by_product = learns and self._is_small(images)
-        gradients_apart = by_product or (learns and SPARE.are_used)
+        # Of a weight that is used twice, autograd adds gradients of its copy in bfloat16, and here
+        # they are added in float32: so whether spare threads help now must not matter.
+        gradients_apart = by_product or (learns and SPARE.lent)
         with on_spare_threads():
             if not gradients_apart:
                 return super().forward(images)

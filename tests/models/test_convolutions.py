@@ -201,6 +201,22 @@ def small_map_used_twice() -> tuple[nn.Conv2d, torch.Tensor]:
     return layer, ((maps[0].float() + 2 * maps[1].float()) * weights).sum()
 
 
+def test_a_layer_used_twice_in_a_pass_has_the_same_gradient_whether_others_help_or_not():
+    gradients = []
+    with torch_threads(1):
+        for lent in (1, 2):  # as source weights are trained, on one core and on two
+            with spare_threads(lent):
+                torch.manual_seed(0)
+                network = nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1, bias=False))
+                speed_up_small_maps(network)
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    maps = network(network(torch.randn(4, 16, 12, 12)))
+                with weight_gradients_beside():
+                    maps.float().square().sum().backward()
+            gradients.append(network[0].weight.grad)
+    assert torch.equal(*gradients)
+
+
 @pytest.mark.parametrize("earlier", [False, True])
 def test_gradients_computed_beside_are_added_up_as_others_are(earlier):
     gradients = []
