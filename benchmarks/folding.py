@@ -72,7 +72,8 @@ def main() -> None:
         if options.quick and size > 100:
             continue
         embedder, folded = trained(backbone, size), trained(backbone, size)
-        assert folded.fold_batch_norm(), "this processor has no fast bfloat16"
+        precision = network_precision("auto", CPU, folded)
+        assert folded.fold_batch_norm(precision), "this processor has no fast bfloat16"
         batches = [drawn(options.batch_size, size, 9)] * (1 if size > 64 else 6)
         ways = {
             "layers": lambda: embedded(embedder, batches),  # noqa: B023

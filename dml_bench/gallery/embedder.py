@@ -177,7 +177,7 @@ def trained_embedder(run: Run, phase: str) -> Embedder:
     embedder = build_embedder(without_first_weights(run.experiment))
     embedder.load_state_dict(run.weights(phase))
     if run.last_session().get("folded_batch_norm"):
-        embedder.fold_batch_norm()
+        embedder.fold_batch_norm(precision_of(run))
     return embedder.eval()
 
 

@@ -103,12 +103,12 @@ class Embedder(nn.Module):
         """(batch, height, width, 3) values 0-255 -> (batch, dim), before normalisation."""
         return self.project(self.features(pixels))
 
-    def fold_batch_norm(self) -> bool:
+    def fold_batch_norm(self, precision: str = "bfloat16") -> bool:
         """From now on, features that are computed under autocast on a CPU, in evaluation, without
-        gradients and hooks, are those of the backbone with BatchNorm folded into its convolutions.
-        False where it has none to fold."""
+        gradients and hooks, are those of the backbone with BatchNorm folded into its convolutions,
+        for this precision. False where it has none to fold."""
         mode = self.training
-        folded = fold_batch_norm(self.eval().backbone)
+        folded = fold_batch_norm(self.eval().backbone, precision)
         self.train(mode)
         self._folded = () if folded is None else (folded,)
         return self.is_folded
@@ -229,7 +229,8 @@ def fold_where_it_pays(
         precision == "bfloat16_dense" and is_fast_in_float32(embedder.backbone)
     )
     one = device.type == "cpu" and distributed.world_size() == 1
-    return one and fast and not experiment.model.last_stages and embedder.fold_batch_norm()
+    is_one_part = not experiment.model.last_stages
+    return one and fast and is_one_part and embedder.fold_batch_norm(precision)
 
 
 def freeze(embedder: Embedder, experiment: Experiment) -> None:

@@ -97,10 +97,12 @@ FRESH = FoldedConv2d, nn.BatchNorm2d, nn.MaxPool2d
 """Layers whose output nobody else holds."""
 
 
-def fold_batch_norm(network: nn.Module) -> nn.Module | None:
+def fold_batch_norm(network: nn.Module, precision: str = "bfloat16") -> nn.Module | None:
     """A network in evaluation mode -> one of the same layers and weights in which each BatchNorm
-    after a convolution without bias is part of it; None where there is none, where torch.fx can't
-    follow the network, or where the processor has no fast bfloat16."""
+    after a convolution without bias is part of it, after a depthwise one in `bfloat16_dense` alone:
+    oneDNN's bfloat16 rounds those more than the layers do, and runs of older versions keep them.
+    None where there is none, where torch.fx can't follow the network, or where the processor has no
+    fast bfloat16."""
     if choose_precision("auto", CPU) != "bfloat16" or not torch.backends.mkldnn.is_available():
         return None
     try:
@@ -113,6 +115,8 @@ def fold_batch_norm(network: nn.Module) -> nn.Module | None:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
     foldable = [node for node in graph.nodes if has_norm_to_fold(node, parts)]
+    if precision != "bfloat16_dense":
+        foldable = [node for node in foldable if not is_depthwise(any_layer_of(node, parts))]
     for node in foldable:
         activate_apart(graph, only_user(node), parts)
     for number, node in enumerate(foldable):
