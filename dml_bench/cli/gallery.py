@@ -255,7 +255,8 @@ def upgrade(
     allow_plugin: options.AllowPlugin = [],
 ) -> None:
     """Embed a gallery again with the model of another run. All its images are read from their
-    files. Answers that change are listed. The old gallery stays as it is.
+    files. Answers that change are listed. The old gallery stays as it is. Exit code 1 if one of
+    --photos can't be read; all others are compared.
 
     \b
     Example: dml-bench gallery upgrade runs/OLD --run runs/NEW
@@ -267,6 +268,7 @@ def upgrade(
         upgraded = opened.upgrade(new_run, photos=photos, folder=out)
     for line in upgraded.describe():
         typer.echo(line)
+    exit_if_unreadable(upgraded.unreadable)
 
 
 def require_one_output(out: Path | None, watch_seconds: float, others: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ def sorted_out(files: Iterable[Path]) -> FilesByKind:
         suffix = file.suffix.lower()
         if suffix in UNREAD_SUFFIXES:
             by_kind.unread.append(file)
-        elif suffix in IMAGE_SUFFIXES or is_image(file):
+        elif is_image(file):
             by_kind.images.append(file)
         else:
             by_kind.others.append(file)
@@ -67,11 +67,12 @@ def sorted_out(files: Iterable[Path]) -> FilesByKind:
 def is_image(file: Path) -> bool:
     """By the ending where that is an image's, so that a damaged one is met where it is decoded;
     else by the file's first bytes."""
-    if file.suffix.lower() in IMAGE_SUFFIXES:
-        return True
-    # A pipe or a device would be waited for.
+    ends_so = file.suffix.lower() in IMAGE_SUFFIXES
+    # A pipe or a device would be waited for; a link that leads nowhere is met where it is decoded.
     if not file.is_file():
-        return False
+        return ends_so and not file.exists()
+    if ends_so:
+        return True
     try:
         with (
             warnings.catch_warnings(action="ignore"),

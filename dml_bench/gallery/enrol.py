@@ -20,6 +20,7 @@ __all__ = [
     "Enrolment",
     "GalleryChanges",
     "ImageKey",
+    "KnownOtherwise",
     "change_gallery",
     "image_key",
     "images_below",
@@ -35,6 +36,19 @@ __all__ = [
 TABLE_SUFFIXES = (".csv", ".tsv")
 ImageKey = tuple[str, object]
 """The SHA-256 of an image's file, and its box."""
+
+
+class KnownOtherwise(ValueError):
+    """An image whose bytes are known under another class."""
+
+    def __init__(self, entry: GalleryImage, same: GalleryImage):
+        super().__init__(
+            f"{entry.path} (class {entry.class_name}) has the same bytes as {same.path} of"
+            f" class {same.class_name}, and an image has one class: take it out of the folder,"
+            " or rename or remove that class first"
+        )
+        self.entry = entry
+        self.same = same
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,7 +189,7 @@ def images_by_key(gallery: Gallery) -> dict[ImageKey, GalleryImage]:
 def new_images(
     known: Mapping[ImageKey, GalleryImage], entries: Iterable[GalleryImage]
 ) -> list[GalleryImage]:
-    """The entries whose bytes are not `known`, each once. Raises ValueError where one is known
+    """The entries whose bytes are not `known`, each once. Raises KnownOtherwise where one is known
     under another class."""
     fresh: dict[ImageKey, GalleryImage] = {}
     for entry in entries:
@@ -183,11 +197,7 @@ def new_images(
         key = image_key(entry) if entry.sha256 else ("", entry.path)
         same = known.get(key, fresh.get(key))
         if same is not None and same.class_name != entry.class_name:
-            raise ValueError(
-                f"{entry.path} (class {entry.class_name}) has the same bytes as {same.path} of"
-                f" class {same.class_name}, and an image has one class: take it out of the folder,"
-                " or rename or remove that class first"
-            )
+            raise KnownOtherwise(entry, same)
         if same is None:
             fresh[key] = entry
     return list(fresh.values())

@@ -224,11 +224,13 @@ def groups_needed(promise: GuaranteedThreshold) -> str:
 
 
 def advice_for_more(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
-    """How a run gets as many validation images as a promise needs."""
+    """How a run gets as many images as a promise needs."""
     fraction = math.ceil(100 * (promise.known_needed or 0) / max(images.num_carved, 1)) / 100
     more = f"train with --set data.valid_fraction={fraction:g}"
     if fraction > LARGEST_FRACTION:
         more = "train with more photos and --set data.valid_fraction=0.2"
+    if images.source == "enrolled":
+        more = f"enrol more photos, or {more}"
     return f"{more}, or leave --precision out to have every photo answered"
 
 

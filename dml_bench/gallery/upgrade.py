@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dml_bench.data.images import box_of, boxed, photo_file
+from dml_bench.data.images import Unreadable, box_of, boxed, photo_file
 from dml_bench.gallery.calibration import current_names
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import image_key
@@ -87,6 +87,8 @@ class Upgrade:
     test_images: int
     """The number of images in the gallery that are test images of the new run: what that run
     measured on them holds no more."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """Photos to compare that can't be read as images, and are none of `queries`."""
 
     def describe(self) -> list[str]:
         """Sentences, then a line for each of the first changed answers."""
@@ -122,6 +124,7 @@ class Photos:
     after: np.ndarray
     """(photos, dim) of the new model."""
     source: str
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 def upgrade_gallery(
@@ -161,6 +164,7 @@ def upgrade_gallery(
         changed=changed,
         table=table,
         test_images=sum(digest in is_query for digest in enrolled),
+        unreadable=queries.unreadable,
     )
 
 
@@ -263,6 +267,7 @@ def named_photos(
         before.embeddings,
         after.embeddings,
         "photos",
+        before.unreadable,
     )
 
 

@@ -1,5 +1,6 @@
 """The HTTP interface of a gallery."""
 
+import json
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -19,6 +20,8 @@ from dml_bench.serve.changes import Changed
 from dml_bench.serve.served_gallery import ServedGallery, image_id
 from dml_bench.serve.service import Answer, GalleryService
 from dml_bench.serve.uploads import RefusedRequest, read_request
+from dml_bench.system.callbacks import LOGGER
+from dml_bench.system.failures import describe_error
 from dml_bench.system.files import defined
 from dml_bench.version import __version__
 
@@ -321,6 +324,17 @@ def add_errors(app: FastAPI) -> None:
             text = f"there is no {request.method} {path}: GET /docs lists all requests"
         return JSONResponse({"error": text}, problem.status_code, problem.headers)
 
+    @app.exception_handler(Exception)
+    async def broken(request: Request, problem: Exception) -> Response:
+        text = "the server failed at this, and printed why: mend that there, then ask again"
+        return as_json({"error": text}, 500)  # the server prints the traceback
+
+    @app.exception_handler(OSError)
+    async def refused_by_the_system(request: Request, problem: OSError) -> Response:
+        LOGGER.warning("%s %s: %s", request.method, request.url.path, describe_error(problem))
+        text = "the server's disk or machine refused this, and the server printed why: mend that"
+        return as_json({"error": f"{text} there, then ask again"}, 500)
+
     from fastapi.exceptions import RequestValidationError
 
     @app.exception_handler(RequestValidationError)
@@ -356,9 +370,13 @@ def with_class(schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def as_json(value: dict[str, Any], status: int = 200) -> JSONResponse:
-    """A response of plain values; what is undefined is null."""
-    return JSONResponse(defined(value), status)
+def as_json(value: dict[str, Any], status: int = 200) -> Response:
+    """A response of plain values; what is undefined is null. Names may hold what is no text, as
+    file names and JSON of clients do, and keep it."""
+    text = json.dumps(defined(value), ensure_ascii=False, separators=(",", ":"))
+    # A lone half of a character is written as its escape, which is what JSON has for it.
+    body = text.encode("utf-8", "backslashreplace")
+    return Response(body, status, media_type="application/json")
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:

@@ -86,7 +86,12 @@ class Batches:
             if ended:
                 return
 
-    def _answer(self, batch: list[WaitingImage]) -> None:
+    def _answer(self, waiting: list[WaitingImage]) -> None:
+        # What nobody waits for any more, as a server that is stopped gives requests up, is left
+        # out; what begins can't be given up.
+        batch = [image for image in waiting if image.answer.set_running_or_notify_cancel()]
+        if not batch:
+            return
         try:
             raw = self.network.outputs_of(np.stack([image.pixels for image in batch]))
             embeddings = unit(torch.from_numpy(raw))

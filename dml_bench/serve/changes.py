@@ -19,7 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dml_bench.gallery.enrol import ImageKey, image_key, images_by_key, new_images
+from dml_bench.gallery.enrol import (
+    ImageKey,
+    KnownOtherwise,
+    image_key,
+    images_by_key,
+    new_images,
+)
 from dml_bench.gallery.index_store import step_between, update_indexes
 from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, Step
 from dml_bench.registry.names import spelling
@@ -68,7 +74,15 @@ class Enrol:
         for photo in self.photos:
             path = draft.folder / f"{photo.sha256}{photo.suffix}"
             entries.append(GalleryImage(name, str(path), photo.sha256, "enrolled"))
-        fresh = new_images(draft.known, entries)
+        try:
+            fresh = new_images(draft.known, entries)
+        except KnownOtherwise as problem:  # whose text says where files lie
+            photo = self.photos[entries.index(problem.entry)]
+            raise ValueError(
+                f"{photo.name} (class {name}) has the same bytes as an image of class"
+                f" {problem.same.class_name}, and an image has one class: leave it out, or remove"
+                " that class first"
+            ) from None
         rows = [entries.index(entry) for entry in fresh]
         is_new = name not in draft.class_names
         draft.join(fresh, self.embeddings[rows], [self.photos[row] for row in rows])
@@ -200,7 +214,8 @@ class Changes:
         while not ends:
             group = self._next_group()
             ends = group[-1] is None
-            self._make([waiting for waiting in group if waiting is not None])
+            # A change that was given up while it waited is not made; one that begins is.
+            self._make([one for one in group if one and one.answer.set_running_or_notify_cancel()])
             large = self._journal_bytes > SMALLEST_JOURNAL
             if ends or (large and self._journal_bytes > self.file.path.stat().st_size):
                 self._empty_journal()

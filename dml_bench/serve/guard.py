@@ -89,12 +89,12 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 500
+        start, status, answered = time.perf_counter(), 500, False
 
         async def counted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], True
                 others = [
                     (name, value)
                     for name, value in message.get("headers", [])
@@ -105,6 +105,10 @@ class Guard:
 
         try:
             await self.answer(scope, receive, counted)
+        except asyncio.CancelledError:  # by a second Ctrl-C, or half a minute after the first
+            if not answered:
+                text = "the server was stopped before it answered: ask again when it runs"
+                await refuse(counted, 503, text)
         finally:
             part = scope["path"].strip("/").partition("/")[0]
             route = f"/{part}" if part in COUNTED else "other"

@@ -105,11 +105,15 @@ async def read_request(
     if not images:
         raise RefusedRequest(422, "there is no image: send at least one in the field images")
     if len(images) > limits.images:
-        raise RefusedRequest(
-            413,
-            f"a request may bring {limits.images} images, got {len(images)}: send several requests",
-        )
+        raise too_many(limits)
     return (class_name(name) if with_class else ""), images
+
+
+def too_many(limits: UploadLimits) -> RefusedRequest:
+    """Why a request with more images is refused."""
+    return RefusedRequest(
+        413, f"a request may bring {limits.images} images, and this has more: send several requests"
+    )
 
 
 async def read_form(request: "Request", limits: UploadLimits) -> tuple[object, list[SentImage]]:
@@ -118,8 +122,10 @@ async def read_form(request: "Request", limits: UploadLimits) -> tuple[object, l
     from starlette.exceptions import HTTPException
 
     try:
-        form = await request.form(max_files=limits.images + 1, max_fields=8)
+        form = await request.form(max_files=limits.images, max_fields=8)
     except HTTPException as problem:
+        if problem.detail.startswith("Too many files"):
+            raise too_many(limits) from None
         raise RefusedRequest(400, f"the form can't be read: {problem.detail}") from None
     images = []
     for value in form.getlist("images"):

@@ -2,6 +2,7 @@
 names in any form."""
 
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -79,7 +80,10 @@ def test_an_empty_class_is_named_with_what_its_folder_holds(tmp_path):
 
 def test_a_damaged_image_with_an_image_s_ending_stays_in_and_a_raw_photograph_is_refused(tmp_path):
     (tmp_path / "broken.jfif").write_bytes(b"\xff\xd8")
-    assert is_image(tmp_path / "broken.jfif")
+    os.mkfifo(tmp_path / "pipe.jpg")  # reading it would wait for ever
+    (tmp_path / "nowhere.jpg").symlink_to("gone.jpg")
+    names = ("broken.jfif", "pipe.jpg", "nowhere.jpg")
+    assert [is_image(tmp_path / name) for name in names] == [True, False, True]
     pictures(tmp_path, "data/a/1.jpg", "data/b/1.jpg", "data/b/2.dng")
     with pytest.raises(ValueError, match=r"of a format that is not read: 1 \(first: .*2.dng\)"):
         read("folder", tmp_path / "data")

@@ -136,7 +136,13 @@ def test_the_command_lists_what_changed(
 ):
     photo = shutil.copy(next(birds.rglob("*.jpg")), tmp_path / "photo.jpg")
     typed = ("gallery", "upgrade", old_folder, "--run", new_folder, "--out", tmp_path / "new")
-    assert dml_bench(monkeypatch, *typed, "--photos", photo, "--device", "cpu") == 0
-    printed = capsys.readouterr().out
-    assert "51 images of 8 classes, of which 0 were embedded anew" in printed
-    assert "of 1 photos, 0 get another class" in printed
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("no image")
+    photos = ("--photos", photo, "--photos", broken)
+    assert dml_bench(monkeypatch, *typed, *photos, "--device", "cpu") == 1
+    printed = capsys.readouterr()
+    assert "51 images of 8 classes, of which 0 were embedded anew" in printed.out
+    assert "of 1 photos, 0 get another class" in printed.out
+    assert printed.err.endswith(
+        f"unreadable: {broken}: not an image, or of a format that is not read\n"
+    )

@@ -1,15 +1,19 @@
 """A gallery over HTTP: a real server in a thread of this process, asked by a real client."""
 
+import asyncio
 import base64
 import io
+import json
 import re
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from image_forms import written
 from PIL import Image
@@ -17,10 +21,19 @@ from serving_here import running
 from tiny import refusal
 
 import dml_bench as db
-from dml_bench.gallery.store import open_gallery_file
+from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.predict import AppliedThreshold
+from dml_bench.gallery.store import Gallery, GalleryFile, open_gallery_file
+from dml_bench.serve.batching import Batches
+from dml_bench.serve.changes import Changes, Remove
+from dml_bench.serve.guard import Guard
+from dml_bench.serve.measurements import Measurements
+from dml_bench.serve.served_gallery import Calibration, ServedGallery
 from dml_bench.serve.uploads import UploadLimits
+from dml_bench.system.loopback import OwnRequests
 
 NEW = "009.Newcomer"
+EMPTY = Gallery((), np.empty((0, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +159,8 @@ def test_enrolling_is_all_or_nothing(client, newcomers, photo, tmp_path):
     assert refused.json()["error"].startswith("nothing was enrolled: text.jpg: must be an image")
     taken = enrol(client, NEW, [newcomers[0], photo])
     assert taken.status_code == 409
-    assert "an image has one class" in taken.json()["error"]
+    assert taken.json()["error"].startswith(f"{photo.name} (class {NEW}) has the same bytes as an")
+    assert "/" not in taken.json()["error"], "nobody learns where files lie"
     assert classes(client) == before
     assert enrol(client, NEW, [newcomers[0]] * 2).json()["already_there"] == 1
 
@@ -234,7 +248,107 @@ def test_a_request_that_can_not_be_read_is_refused_with_the_next_step(client, ph
     for response in answers.values():
         (line,) = response.json()["error"].splitlines()
         assert ": " in line
+    assert client.post("/predict", files=sent([photo] * 70)).json() == answers["many"].json()
     assert len(predicted(client, [photo])) == 1, "the server answers as before"
+
+
+def test_a_name_that_is_no_text_comes_back_as_it_was_sent(client, photo):
+    name = "a\ud800b"  # half of a character, which UTF-8 has no bytes for
+    image = {"name": name, "data": base64.b64encode(photo.read_bytes()).decode()}
+    header = {"content-type": "application/json"}
+    body, damaged = (json.dumps({"images": [{**image, **other}]}) for other in ({}, {"data": "%"}))
+    answer = client.post("/predict", content=body, headers=header)
+    assert answer.json()["answers"][0]["image"] == name
+    refused = client.post("/predict", content=damaged, headers=header)
+    assert refused.json()["error"].startswith(f"{name} is no base64")
+
+
+def test_what_the_disk_refuses_is_said_and_shows_no_path(client, newcomers, photo, tmp_path):
+    (tmp_path / "gallery" / "all.photos").write_text("a file where photos should lie")
+    refused = enrol(client, NEW, newcomers)
+    assert (refused.status_code, "server printed why" in refused.json()["error"]) == (500, True)
+    assert str(tmp_path) not in refused.text
+    assert NEW not in classes(client)
+    assert len(predicted(client, [photo])) == 1, "the server answers as before"
+
+
+def test_requests_that_are_given_up_leave_the_threads_at_work(finished, photo):
+    """As a second Ctrl-C gives up all that wait."""
+    network = GalleryEmbedder(db.load_run(finished), "all", "cpu")
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def search(embeddings, ks):
+        begun.set()
+        assert goes_on.wait(60)
+        return ks
+
+    batches = Batches(network, search)
+    pixels = np.zeros((1, network.view.size, network.view.size, 3), np.uint8)
+    (first,) = batches.put(pixels, 1)
+    assert begun.wait(60)
+    given_up, last = batches.put(pixels, 2) + batches.put(pixels, 3)
+    assert given_up.cancel()
+    assert not first.cancel()
+    goes_on.set()
+    assert [first.result(60), last.result(60)] == [1, 3]
+    batches.close()
+
+
+def test_who_waits_while_the_server_is_stopped_is_told_so():
+    begun, sent_back = asyncio.Event(), []
+    nothing_chosen = Calibration(EMPTY, AppliedThreshold(value=0.5), "", None)
+
+    async def answers_never(scope, receive, send):
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent_back.append(message)
+
+    async def ask_and_stop():
+        guard = Guard(
+            answers_never,
+            requests=OwnRequests("127.0.0.1", "dml-bench serve"),
+            token="",
+            limits=UploadLimits(),
+            measurements=Measurements(ServedGallery(EMPTY, nothing_chosen)),
+        )
+        scope = {"type": "http", "path": "/predict", "method": "POST"}
+        headers = [(b"host", b"127.0.0.1:8000")]
+        asking = asyncio.create_task(guard({**scope, "headers": headers}, receive, send))
+        await begun.wait()
+        asking.cancel()
+        await asking
+
+    asyncio.run(ask_and_stop())
+    start, body = sent_back
+    assert start["status"] == 503
+    assert json.loads(body["body"])["error"].endswith("ask again when it runs")
+
+
+def test_a_change_that_is_given_up_while_it_waits_is_not_made(finished, tmp_path):
+    file = GalleryFile(db.load_run(finished), "all", tmp_path / "gallery")
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def publish(gallery):
+        begun.set()
+        assert goes_on.wait(60)
+
+    with file.lock():
+        gallery = file.read(new=True).hashed()
+        changes = Changes(file, gallery, publish)
+        first = changes.put(Remove(gallery.class_names[0]))
+        assert begun.wait(60)
+        given_up, last = (changes.put(Remove(name)) for name in gallery.class_names[1:3])
+        assert given_up.cancel()
+        goes_on.set()
+        removed = [first.result(60).class_name, last.result(60).class_name]
+        changes.close()
+    assert removed == [gallery.class_names[0], gallery.class_names[2]]
+    assert gallery.class_names[1] in file.read().class_names
 
 
 def test_a_large_body_is_refused_before_it_is_held(finished, photo, tmp_path):
