@@ -10,7 +10,6 @@ from dml_bench.board.submission import Finding, Submission
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import DataFacts, differing_data
 from dml_bench.data.split import Split, split_of
-from dml_bench.protocols import phases_of
 from dml_bench.runs.record import short_digests
 from dml_bench.system.callbacks import Callback
 
@@ -28,7 +27,7 @@ def needs_folder(submission: Submission) -> bool:
 def check_images(
     submission: Submission, data_dir: Path | None, cache_dir: Path, callback: Callback
 ) -> Iterator[Finding]:
-    """Labels, split, gallery and hold-outs are drawn anew from the images, by the configuration."""
+    """Labels, split and gallery are drawn anew from the images, by the configuration."""
     experiment = submission.run.experiment
     kinds = {record.kind for record in experiment.plugins.components} if experiment.plugins else ()
     if "dataset" in kinds:
@@ -53,7 +52,6 @@ def check_images(
         yield Finding("refused", "split facts", "its seed divides these images otherwise")
         return
     yield from labels_agree(submission, dataset, split)
-    yield from holdouts_agree(submission, dataset, split)
 
 
 def labels_agree(submission: Submission, dataset: Dataset, split: Split) -> Iterator[Finding]:
@@ -62,6 +60,9 @@ def labels_agree(submission: Submission, dataset: Dataset, split: Split) -> Iter
     labels = dataset.labels[split.test]
     if not np.array_equal(arrays["query_labels"], labels):
         yield Finding("refused", "query set", "the images of its queries have other classes")
+    names = dict(enumerate(dataset.class_names))
+    if any(names.get(label) != name for label, name in submission.run.class_names.items()):
+        yield Finding("refused", "query set", "the classes of its queries have other names")
     counts = np.bincount(dataset.labels[split.gallery], minlength=len(arrays["gallery_counts"]))
     if not np.array_equal(arrays["gallery_counts"], counts):
         yield Finding(
@@ -75,19 +76,3 @@ def labels_agree(submission: Submission, dataset: Dataset, split: Split) -> Iter
         digests = short_digests([dataset.image_digests[image] for image in chosen.tolist()])
         if not np.array_equal(stated, digests):
             yield Finding("refused", "query set", f"its {name.replace('_', ' ')} are other files")
-
-
-def holdouts_agree(submission: Submission, dataset: Dataset, split: Split) -> Iterator[Finding]:
-    """The classes that were held out are those that the rule draws."""
-    run = submission.run
-    if not run.protocol.has_drop:
-        return
-    stated = run.protocol.held_out(run.summary)
-    for phase in phases_of(run.experiment, dataset, split):
-        if not phase.held_out_classes:
-            continue
-        names = {dataset.class_names[label] for label in phase.held_out_classes}
-        if set(stated.get(phase.name, ())) != names:
-            yield Finding(
-                "refused", "hold-outs", f"phase {phase.name} held out other classes than its rule"
-            )

@@ -6,23 +6,26 @@ measured: later checks rely on them.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dml_bench.board.submission import Finding, Submission
+from dml_bench.data.datasets import Dataset
 from dml_bench.data.publications import PUBLICATIONS
+from dml_bench.data.split import holdouts, phases
 from dml_bench.evaluation import collapse
 from dml_bench.evaluation.metrics import macro, precision_at_1
 from dml_bench.evaluation.statistics import estimate
 from dml_bench.protocols.holdout_metrics import logits_accuracy
-from dml_bench.protocols.metric import value_at
+from dml_bench.protocols.metric import Metric, value_at
 from dml_bench.runs import record_format
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.record import IMAGE_SETS, VOTERS, record_path
-from dml_bench.runs.record_description import description_of
+from dml_bench.runs.run import RecordedRun
 
 __all__ = ["CHECKS", "FIRST", "TOLERANCE", "Check"]
 
@@ -39,6 +42,8 @@ NEVER = 1e-9
 """What has a smaller probability did not happen by chance."""
 LARGEST_GALLERY = 2**26
 """Images: their classes are held in memory, and the counts may come from anybody."""
+OF_PHASE = ("nearest", "elected", "similarity", "first_relevant", "at_r", "logits")
+"""What the answers may hold of a phase."""
 NAMES = {
     "numbers": "metric",
     "intervals": "interval",
@@ -67,6 +72,17 @@ def arrays_are_counts(submission: Submission) -> Iterator[Finding]:
             yield refused("answers", f"{name} must be unsigned integers, got {array.dtype}")
     if "gallery_counts" in arrays and arrays["gallery_counts"].sum(dtype=float) > LARGEST_GALLERY:
         yield refused("answers", f"a gallery has at most {LARGEST_GALLERY:,} images")
+
+
+def answers_are_all(submission: Submission) -> Iterator[Finding]:
+    """Nothing lies beside the answers, and similarities have steps."""
+    arrays, facts = submission.run.content.arrays, submission.facts
+    known = {f"{phase}.{name}" for phase in facts["similarities"] for name in OF_PHASE}
+    if others := arrays.keys() - known - {"query_labels", "gallery_counts", *IMAGE_SETS}:
+        yield refused("answers", f"they hold {min(others)!r}, which is no answer")
+    last_step = facts.get("last_step", 1)
+    if type(last_step) is not int or not 1 <= last_step < 256:
+        yield refused("answers", f"last_step must be a number from 1 to 255, got {last_step!r}")
 
 
 def answers_fit(submission: Submission) -> Iterator[Finding]:
@@ -107,7 +123,7 @@ def answers_fit(submission: Submission) -> Iterator[Finding]:
                 return
 
 
-FIRST: tuple[Check, ...] = (arrays_are_counts, answers_fit)
+FIRST: tuple[Check, ...] = (arrays_are_counts, answers_are_all, answers_fit)
 
 
 # What it says beside what its answers give
@@ -115,10 +131,8 @@ FIRST: tuple[Check, ...] = (arrays_are_counts, answers_fit)
 
 def says_what_its_answers_give(submission: Submission) -> Iterator[Finding]:
     """Every key of the JSON that can be measured of the answers, or is written in both files."""
-    run = submission.run
-    description = run.description
-    measured = description_of(run, run, description["submitted_by"])
-    for key, value in measured.items():
+    description = submission.run.description
+    for key, value in submission.measured.items():
         if key in ("session", "weights", "code_sha256"):
             continue  # nothing else says them
         for place, stated, expected in differences(description.get(key), value, ""):
@@ -168,6 +182,7 @@ def summary_agrees(submission: Submission) -> Iterator[Finding]:
             "precision_at_1_micro": float(right.mean()),
             "recall_at_1": float(right.mean()),
         }
+        measured |= seen_and_unseen(run, phase)
         if f"{phase}.logits" in run.content.arrays:
             predicted = run.logits(phase).predicted
             measured |= logits_accuracy(predicted, labels, run.held_out.get(phase, ()))
@@ -181,16 +196,46 @@ def summary_agrees(submission: Submission) -> Iterator[Finding]:
             yield refused("summary", f"{phase} vote of {VOTERS} is {voted} in it, not {votes}")
 
 
+def seen_and_unseen(run: RecordedRun, phase: str) -> dict[str, float]:
+    """P@1 of a phase on the classes that it held out, or any other did, and on the rest."""
+    measured: dict[str, float] = {}
+    if not run.protocol.has_drop:
+        return measured
+    labels, right = run.neighbours[phase].query_labels, precision_at_1(run.neighbours[phase])
+    is_unseen = np.isin(labels, run.held_out.get(phase, run.unseen))
+    for group, part in (("seen", ~is_unseen), ("unseen", is_unseen)):
+        if part.any():
+            measured[f"precision_at_1_macro_{group}"] = macro(right[part], labels[part])
+            measured[f"precision_at_1_micro_{group}"] = float(right[part].mean())
+    return measured
+
+
 def shown_numbers_agree(submission: Submission) -> Iterator[Finding]:
-    """Tables show some metrics as the summary has them."""
+    """`load_runs` and some tables show metrics and their intervals as the summary has them."""
     run = submission.run
     for metric in metrics_of(run.experiment).values():
-        shown = value_at(run.summary, metric.place) if metric.place else None
+        place = metric.place or metric.name
+        shown = value_at(run.summary, place)
         if shown is None:
             continue
-        value = estimate([metric.scores(run)], average=metric.average)
+        value = estimate_in_summary(metric, run)
         if not math.isclose(shown, value, abs_tol=ROUNDED.get(metric.name, TOLERANCE)):
-            yield refused("summary", f"{metric.place} is {shown} in it, not {value}")
+            yield refused("summary", f"{place} is {shown} in it, not {value}")
+    for name, ends in submission.measured["intervals"].items():
+        for place, value in zip((f"{name}_low", f"{name}_high"), ends, strict=True):
+            shown = value_at(run.summary, place)
+            if shown is not None and not equal(shown, value):
+                yield refused("summary", f"{place} is {shown} in it, not {value}")
+
+
+def estimate_in_summary(metric: Metric, run: RecordedRun) -> float:
+    """Drops are the means over the hold-outs there, and the cost is of all of them together."""
+    runs = [run]
+    if metric.depends_on_holdouts and metric.needs_training and not metric.ranked:
+        runs = [replace(run) for _ in run.held_out]
+        for one, (phase, labels) in zip(runs, run.held_out.items(), strict=True):
+            one.__dict__.update(neighbours=run.neighbours, held_out={phase: labels})
+    return float(np.mean([estimate([metric.scores(one)], average=metric.average) for one in runs]))
 
 
 def can_be_shown(submission: Submission) -> Iterator[Finding]:
@@ -229,12 +274,6 @@ def counts_are_possible(submission: Submission) -> Iterator[Finding]:
             f"the data set has {record.dataset.num_classes} classes, the queries"
             f" {len(np.unique(labels))}",
         )
-    rule = re.match(r"(?:last|random):(\d+)", record.unseen)
-    for phase, held_out in record.held_out.items():
-        if protocol.takes_unseen and rule and held_out != int(rule[1]):
-            yield refused(
-                "class count", f"phase {phase} must hold out {rule[1]} classes, got {held_out}"
-            )
 
 
 def gallery_has_no_query(submission: Submission) -> Iterator[Finding]:
@@ -326,13 +365,40 @@ def probability_of_at_most(right: int, queries: int, chance: float) -> float:
 
 
 def holdouts_are_possible(submission: Submission) -> Iterator[Finding]:
-    """Every class that is held out has a name and is held out once of a phase."""
+    """Every class that is held out has a name and is held out once of a phase; the phases and their
+    classes are those that the rule draws."""
+    run = submission.run
     names = set(submission.facts["class_names"])
-    for phase, held_out in submission.run.protocol.held_out(submission.run.summary).items():
+    for phase, held_out in run.protocol.held_out(run.summary).items():
         if len(set(held_out)) != len(held_out) or not set(held_out) <= names:
             yield refused("hold-outs", f"phase {phase} holds out a class twice, or an unknown one")
-        if phase not in submission.run.neighbours:
+        if phase not in run.neighbours:
             yield refused("hold-outs", f"phase {phase} has hold-outs and no answers")
+    if run.protocol.takes_unseen:
+        yield from rule_draws(submission)
+
+
+def rule_draws(submission: Submission) -> Iterator[Finding]:
+    """A rule draws from the list of the classes, and takes no image. An easier class, or a hold-out
+    that went badly and was left out, would change the cost of being unseen."""
+    run = submission.run
+    ids = range(len(run.content.arrays["gallery_counts"]))
+    classes = Dataset(
+        name=submission.record.dataset.name,
+        root=Path(),
+        paths=(),
+        labels=np.empty(0, np.int64),
+        class_names=tuple(run.class_names.get(label, "") for label in ids),
+    )
+    stated = {phase: set(labels.tolist()) for phase, labels in run.held_out.items()}
+    for phase in phases(holdouts(run.experiment.unseen, classes)):
+        if set(phase.held_out_classes) != stated.pop(phase.name, set()):
+            yield refused(
+                "hold-outs",
+                f"phase {phase.name} must hold out the classes that {run.experiment.unseen} draws",
+            )
+    for name in stated:
+        yield refused("hold-outs", f"{run.experiment.unseen} has no phase {name}")
 
 
 # Where it stands

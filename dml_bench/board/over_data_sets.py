@@ -216,7 +216,8 @@ def aggregates_of_table(
 def data_set_of(
     entry: TableOnData, results: Path, sound: Collection[Path] | None, *, tuned: bool
 ) -> DataSet | None:
-    """The recorded rows of one data set; None where it has none, or none that is tuned."""
+    """The recorded rows of one data set, of its revision with most rows; None where it has none, or
+    none that is tuned."""
     paths = [
         path
         for path in recorded_rows(entry, results, tuned=tuned)
@@ -224,8 +225,8 @@ def data_set_of(
     ]
     if not paths:
         return None
-    [study] = studies_of(collect(paths))
-    table = table_of(study, {})
+    of_revisions = studies_of(collect(paths))
+    table = table_of(max(of_revisions, key=lambda study: len(study.group.lines)), {})
     rows: dict[str, BoardRow] = {}
     for row in table.rows:
         method = method_of(row.experiment)

@@ -3,11 +3,13 @@ says is believed before it was measured."""
 
 import lzma
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from dml_bench.config import load
 from dml_bench.runs import record_format, record_schema
+from dml_bench.runs.record_description import description_of
 from dml_bench.runs.record_schema import Record
 from dml_bench.runs.run import RecordedRun
 from dml_bench.system.files import UNSEALED
@@ -37,7 +39,7 @@ class Refused(ValueError):
         self.finding = Finding("refused", name, text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Submission:
     """A record that could be read. Its answers may still be anything."""
 
@@ -50,9 +52,17 @@ class Submission:
         """What the answers' file says besides the answers."""
         return self.run.content.facts
 
+    @cached_property
+    def measured(self) -> dict[str, Any]:
+        """The JSON that its answers give."""
+        return description_of(self.run, self.run, self.record.submitted_by)
+
 
 def open_submission(path: Path) -> Submission:
     """Raises Refused."""
+    for file in (path, record_format.answers_file(path)):
+        if file.is_symlink():  # to anything on the machine that reads it
+            raise Refused("damaged", f"{file} is a link: put the file itself in its place")
     size = path.stat().st_size if path.is_file() else 0
     if size > record_schema.LARGEST_BYTES:
         raise Refused(

@@ -126,6 +126,8 @@ def readable(folder: Path) -> list[Mate]:
 def of_files(paths: Sequence[Path]) -> list[Mate]:
     mates = []
     for path in paths:
+        if path.is_symlink():
+            continue
         stat = path.stat()
         record = read_once(path, stat.st_mtime_ns, stat.st_size)
         if record is not None:

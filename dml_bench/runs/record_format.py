@@ -40,6 +40,7 @@ __all__ = [
     "LARGEST_ANSWERS",
     "VERSION",
     "Content",
+    "answers_file",
     "canonical_text",
     "decoded_classes",
     "decoded_fractions",
@@ -95,6 +96,7 @@ def is_record(path: Path) -> bool:
 
 
 def answers_file(path: Path) -> Path:
+    """The second file of a record, by the first."""
     return path.with_suffix(ANSWERS_SUFFIX)
 
 
@@ -160,9 +162,12 @@ def read_content(path: Path, description: Mapping[str, Any]) -> Content:
         raise ValueError(f"{answers} can't be read: {problem.strerror}; {REMEDY}") from None
     if hashlib.sha256(data).hexdigest() != description["answers_sha256"]:
         raise ValueError(f"{answers} was changed after it was written; {REMEDY}")
-    plain = lzma.LZMADecompressor().decompress(data, LARGEST_ANSWERS)
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    plain = unpacker.decompress(data, LARGEST_ANSWERS)
     if len(plain) >= LARGEST_ANSWERS:
         raise ValueError(f"{answers} must hold under {LARGEST_ANSWERS:,} bytes; {REMEDY}")
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError(f"{answers} is cut off, or holds more than the answers; {REMEDY}")
     length = int.from_bytes(plain[:8], "little")
     header = json.loads(plain[8 : 8 + length])
     return Content(json.loads(header["__metadata__"]["run"]), load(plain))

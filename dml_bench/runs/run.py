@@ -409,10 +409,10 @@ class RecordedRun(Run):
 
     def diagnostic(self, name: str, kind: type[Value]) -> Value:
         """What was measured of embeddings and of more neighbours when the run was recorded. Raises
-        ValueError where it was not, or as another version of this program did."""
+        ValueError where it was not, or not as this version of the program does."""
         try:
             return from_plain(kind, self.content.facts["diagnostics"][name])
-        except KeyError:
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise self.lacking(f"{name} of this version") from None
 
     def embeddings(self, phase: str) -> Embeddings:

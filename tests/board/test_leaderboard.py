@@ -11,22 +11,24 @@ from urllib.parse import unquote
 
 import pytest
 from chromium import CHROMIUM, PATIENCE, needs_chromium
-from forgery import say_otherwise
+from forgery import answer_otherwise, say_otherwise
 from tiny import dml_bench, refusal
 
 import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
-from dml_bench.board.over_data_sets import Aggregate, DataSet, Pair, aggregate_of
+from dml_bench.board.over_data_sets import Aggregate, DataSet, Pair, aggregate_of, data_set_of
 from dml_bench.board.page import Board, index_page
 from dml_bench.board.table_mates import recorded_again
 from dml_bench.board.tables import BoardTable, table_of
+from dml_bench.config.tables import read_table
 from dml_bench.report.answers import STUDY_QUESTIONS
 from dml_bench.runs import record_format
 
 RESULTS = Path(__file__).parents[2] / "results"
 BIRDS, GROCERY = "demo/stratified-last-10", "grocery/given-random-20-x-4"
 BASELINE = "EPSHN_cosine_resnet18_sgd"
-FORGED = f"{BIRDS}/crossentropy_resnet18_sgd_aug/seed-44.json"
+CLASSIFIER = "crossentropy_resnet18_sgd_aug"
+FORGED = f"{BIRDS}/{CLASSIFIER}/seed-44.json"
 ROWS = {
     BIRDS: {
         "ArcFace_cosine_resnet18_sgd_aug": (42, 43, 44),
@@ -327,6 +329,24 @@ REALITY = {
         "crossentropy_resnet18_sgd_aug",
     ),
 }
+
+
+def test_a_table_over_data_sets_has_one_revision_of_each(tmp_path):
+    folder = tmp_path / "demo" / "stratified-random-10-x-4"
+    experiments = ("EPSHN_cosine_resnet18_sgd_aug", CLASSIFIER, "ArcFace_cosine_resnet18_sgd_aug")
+    for experiment in experiments:
+        (folder / experiment).mkdir(parents=True)
+        for suffix in (".json", record_format.ANSWERS_SUFFIX):
+            name = f"{experiment}/seed-42{suffix}"
+            shutil.copyfile(RESULTS / folder.relative_to(tmp_path) / name, folder / name)
+
+    def revise(content):
+        content.facts["summary"]["dataset"]["fingerprint"] = "e" * 64
+
+    answer_otherwise(folder / experiments[0] / "seed-42.json", revise)
+    [entry] = [entry for entry in read_table("reality").data if entry.dataset == "demo"]
+    data_set = data_set_of(entry, tmp_path, None, tuned=False)
+    assert {row.name for row in data_set.rows.values()} == set(experiments[1:])
 
 
 def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeypatch, capsys):

@@ -18,6 +18,7 @@ import dml_bench as db
 from dml_bench.board.rerun import differs
 from dml_bench.board.submission import Finding, open_submission
 from dml_bench.board.verify import VerifyRequest, verify
+from dml_bench.evaluation.calibration import Calibration
 from dml_bench.runs import record_format, record_schema
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.record import rewrite_description
@@ -33,6 +34,7 @@ KINDS = {
     "logits": ("loss=crossentropy", "miner=none", "model.head=identity"),
     "disjoint": ("protocol=class_disjoint", "data.split=half", "unseen=", "evaluate.nmi=true"),
 }
+ROTATED = f"demo/stratified-random-10-x-4/{EPSHN}/seed-42.json"
 FROZEN = "grocery/given-random-20-x-4/frozen_efficientnet_lite0/seed-42.json"
 
 
@@ -185,6 +187,22 @@ def test_what_tables_show_of_the_summary_has_to_be_of_the_answers(experiment, su
     assert "precision_drop_all_classes is 0.0 in it" in findings[1].text
 
 
+def test_what_load_runs_shows_of_the_summary_has_to_be_of_the_answers(submitted):
+    def praise(content):
+        summary = content.facts["summary"]
+        summary["phases"]["limited-2"]["precision_at_1_macro_unseen"] = 1.0
+        summary["precision_drop_seen_classes"] = summary["cost_of_being_unseen_low"] = 0.0
+
+    path = submitted(ROTATED)
+    answer_otherwise(path, praise)
+    texts = [finding.text.partition(" is ")[0] for finding in findings_of(path)]
+    assert texts == [
+        "limited-2 precision_at_1_macro_unseen",
+        "precision_drop_seen_classes",
+        "cost_of_being_unseen_low",
+    ]
+
+
 # What can't be read
 
 
@@ -307,6 +325,50 @@ def test_a_file_that_holds_no_arrays_is_a_refusal_and_no_crash(header, submitted
     assert refused_for(path) == {"answers"}
 
 
+@pytest.mark.parametrize("suffix", [".json", record_format.ANSWERS_SUFFIX])
+def test_a_link_is_refused_wherever_it_leads_and_does_not_stop_others(suffix, submitted):
+    path, other = submitted(), submitted(BIRDS.format(EPSHN, 43))
+    link = other.with_suffix(suffix)
+    link.unlink()
+    link.symlink_to("/nowhere")
+    (finding,) = findings_of(other)
+    assert (finding.name, f"{link} is a link" in finding.text) == ("damaged", True)
+    assert findings_of(path) == ()
+
+
+def test_answers_hold_nothing_else(submitted):
+    def hide(content):
+        content.arrays["hidden"] = np.zeros(9, np.uint8)
+        content.facts["last_step"] = 0
+
+    path = submitted()
+    only_answer_otherwise(path, hide)
+    texts = [finding.text for finding in findings_of(path)]
+    assert texts[0] == "they hold 'hidden', which is no answer"
+    assert "last_step must be a number from 1 to 255" in texts[1]
+    add_to_the_answers(submitted(), b"hidden")
+    (finding,) = findings_of(path)
+    assert "holds more than the answers" in finding.text
+
+
+def add_to_the_answers(path: Path, data: bytes) -> None:
+    answers = path.with_suffix(record_format.ANSWERS_SUFFIX)
+    data = answers.read_bytes() + data
+    digest = hashlib.sha256(data).hexdigest()
+    say_otherwise(path, lambda said: said.__setitem__("answers_sha256", digest))
+    answers.write_bytes(data)
+
+
+def test_measurements_of_another_kind_are_not_there(submitted):
+    def spoil(content):
+        content.facts["diagnostics"] = {"calibration": "none", "votes": {"ks": 5}}
+
+    path = submitted()
+    only_answer_otherwise(path, spoil)
+    with pytest.raises(ValueError, match="is a record, which has no calibration of this version"):
+        read_record(path).diagnostic("calibration", Calibration)
+
+
 # Accidents that happened to others
 
 
@@ -339,7 +401,8 @@ def find_themselves_wrong(content) -> None:
 def forget_the_summary(content) -> None:
     summary = content.facts["summary"]
     summary["phases"] = {}
-    summary.pop("precision_drop_all_classes", None)
+    for name in [name for name in summary if name.startswith(("cost_of", "precision_drop"))]:
+        del summary[name]
 
 
 def test_nearly_perfect_scores_of_queries_that_lie_in_the_gallery_are_refused(submitted):
@@ -494,12 +557,38 @@ def test_fewer_classes_than_the_data_set_has_are_refused(submitted):
 def test_fewer_held_out_classes_than_the_rule_says_are_refused(submitted):
     path = submitted()
     answer_otherwise(path, lambda content: content.facts["summary"]["holdouts"][0].update(nine()))
-    assert "class count" in refused_for(path)
+    assert "hold-outs" in refused_for(path)
 
 
 def nine() -> dict[str, list[str]]:
     names = read_record(RESULTS / BIRDS.format(EPSHN, 42)).class_names
     return {"unseen_classes": list(names.values())[-9:]}
+
+
+def test_held_out_classes_that_the_rule_does_not_draw_are_refused(submitted):
+    def easier(content):
+        names = content.facts["class_names"][:10]
+        content.facts["summary"]["holdouts"][0]["unseen_classes"] = names
+        forget_the_summary(content)
+
+    path = submitted()
+    answer_otherwise(path, easier)
+    (finding,) = findings_of(path)
+    assert (finding.name, "classes that last:10 draws" in finding.text) == ("hold-outs", True)
+
+
+def test_a_hold_out_that_went_badly_can_not_be_left_out(submitted):
+    def forget_the_last(content):
+        phase = content.facts["summary"]["holdouts"].pop()["phase"]
+        del content.facts["similarities"][phase]
+        for name in [name for name in content.arrays if name.startswith(f"{phase}.")]:
+            del content.arrays[name]
+        forget_the_summary(content)
+
+    path = submitted(ROTATED)
+    answer_otherwise(path, forget_the_last)
+    (finding,) = findings_of(path)
+    assert (finding.name, "limited-4" in finding.text) == ("hold-outs", True)
 
 
 @pytest.mark.parametrize(
@@ -552,18 +641,6 @@ def test_queries_with_other_labels_than_their_images_are_refused(
     assert refused_for(copy_of_submission) == set()
     request = {"data_dir": birds, "cache_dir": cache_dir}
     assert refused_for(copy_of_submission, **request) == {"query set"}
-
-
-def test_held_out_classes_that_the_rule_does_not_draw_are_refused(
-    copy_of_submission, birds, cache_dir
-):
-    def easier(content):
-        names = content.facts["class_names"][:2]
-        content.facts["summary"]["holdouts"][0]["unseen_classes"] = names
-
-    answer_otherwise(copy_of_submission, easier)
-    request = {"data_dir": birds, "cache_dir": cache_dir}
-    assert "hold-outs" in refused_for(copy_of_submission, **request)
 
 
 def test_a_run_that_is_made_again_gives_its_answers_again(of_trained, birds, cache_dir):
