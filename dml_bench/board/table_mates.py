@@ -74,14 +74,19 @@ def same_answers(path: Path, record: Record, other: Path, mate: Record) -> Findi
     if record.submitted_by != mate.submitted_by:
         people = " and ".join(repr(by) for by in (record.submitted_by, mate.submitted_by))
         return Finding("review", "same answers", f"{name} has the same ones, by {people}")
-    if not record.weights or record.weights != mate.weights:
-        return Finding("review", "same answers", f"{name} has the same ones by other weights")
-    return Finding("review", "same answers", f"{name} is the same run")
+    unlike = {
+        "other weights": record.weights != mate.weights,
+        "another seed": record.seed != mate.seed,
+        "other settings": settings_of(record) != settings_of(mate),
+    }
+    by = next((noun for noun, differs in unlike.items() if differs), "")
+    text = f"{name} has the same ones by {by}" if by else f"{name} is the same run"
+    return Finding("review", "same answers", text)
 
 
 def answered_alike(paths: Sequence[Path]) -> Iterator[tuple[Path, Path, bool]]:
-    """Both orders of each pair of trained submissions in different folders of tables that answer
-    every query alike, and whether their settings are the same."""
+    """Both orders of each pair of trained submissions of different experiments that answer every
+    query alike, and whether their settings are the same."""
     by_answers: dict[tuple[str, str], list[Mate]] = {}
     for path, record in of_files(paths):
         if record.trained:
@@ -89,7 +94,7 @@ def answered_alike(paths: Sequence[Path]) -> Iterator[tuple[Path, Path, bool]]:
             by_answers.setdefault(key, []).append((path, record))
     for alike in by_answers.values():
         for (one, record), (other, mate) in combinations(alike, 2):
-            if one.parents[1] != other.parents[1]:
+            if one.parent != other.parent:
                 same = settings_of(record) == settings_of(mate)
                 yield one, other, same
                 yield other, one, same
@@ -107,7 +112,7 @@ def recorded_again(paths: Sequence[Path]) -> dict[Path, Path]:
     the same answers with each of its seeds, and with more of them or an earlier name."""
     shared_with: dict[tuple[Path, Path], set[Path]] = {}
     for path, other, same in answered_alike(paths):
-        if same:
+        if same and submitter(path) == submitter(other):
             shared_with.setdefault((path.parent, other.parent), set()).add(path)
     seeds = Counter(path.parent for path in paths)
     again: dict[Path, Path] = {}
@@ -116,6 +121,11 @@ def recorded_again(paths: Sequence[Path]) -> dict[Path, Path]:
         if is_first and len(shared) == seeds[folder]:
             again.setdefault(folder, other)
     return again
+
+
+def submitter(path: Path) -> str:
+    [(_, record)] = of_files([path])
+    return record.submitted_by
 
 
 def readable(folder: Path) -> list[Mate]:

@@ -23,6 +23,7 @@ from dml_bench.board.tables import BoardTable, table_of
 from dml_bench.config.tables import read_table
 from dml_bench.report.answers import STUDY_QUESTIONS
 from dml_bench.runs import record_format
+from dml_bench.runs.layout import records_below
 
 RESULTS = Path(__file__).parents[2] / "results"
 BIRDS, GROCERY = "demo/stratified-last-10", "grocery/given-random-20-x-4"
@@ -241,6 +242,20 @@ def test_an_experiment_that_was_recorded_under_two_names_stands_once():
     other = RESULTS / "techniques" / GROCERY / "EPSHN_cosine_head+featuremixup"
     paths = [path for folder in (again, other, first) for path in folder.glob("seed-*.json")]
     assert recorded_again(paths) == {again: first}
+
+
+def test_it_stands_once_in_a_table_that_has_both_names(tmp_path):
+    folder = tmp_path / BIRDS
+    shutil.copytree(RESULTS / BIRDS / BASELINE, folder / BASELINE)
+    shutil.copytree(RESULTS / BIRDS / BASELINE, folder / "mine")
+    for path in records_below(folder / "mine"):
+        answer_otherwise(path, lambda content: content.facts["experiment"].update(name="mine"))
+    assert recorded_again(records_below(folder)) == {folder / "mine": folder / BASELINE}
+    text = str(db.verify_submissions(folder / "mine"))
+    assert f"review: same answers: {BASELINE}/seed-42.json is the same run" in text
+    for path in records_below(folder / "mine"):
+        say_otherwise(path, lambda said: said.update(submitted_by="me"))
+    assert recorded_again(records_below(folder)) == {}
 
 
 def test_a_folder_of_other_files_is_not_written_into(results, tmp_path, monkeypatch, capsys):
