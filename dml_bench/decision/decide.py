@@ -367,13 +367,15 @@ def open_final(
 def by_catalogue(
     final: FinalPhotos, parts: Parts, run: Run, device: str
 ) -> CatalogueGallery | None:
-    """Studio photos of the run's classes as the gallery of the final photos."""
+    """Studio photos of the run's classes as the gallery of the final photos, but of those that are
+    studio photos themselves: they would be right answers to themselves."""
     files, classes = [], []
     for file, name in zip(*parts.catalogue(), strict=True):
         if name in run.class_ids:
             files.append(file)
             classes.append(name)
-    if not files:
+    final = final.without_copies_of(files)
+    if not files or not final.files:
         return None
     return catalogue_gallery(final, FinalPhotos(files, classes, device), run)
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from dml_bench.data.cache import view_of
+from dml_bench.data.digests import digest_of
+from dml_bench.data.images import box_of
 from dml_bench.data.photos import photo_batches
 from dml_bench.decision.choice import By
 from dml_bench.evaluation.class_means import class_means
@@ -78,6 +80,20 @@ class FinalPhotos:
         """Those that were looked at and can't be decoded."""
         self._features: dict[tuple[object, ...], tuple[Tensor, np.ndarray]] = {}
         self._outputs: dict[tuple[Path, str], tuple[Tensor, np.ndarray]] = {}
+
+    def without_copies_of(self, images: Sequence[Path]) -> "FinalPhotos":
+        """Those that are none of these images, byte for byte; itself where none is."""
+        others = {(digest_of(image), box_of(image)) for image in images}
+        # A file that can't be read has an empty digest, and is a copy of nothing.
+        kept = [
+            place
+            for place, file in enumerate(self.files)
+            if not (digest := digest_of(file)) or (digest, box_of(file)) not in others
+        ]
+        if len(kept) == len(self.files):
+            return self
+        files = [self.files[place] for place in kept]
+        return FinalPhotos(files, self.classes[kept].tolist(), self.device.type, self.progress)
 
     def nearest(self, run: Run, phase: str = ALL, by: By = "photo") -> Nearest:
         """What a phase's gallery says of the photos that can be read."""

@@ -146,6 +146,11 @@ def divide(
                 f"{out} holds a decision about other photos or another --group than {photos} and"
                 f" {group!r}: choose another folder with --out"
             )
+        if not facts.get("one_of_each") and without_copies(dataset, callback) is not dataset:
+            callback.warn(
+                f"an older version divided {out} with these copies in it, which answer for each"
+                " other: --out another folder divides anew"
+            )
         write_catalogue(listed, out)
         return parts_of(facts["parts"], dataset.root, out)
     dataset = without_copies(dataset, callback)
@@ -155,7 +160,7 @@ def divide(
     write_parts(parts, usable, sessions, roles)
     kept: dict[str, Any] = asdict(parts)
     del kept["photos"], kept["out"]
-    write_json(file, {**request, "parts": kept})
+    write_json(file, {**request, "one_of_each": True, "parts": kept})
     return parts
 
 

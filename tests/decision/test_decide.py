@@ -28,7 +28,7 @@ from dml_bench.decision.parts import Parts, divide
 from dml_bench.evaluation.statistics import Scores
 from dml_bench.runs.run import read_folder
 from dml_bench.system.callbacks import Callback
-from dml_bench.system.files import read_csv
+from dml_bench.system.files import read_csv, read_json, write_json
 
 SMALL = (
     "model.backbone=timm:test_resnet",
@@ -516,6 +516,17 @@ def test_exact_copies_of_a_photo_are_in_no_other_part(photos, tmp_path, cache_di
     development = {file.read_bytes() for file in parts.development_photos()}
     final = {file.read_bytes() for file in parts.final()[0]}
     assert len(development & final) <= 1
+    # A folder that an older version divided has copies on several sides, and says so.
+    warnings: list[str] = []
+    listener.warn = warnings.append
+    divide(photos, tmp_path / "decided", cache_dir, listener)
+    assert (len(notes), warnings) == (1, [])
+    facts = read_json(tmp_path / "decided" / "parts.json")
+    del facts["one_of_each"]
+    write_json(tmp_path / "decided" / "parts.json", facts)
+    divide(photos, tmp_path / "decided", cache_dir, listener)
+    assert len(notes) == 2
+    assert warnings[0].startswith("an older version divided ")
 
 
 def test_twice_the_photos_bring_what_the_last_doubling_brought():

@@ -1,5 +1,6 @@
 """The final photos are seen by each backbone once, and by each that has weights of its own."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import torch
 
 from dml_bench.decision import final
+from dml_bench.decision.decide import by_catalogue
 from dml_bench.decision.final import FinalPhotos
+from dml_bench.decision.parts import Parts, write_catalogue
 from dml_bench.runs.run import read_folder
 
 FROZEN = (
@@ -42,3 +45,17 @@ def test_a_backbone_with_other_weights_sees_the_photos_itself(
         alone, labels = FinalPhotos(opened.files, opened.classes, "cpu").outputs(run, "all")
         assert torch.equal(outputs, alone)
         assert len(np.unique(labels)) == 8
+
+
+def test_a_final_photo_that_is_a_studio_photo_too_does_not_answer_for_itself(
+    opened, trained, tmp_path
+):
+    parts = Parts(
+        photos=tmp_path, out=tmp_path, class_names=(), left_out=(), num_photos=0, reason=""
+    )
+    copies = [Path(shutil.copy(file, tmp_path / f"studio_{file.name}")) for file in opened.files]
+    rows = zip(map(str, copies), opened.classes, strict=True)
+    write_catalogue(list(rows), tmp_path)
+    assert by_catalogue(opened, parts, read_folder(trained(*FROZEN).folder), "cpu") is None
+    assert opened.without_copies_of(copies[:3]).files == opened.files[3:]
+    assert opened.without_copies_of([]) is opened
