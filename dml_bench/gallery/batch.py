@@ -19,7 +19,7 @@ from dml_bench.gallery.stores.base import require_package
 from dml_bench.gallery.vector_stores import OpenStore
 from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.system.drafts import drafted
-from dml_bench.system.files import json_line, json_text, write_atomically, write_csv
+from dml_bench.system.files import json_line, json_text, writable, write_atomically, write_csv
 
 __all__ = ["AnswerFile", "AnswerJob", "BatchAnswers", "answer_file", "answer_folder"]
 
@@ -228,7 +228,13 @@ def write_parquet(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -
     schema = pyarrow.schema(
         [(name, pyarrow.float64() if name in numbers else pyarrow.string()) for name in COLUMNS]
     )
-    rows = [dict(zip(COLUMNS, row_of(answer), strict=True)) for answer in answers()]
+    rows = [
+        {
+            name: writable(value) if isinstance(value, str) else value
+            for name, value in zip(COLUMNS, row_of(answer), strict=True)
+        }
+        for answer in answers()
+    ]
     with drafted(out) as draft:
         parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), str(draft))
 

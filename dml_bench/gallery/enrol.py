@@ -152,7 +152,7 @@ def parse_renaming(text: str, names: set[str]) -> tuple[str, str]:
     """The old and the new name of one OLD=NEW."""
     splits = []
     for position, letter in enumerate(text):
-        if letter == "=" and 0 < position < len(text) - 1:
+        if letter == "=" and position and text[position + 1 :].strip():
             splits.append((text[:position], text[position + 1 :]))
     if not splits or not speakable(text):
         raise ValueError(
@@ -234,9 +234,9 @@ def photos_by_class(
         for file in images_below(class_folder, say)
     ]
     require_none(
-        [name for _, name in photos if not speakable(name)],
-        f"class names in {folder} that are not on one line",
-        "rename the folders",
+        [str(file) for file, _ in photos if not speakable(str(file))],
+        f"names in {folder} that are not Unicode text on one line",
+        "rename them",
     )
     return tuple(photos)
 

@@ -42,6 +42,7 @@ __all__ = [
 
 USUAL_GOAL = 0.95
 """The precision whose threshold is described where a person names none."""
+BY_HAND = ", or set --threshold by hand, which promises nothing"
 USUAL_SHARES = (0.0, 0.2)
 """The shares of photos of classes that are not enrolled, for which a promise is described."""
 LARGEST_FRACTION = 0.5
@@ -199,7 +200,7 @@ def describe_lack(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
         )
     if promise.known_needed is None:
         cause = describe_why_more_would_not_help(promise)
-        return f"{text}, {cause}, or leave --precision out to have every photo answered"
+        return f"{text}, {cause}{BY_HAND}"
     needed = f"about {promise.known_needed:,}{groups_needed(promise)} are needed"
     if promise.unknown_share:
         needed = f"about {promise.known_needed:,} and {promise.unknown_needed:,} are needed"
@@ -231,7 +232,7 @@ def advice_for_more(promise: GuaranteedThreshold, images: CalibrationSet) -> str
         more = "train with more photos and --set data.valid_fraction=0.2"
     if images.source == "enrolled":
         more = f"enrol more photos, or {more}"
-    return f"{more}, or leave --precision out to have every photo answered"
+    return f"{more}{BY_HAND}"
 
 
 def predict(

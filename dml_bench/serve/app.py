@@ -22,7 +22,7 @@ from dml_bench.serve.service import Answer, GalleryService
 from dml_bench.serve.uploads import RefusedRequest, read_request
 from dml_bench.system.callbacks import LOGGER
 from dml_bench.system.failures import describe_error
-from dml_bench.system.files import defined
+from dml_bench.system.files import defined, writable
 from dml_bench.version import __version__
 
 __all__ = ["application"]
@@ -374,9 +374,7 @@ def as_json(value: dict[str, Any], status: int = 200) -> Response:
     """A response of plain values; what is undefined is null. Names may hold what is no text, as
     file names and JSON of clients do, and keep it."""
     text = json.dumps(defined(value), ensure_ascii=False, separators=(",", ":"))
-    # A lone half of a character is written as its escape, which is what JSON has for it.
-    body = text.encode("utf-8", "backslashreplace")
-    return Response(body, status, media_type="application/json")
+    return Response(writable(text), status, media_type="application/json")
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:

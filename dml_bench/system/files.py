@@ -38,6 +38,7 @@ __all__ = [
     "seal_of",
     "sha256_of",
     "short_name",
+    "writable",
     "write_atomically",
     "write_csv",
     "write_json",
@@ -106,7 +107,13 @@ def defined(value: Any) -> Any:
 
 def json_text(value: Any) -> str:
     """Valid JSON for people to read; what is undefined is null."""
-    return json.dumps(defined(value), indent=1, ensure_ascii=False, allow_nan=False)
+    return writable(json.dumps(defined(value), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def writable(text: str) -> str:
+    """The same where UTF-8 can write it; else what it can't, as bytes of a file name that are no
+    text, as escapes. JSON has the same ones, so that it reads them back."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def json_line(value: Any) -> str:
@@ -306,10 +313,13 @@ def write_tensors(path: Path, data: bytes, **facts: str) -> None:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A text that a spreadsheet would take for a formula gets an apostrophe in front, which
-    `read_csv` takes away; numbers stay."""
+    `read_csv` takes away; numbers stay. What UTF-8 can't write becomes escapes, as `writable` has
+    it."""
 
     def write(file: BinaryIO) -> None:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(
+            file, "utf-8", errors="backslashreplace", newline="", write_through=True
+        )
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(map(as_text, row) for row in rows)

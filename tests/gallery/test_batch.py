@@ -4,6 +4,7 @@ code tells how many photos are unknown."""
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 from dataclasses import fields
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
+from pyarrow import parquet
 from tiny import dml_bench, refusal
 
 import dml_bench as db
@@ -141,8 +143,6 @@ def test_a_file_that_can_t_be_written_is_refused_before_photos_are_looked_up(
 
 
 def test_parquet_has_the_columns_of_csv(gallery, photos, tmp_path):
-    from pyarrow import parquet
-
     gallery.predict_to(photos, tmp_path / "a.parquet")
     gallery.predict_to(photos, tmp_path / "a.csv")
     table = parquet.read_table(tmp_path / "a.parquet").to_pylist()
@@ -150,6 +150,21 @@ def test_parquet_has_the_columns_of_csv(gallery, photos, tmp_path):
         assert list(row) == list(texts)
         for name, value in row.items():
             assert texts[name] == ("" if value is None else str(value))
+
+
+def test_a_name_that_is_no_text_is_escaped_and_not_enrolled(gallery, photos, tmp_path):
+    odd = photos / os.fsdecode(b"caf\xe9.jpg")
+    shutil.copy(photos / "00.jpg", odd)
+    files = [tmp_path / f"answers{suffix}" for suffix in batch.WRITERS]
+    for file in files:
+        assert gallery.predict_to(odd, file).answered == 1
+    escaped = f"{photos}/caf\\udce9.jpg"
+    assert rows_of(files[0])[0]["image"] == escaped
+    assert json.loads(files[1].read_bytes())["answers"][0]["image"] == str(odd)
+    assert parquet.read_table(files[2])["image"].to_pylist() == [escaped]
+    assert escaped.encode() in gallery.predict(odd).as_json().encode()
+    with pytest.raises(ValueError, match="not Unicode text on one line: 1 .*rename them"):
+        gallery.enrol(tmp_path)
 
 
 def test_a_watched_folder_answers_photos_once_they_are_whole_and_keeps_those_that_left(

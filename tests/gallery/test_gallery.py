@@ -387,8 +387,8 @@ def test_unknown_photos_of_one_class_are_said_to_be_too_few_to_try_a_threshold_o
     assert describe_lack(images.promise(0.95, 0.2), images) == (
         "a precision of 95% with 20% photos of classes that are not enrolled can't be promised:"
         " there are 200 validation images and 20 images of classes that were never trained on, of"
-        " too few classes or groups to try a threshold on: enrol more of them, or leave --precision"
-        " out to have every photo answered"
+        " too few classes or groups to try a threshold on: enrol more of them, or set --threshold"
+        " by hand, which promises nothing"
     )
 
 
@@ -708,6 +708,7 @@ def test_what_can_not_be_done_is_one_line(run, photos, tmp_path, monkeypatch, ca
     assert "does not exist: give image files" in line("predict", run, tmp_path / "gone.jpg")
     assert "nothing to do" in line("enrol", run)
     assert "--rename OLD=NEW" in line("enrol", run, "--rename", "old")
+    assert "--rename OLD=NEW" in line("enrol", run, "--rename", "old= ")
     assert "has no class 'old'" in line("enrol", run, "--rename", "old=new")
     assert "holds no gallery of phase all" in line(
         "predict", run, photos, "--gallery", tmp_path / "elsewhere"
