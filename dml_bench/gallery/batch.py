@@ -219,6 +219,10 @@ def write_text(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -> N
     write_atomically(out, lambda file: file.write(json_text(values).encode()))
 
 
+def as_arrow(cell: Any) -> Any:
+    return writable(cell) if isinstance(cell, str) else cell
+
+
 def write_parquet(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -> None:
     """Parquet, with the columns of CSV."""
     import pyarrow
@@ -228,13 +232,7 @@ def write_parquet(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -
     schema = pyarrow.schema(
         [(name, pyarrow.float64() if name in numbers else pyarrow.string()) for name in COLUMNS]
     )
-    rows = [
-        {
-            name: writable(value) if isinstance(value, str) else value
-            for name, value in zip(COLUMNS, row_of(answer), strict=True)
-        }
-        for answer in answers()
-    ]
+    rows = [dict(zip(COLUMNS, map(as_arrow, row_of(answer)), strict=True)) for answer in answers()]
     with drafted(out) as draft:
         parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), str(draft))
 
