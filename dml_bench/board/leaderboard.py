@@ -11,6 +11,7 @@ from dml_bench.board.table_mates import recorded_again
 from dml_bench.board.tables import BoardTable, table_of
 from dml_bench.board.verify import VerifyRequest, verify_all
 from dml_bench.config.tables import tables_over_data
+from dml_bench.report.format import counted
 from dml_bench.runs import record_format
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import write_atomically
@@ -58,7 +59,8 @@ def write_site(
     for table in tables:
         write_evidence(table, results, out)
     write(out / "index.html", index_page(board))
-    callback.note(f"{out / 'index.html'}: {len(collection.runs):,} runs in {len(tables)} tables")
+    size = f"{counted(len(collection.runs), 'run')} in {counted(len(tables), 'table')}"
+    callback.note(f"{out / 'index.html'}: {size}")
     return out / "index.html"
 
 

@@ -21,7 +21,7 @@ from dml_bench.data.publications import PUBLICATIONS
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.plots.colours import style
 from dml_bench.report import html
-from dml_bench.report.format import cost_cell, interval_cell, number
+from dml_bench.report.format import cost_cell, counted, interval_cell, number
 from dml_bench.runs.run import RecordedRun, Run
 from dml_bench.system.templates import templates
 from dml_bench.system.terminal import duration
@@ -49,7 +49,7 @@ class Board:
 def environment() -> "jinja2.Environment":
     made = templates(Path(__file__).parent, Path(__file__).parents[1] / "report")
     made.globals |= {"colours": Markup(style()), "kinds": KINDS}
-    made.filters |= {"probability": probability, "duration": duration}
+    made.filters |= {"probability": probability, "duration": duration, "counted": counted}
     return made
 
 
@@ -131,7 +131,7 @@ def facts_of(table: BoardTable) -> list[tuple[str, str]]:
         ("images", f"{dataset['num_images']:,} of {dataset['num_classes']} classes"),
         ("queries", f"{queries:,}"),
         ("data revision", revision),
-        ("rows", f"{len(table.rows)}, {len(table.study.group.runs)} runs"),
+        ("rows", f"{len(table.rows)}, {counted(len(table.study.group.runs), 'run')}"),
     ]
 
 

@@ -328,6 +328,7 @@ def test_the_page_shows_aggregates_with_profiles_from_five_data_sets_on(tables):
         index_page(Board([table], [over(table, count)], {}, [], [], "dml-bench leaderboard"))
         for count in (2, 5)
     ]
+    assert "11 runs in 1 table. Every" in text_of(pages[0])
     assert "Interquartile means and performance profiles need 5 data sets." in pages[0]
     assert ["profiles-" in page for page in pages] == [False, True]
     assert "mean rank better than the classifier" in text_of(pages[0])
