@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dml_bench.system import distributed
 from dml_bench.system.devices import LaterNumber, choose_device
+from dml_bench.training.fused_sgd import FusedSGD
 from dml_bench.training.optimizers import all_on, sgd, tensors_of
 
 
@@ -130,5 +131,5 @@ def test_steps_of_fused_sgd_have_the_same_bits(size, momentum, weight_decay, nes
             weights.grad = torch.randn(weights.shape, generator=random)
             optimizer.step()
         ends.append(weights.detach())
-    assert bool(sgd([weights]).defaults["fused"]) == (size == 10_000)
+    assert isinstance(sgd([weights]), FusedSGD) == (size == 10_000)
     assert torch.equal(*ends)
