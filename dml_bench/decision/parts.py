@@ -146,14 +146,17 @@ def divide(
                 f"{out} holds a decision about other photos or another --group than {photos} and"
                 f" {group!r}: choose another folder with --out"
             )
-        if not facts.get("one_of_each") and without_copies(dataset, callback) is not dataset:
+        if not facts.get("one_of_each") and (copies := copies_in(dataset)):
+            callback.note(named_copies(dataset, copies))
             callback.warn(
                 f"an older version divided {out} with these copies in it, which answer for each"
                 " other: --out another folder divides anew"
             )
         write_catalogue(listed, out)
         return parts_of(facts["parts"], dataset.root, out)
-    dataset = without_copies(dataset, callback)
+    if copies := copies_in(dataset):
+        callback.note(f"left out, as {named_copies(dataset, copies)}")
+        dataset = replace(dataset.without(copies), left_out=dataset.left_out)
     require_photos(dataset, photos)
     write_catalogue(listed, out)
     parts, usable, sessions, roles = divided(dataset, group, photos, out)
@@ -240,21 +243,21 @@ def require_photos(dataset: Dataset, photos: Path) -> None:
     )
 
 
-def without_copies(dataset: Dataset, callback: Callback) -> Dataset:
-    """One photo of each, in a class: a copy in another part would be a right answer to itself."""
+def copies_in(dataset: Dataset) -> set[int]:
+    """All photos but one of each, in a class: a copy in another part would be a right answer to
+    itself."""
     seen: set[tuple[str, int]] = set()
     copies: set[int] = set()
     for photo, of_class in enumerate(zip(dataset.image_digests, dataset.labels, strict=True)):
         if of_class in seen:
             copies.add(photo)
         seen.add(of_class)
-    if not copies:
-        return dataset
+    return copies
+
+
+def named_copies(dataset: Dataset, copies: set[int]) -> str:
     first = dataset.paths[min(copies)]
-    callback.note(
-        f"left out, as exact copies of others in their class: {len(copies)} (first: {first})"
-    )
-    return replace(dataset.without(copies), left_out=dataset.left_out)
+    return f"exact copies of others in their class: {len(copies)} (first: {first})"
 
 
 def divided(

@@ -25,15 +25,16 @@ class FusedSGD(SGD):
             if not group["momentum"]:
                 update(group, [(weight, weight.grad) for weight in weights])
                 continue
-            new = [weight for weight in weights if "momentum_buffer" not in self.state[weight]]
-            for weight in new:
-                self.state[weight]["momentum_buffer"] = torch.empty_like(weight.grad)
-            tensors = {
-                weight: (weight, weight.grad, self.state[weight]["momentum_buffer"])
-                for weight in weights
-            }
-            update(group, [tensors.pop(weight) for weight in new], are_new=True)
-            update(group, list(tensors.values()))
+            new: list[tuple[Tensor, ...]] = []
+            known: list[tuple[Tensor, ...]] = []
+            for weight in weights:
+                state = self.state[weight]
+                tensors = known if "momentum_buffer" in state else new
+                if tensors is new:
+                    state["momentum_buffer"] = torch.empty_like(weight.grad)
+                tensors.append((weight, weight.grad, state["momentum_buffer"]))
+            update(group, new, are_new=True)
+            update(group, known)
         return loss
 
 
