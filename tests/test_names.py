@@ -7,7 +7,7 @@ them stands in names_left.txt, room by room, and may only shrink.
 import ast
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +26,7 @@ OLD_NAMES = (
     " wording"
 )
 """Identifiers that mean nothing to somebody who knows PyTorch, scikit-learn, timm or Lightning."""
+WANTED = {*VARIABLES, *OLD_NAMES.split()}
 NESTED = "nested-comprehension"
 LONG = "long-line"
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -45,37 +46,33 @@ def python_files() -> list[Path]:
     return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
 
 
-def identifiers(tree: ast.AST) -> Iterator[str]:
-    """Every name that a module defines, takes, passes or uses."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name():
-                yield node.id
-            case ast.Attribute():
-                yield node.attr
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                yield node.name
-            case ast.arg() | ast.keyword():
-                yield node.arg or ""
-            case ast.alias():
-                yield from (node.asname or node.name).split(".")
-
-
-def nested_comprehensions(node: ast.AST, inside: bool = False) -> int:
-    """How many comprehensions stand inside another one."""
-    is_comprehension = isinstance(node, COMPREHENSIONS)
-    count = int(is_comprehension and inside)
-    for child in ast.iter_child_nodes(node):
-        count += nested_comprehensions(child, inside or is_comprehension)
-    return count
+def names_in(node: ast.AST) -> Iterable[str]:
+    """Names that a node by itself defines, takes, passes or uses."""
+    match node:
+        case ast.Name():
+            return (node.id,)
+        case ast.Attribute():
+            return (node.attr,)
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return (node.name,)
+        case ast.arg() | ast.keyword():
+            return (node.arg or "",)
+        case ast.alias():
+            return (node.asname or node.name).split(".")
+    return ()
 
 
 def counts_of(source: str) -> Counter[str]:
     """How often a module has each thing that names_left.txt counts."""
-    tree = ast.parse(source)
-    wanted = {*VARIABLES, *OLD_NAMES.split()}
-    counts = Counter(name for name in identifiers(tree) if name in wanted)
-    counts[NESTED] = nested_comprehensions(tree)
+    counts: Counter[str] = Counter()
+    nodes: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
+    while nodes:
+        node, is_inside = nodes.pop()
+        counts.update(WANTED.intersection(names_in(node)))
+        if isinstance(node, COMPREHENSIONS):
+            counts[NESTED] += is_inside
+            is_inside = True
+        nodes += [(child, is_inside) for child in ast.iter_child_nodes(node)]
     counts[LONG] = sum(len(line) > 100 for line in source.splitlines())
     return +counts
 

@@ -104,13 +104,16 @@ def run(
     ('EPSHN_cosine_resnet18_sgd_aug', 'seed-42')
     """
     resolved = experiment_of(experiment, overrides, demo=demo)
+    heard = callback_or_log(callback)
+    from dml_bench.data.datasets.by_name import check_data_dir
+
+    check_data_dir(resolved.data.dataset, optional_path(data_dir))  # before torch is imported
     from dml_bench.config.variants import variant_name
     from dml_bench.runs.execute import execute
     from dml_bench.runs.request import RunRequest
     from dml_bench.runs.run import read_folder
     from dml_bench.tracking.wandb_mirror import mirror_in_wandb
 
-    heard = callback_or_log(callback)
     request = RunRequest(
         experiment=resolved,
         variant=variant_name(resolved.name, override_texts(overrides)),

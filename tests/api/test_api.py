@@ -17,7 +17,7 @@ from tiny import SETTINGS, dml_bench
 import dml_bench as db
 
 ROOMS = {module.name for module in pkgutil.iter_modules(db.__path__)}
-SLOW = ("DecisionReport", "DrawnMap", "draw_map", "log_to_wandb", "write_report")
+SLOW = ("DecisionReport", "DrawnMap", "EmbeddingFiles", "draw_map", "log_to_wandb", "write_report")
 """Their examples run a decision's rows, or wait for UMAP's compiler and for W&B's own process."""
 FUNCTIONS = [name for name in db.__all__ if inspect.isfunction(getattr(db, name))]
 

@@ -231,7 +231,7 @@ def test_a_data_folder_that_does_not_exist_is_refused_in_one_line_before_anythin
     assert lines == [
         "error: /nonexistent does not exist: give the folder of images with --data-dir DIR"
     ]
-    assert modules.isdisjoint({"fiftyone", "umap", "matplotlib", "wandb"})
+    assert modules.isdisjoint({"torch", "fiftyone", "umap", "matplotlib", "wandb"})
     assert list(tmp_path.iterdir()) == []
 
 

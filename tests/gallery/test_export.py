@@ -295,6 +295,7 @@ def test_the_command_makes_the_folder_and_tells_how_far_the_networks_are_apart(
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == FILES
 
 
+@pytest.mark.slow
 def test_a_folder_for_the_hub_embeds_as_the_run_does_in_a_new_process(place, birds, tmp_path):
     """By the Python of its own card, without this package."""
     out = tmp_path / "model"
@@ -368,6 +369,7 @@ def test_images_that_are_not_those_of_the_gallery_are_noticed_and_nothing_is_mad
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_in_onnx_it_embeds_all_43_forms_of_an_image_as_the_run_does(
     place, exported_onnx, birds, tmp_path
 ):

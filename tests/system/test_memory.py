@@ -8,30 +8,43 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = """
-import resource, torch
+TOUCH = """
+import ctypes, resource
 from dml_bench.system.memory import keep_freed_memory
+library = ctypes.CDLL(None)
+library.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
+def touch(megabytes):  # as torch takes its tensors
+    block = ctypes.c_void_p()
+    assert not library.posix_memalign(ctypes.byref(block), 64, megabytes * 2**20)
+    library.memset(block, 1, megabytes * 2**20)
+    return block
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+"""
+SCRIPT = (
+    TOUCH
+    + """
 def faults_of_the_last_round():
-    for _ in range(8):
+    for _ in range(4):
         before = faults()
         for megabytes in (60, 100):
-            torch.empty(megabytes * 2**20, dtype=torch.uint8).fill_(1)
+            library.free(touch(megabytes))
     return faults() - before
 print(faults_of_the_last_round())
 assert keep_freed_memory()
 print(faults_of_the_last_round())
 """
-
-FRESH = """
-import resource, torch
-from dml_bench.system.memory import keep_freed_memory
+)
+FRESH = (
+    TOUCH
+    + """
 assert keep_freed_memory()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.empty(400 * 2**20, dtype=torch.uint8).fill_(1)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+before = faults()
+touch(400)
+print(faults() - before)
 """
+)
 LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="it is glibc that can be asked"

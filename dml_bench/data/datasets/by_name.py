@@ -9,7 +9,30 @@ from dml_bench.data.datasets.layouts import layout_of
 from dml_bench.registry import datasets
 from dml_bench.system.drafts import sweep
 
-__all__ = ["open_dataset"]
+__all__ = ["check_data_dir", "open_dataset"]
+
+
+def check_data_dir(component: Component, data_dir: Path | None) -> None:
+    """Raises ValueError where the data set that `component` names needs a folder of images and
+    there is none at `data_dir`, or needs none and got one."""
+    entry = datasets.of(component)
+    if not entry.facts["needs_data_dir"]:
+        if data_dir is not None:
+            raise ValueError(
+                f"dataset {entry.name} draws its own images, so --data-dir has no effect: leave"
+                " it out"
+            )
+        return
+    if data_dir is None:
+        obtain = f"; {entry.facts['obtain']}" if entry.facts["obtain"] else ""
+        raise ValueError(
+            f"dataset {entry.name} needs a folder of images: give it with --data-dir DIR{obtain}"
+        )
+    if not data_dir.is_dir():
+        raise ValueError(
+            f"{data_dir} {'is not a folder' if data_dir.exists() else 'does not exist'}: give the"
+            " folder of images with --data-dir DIR"
+        )
 
 
 def open_dataset(
@@ -28,25 +51,11 @@ def open_dataset(
     there is removed."""
     sweep(cache_dir, *cache_dir.glob("*/"))
     entry = datasets.of(component)
+    check_data_dir(component, data_dir)
     tell = progress or (lambda stage, done, total: None)
-    if not entry.facts["needs_data_dir"]:
-        if data_dir is not None:
-            raise ValueError(
-                f"dataset {entry.name} draws its own images, so --data-dir has no effect: leave"
-                " it out"
-            )
+    if data_dir is None:
         return replace(
             entry.build(Where(cache_dir, cache_dir, tell), **component.options), cache_dir=cache_dir
-        )
-    if data_dir is None:
-        obtain = f"; {entry.facts['obtain']}" if entry.facts["obtain"] else ""
-        raise ValueError(
-            f"dataset {entry.name} needs a folder of images: give it with --data-dir DIR{obtain}"
-        )
-    if not data_dir.is_dir():
-        raise ValueError(
-            f"{data_dir} {'is not a folder' if data_dir.exists() else 'does not exist'}: give the"
-            " folder of images with --data-dir DIR"
         )
     try:
         dataset: Dataset = replace(
