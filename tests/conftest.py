@@ -111,13 +111,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """With `--forks`, one process per core, and two more: some wait for a program or a page that
+    """With `--forks`, one process per core, and one more: some wait for a program or a page that
     they started."""
     options = session.config.option
     if not options.forks or options.collectonly or session.testsfailed:
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    forked = ForkedSession(session, cores + 2)
+    forked = ForkedSession(session, cores + 1)
     forked.run()
     times = session.config.pluginmanager.get_plugin("processor_times")
     times.waited = forked.said_of_the_end()

@@ -72,22 +72,33 @@ def shaped(marked: Marked) -> Marked:
     if isinstance(marked, type):
         marked.__init__ = shaped(marked.__init__)  # type: ignore[misc]
         return marked
-    signature = inspect.signature(marked)
+    parameters = tuple(inspect.signature(marked).parameters)
 
     @cache
     def hints() -> dict[str, Any]:  # when it is first called: by then all names are defined
-        return get_type_hints(marked, include_extras=True)
+        hints_of_all = get_type_hints(marked, include_extras=True)
+        return {name: hint for name, hint in hints_of_all.items() if names_a_shape(hint)}
 
     @wraps(marked)
     def checked(*args: Any, **options: Any) -> Any:
         known: dict[str, int] = {}
-        for name, value in signature.bind(*args, **options).arguments.items():
-            check_hint(hints().get(name), value, known, f"{name} of {marked.__qualname__}")
+        arguments = dict(zip(parameters, args, strict=False)) | options
+        for name, hint in hints().items():
+            if name in arguments:
+                check_hint(hint, arguments[name], known, f"{name} of {marked.__qualname__}")
         result = marked(*args, **options)
-        check_hint(hints().get("return"), result, known, f"what {marked.__qualname__} returns")
+        if "return" in hints():
+            check_hint(hints()["return"], result, known, f"what {marked.__qualname__} returns")
         return result
 
     return checked  # type: ignore[return-value]
+
+
+def names_a_shape(hint: Any) -> bool:
+    """Whether a part of it does."""
+    if get_origin(hint) is Annotated:
+        return any(isinstance(fact, Shape) for fact in hint.__metadata__)
+    return any(names_a_shape(part) for part in get_args(hint))
 
 
 def check_hint(hint: Any, value: Any, known: dict[str, int], where: str) -> None:

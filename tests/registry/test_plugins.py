@@ -122,6 +122,7 @@ def test_an_installed_package_is_listed_with_where_it_comes_from(tmp_path, insta
     assert records["ArcFace"] == f"dml-bench {dml_bench.__version__}"
 
 
+@pytest.mark.slow
 def test_the_template_runs_and_two_workers_of_a_suite_find_it(template_runs):
     runs = [read_folder(path) for path in runs_of(template_runs)]
     assert [run.seed for run in runs] == [42, 43, 44]
