@@ -39,7 +39,6 @@ IMPORTED_LATE = (
     "sklearn.metrics",
     "timm",
     "torch._dynamo",
-    "torch._inductor.config",
 )
 """What a run imports while it runs: four seconds, where the rest of a tiny run takes one."""
 SEND_SECONDS = 0.5

@@ -48,7 +48,8 @@ def deterministic() -> None:
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # As use_deterministic_algorithms, without the second in which that imports torch's compiler.
+    torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
     # A debugging aid that costs 2% of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
