@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -462,10 +461,7 @@ def test_workers_of_a_suite_import_a_plug_in_only_where_its_user_says_which_file
 
 @pytest.mark.slow
 def test_both_processes_of_torchrun_import_a_plug_in(run_of_another_machine, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = ["-m", "dml_bench", "run", *run_of_another_machine]
     python(tmp_path, *torchrun, *command, "--allow-plugin", "Elsewhere=here.py")
     run = read_folder(runs_of(tmp_path)[0])

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -54,10 +53,7 @@ def start_programs(*arguments: str) -> ForkedProgram:
 
 
 def start_with(run: Callable[[list[str]], None], arguments: tuple[str, ...]) -> ForkedProgram:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["--nproc-per-node", "2", "--master-port", str(port), *arguments]
+    options = ["--standalone", "--nproc-per-node", "2", *arguments]  # at a port that torchrun takes
     return ForkedProgram(partial(run, options), variables={"OMP_NUM_THREADS": "1"})
 
 
