@@ -86,7 +86,7 @@ def open_submission(path: Path) -> Submission:
     content = read_answers(path, description)
     try:
         experiment = load(record.configuration)
-    except ValueError as problem:
+    except (OverflowError, ValueError) as problem:
         raise Refused("configuration", f"it is no experiment: {problem}") from None
     run = RecordedRun(
         path, experiment, content.facts["summary"], content=content, description=description

@@ -123,9 +123,10 @@ def measured_findings(submission: Submission) -> Iterator[Finding]:
 def contained(check: checks.Check, submission: Submission) -> Iterator[Finding]:
     """What a check yields. Values of a wrong kind, which only a forged file has, are a refusal
     too."""
+    wrong = AssertionError, AttributeError, LookupError, OverflowError, TypeError, ValueError
     try:
         yield from check(submission)
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except wrong as error:
         text = f"they can't be measured ({type(error).__name__}: {error}): record the run again"
         yield Finding("refused", "answers", text)
 

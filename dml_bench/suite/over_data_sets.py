@@ -1,14 +1,16 @@
 """A table over several data sets: a suite for each of those that are here, and what they cost."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dml_bench.analysis.origin import counted
 from dml_bench.board.over_data_sets_page import report_over_data_sets
+from dml_bench.config import Experiment
 from dml_bench.config.tables import PlannedRow, TableOnData, read_table
 from dml_bench.data.datasets import Dataset, open_dataset
+from dml_bench.data.datasets.dataset import NotThere
 from dml_bench.registry import datasets
 from dml_bench.report import terminal
 from dml_bench.runs import record_format
@@ -155,10 +157,13 @@ def opened_folder(entry: TableOnData, places: Places) -> dict[str, Dataset]:
     drawn, which its suite does. Raises NotHere."""
     [row, *_] = rows_of(entry, [], (), tuned=False)
     component = row.seeds[0].data.dataset
-    if not datasets.of(component).facts["needs_data_dir"]:
+    facts = datasets.of(component).facts
+    if not facts["needs_data_dir"]:
         return {}
     try:
         return {repr(component): open_dataset(component, places.data_dir, places.cache_dir)}
+    except NotThere as problem:  # that another data set is there is no advice: both are wanted
+        raise NotHere(f"{problem.missing}: {facts['obtain']}") from problem
     except (OSError, ValueError) as problem:
         raise NotHere(str(problem)) from problem
 
@@ -262,8 +267,14 @@ def measured_runs(results: Path) -> list[MeasuredRun]:
 def seconds_of(job: Job, session: SuiteSession, measured: Sequence[MeasuredRun]) -> float | None:
     """Seconds of one core that a run may take; None where nothing is known."""
     dataset = session.datasets[repr(job.experiment.data.dataset)]
-    rows = {row.name for row in session.suite.rows}
+    rows = rows_alike(job.experiment, session.suite.rows)
     return estimate(job.experiment.name, dataset.name, len(dataset.labels), rows, measured)
+
+
+def rows_alike(experiment: Experiment, rows: Iterable[PlannedRow]) -> set[str]:
+    """The rows that cost about as much as a run: those that train features, or those that don't."""
+    without = bool(experiment.no_drop_because)
+    return {row.name for row in rows if bool(row.seeds[0].no_drop_because) == without}
 
 
 def estimate(
@@ -273,8 +284,8 @@ def estimate(
     rows: Collection[str],
     measured: Sequence[MeasuredRun],
 ) -> float | None:
-    """Seconds that a row may take on a data set: as its other seeds, else as the other rows of its
-    suite on the same images, else by image as on other data sets; None where nothing is known."""
+    """Seconds that a row may take on a data set: as its other seeds, else as these other `rows` on
+    the same images, else by image as on other data sets; None where nothing is known."""
     here = [run for run in measured if run.dataset == dataset and run.name in rows]
     same = [run.seconds for run in here if run.name == name]
     beside = [run.seconds for run in here]

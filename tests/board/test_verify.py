@@ -291,6 +291,19 @@ def test_answers_of_the_wrong_kind_are_a_refusal_and_no_crash(submitted):
     assert refused_for(path) == {"answers"}
 
 
+@pytest.mark.parametrize("place", ["seed", "configuration.train.epochs", "dataset.num_images"])
+def test_a_number_that_no_fraction_can_hold_is_a_refusal_and_no_crash(place, submitted):
+    def enlarge(description):
+        *tables, key = place.split(".")
+        for table in tables:
+            description = description[table]
+        description[key] = 10**400
+
+    path = submitted()
+    say_otherwise(path, enlarge)
+    assert refused_for(path)
+
+
 @pytest.mark.parametrize(
     ("counts", "text"),
     [

@@ -65,7 +65,6 @@ def open_dataset(
         other = layout_of(data_dir)
         if not other or other[0] == entry.name:
             raise
-        raise ValueError(
-            f"{problem.missing}: {data_dir} holds {other[1]}, so give --dataset {other[0]}"
-        ) from None
+        advice = f"{data_dir} holds {other[1]}, so give --dataset {other[0]}"
+        raise NotThere(problem.missing, advice) from None
     return dataset if tolerant else dataset.sound()
