@@ -19,8 +19,9 @@ RUN --mount=type=cache,target=/root/.cache/uv \
  && uv pip install --python /opt/dml-bench/bin/python --constraint requirements.txt \
     --excludes requirements-gpu-only.txt ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} \
     ".[$EXTRAS]"
-# The program starts, and finds its experiments.
-RUN /opt/dml-bench/bin/dml-bench list experiments --json > /dev/null
+# The program starts and finds its experiments, and PyTorch its libraries.
+RUN /opt/dml-bench/bin/dml-bench list experiments --json > /dev/null \
+ && /opt/dml-bench/bin/python -c "import torch"
 
 FROM python:3.12-slim-bookworm
 COPY --from=build /opt/dml-bench /opt/dml-bench
