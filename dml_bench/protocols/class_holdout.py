@@ -64,6 +64,7 @@ from dml_bench.protocols.holdout_outcome import (
     precision_table,
     untrained_table,
 )
+from dml_bench.protocols.holdouts import Holdouts
 from dml_bench.protocols.metric import Column, Metric, by_name, columns_of, measured, value_at
 from dml_bench.registry import losses
 from dml_bench.system.tables import OutcomeTable, ResultTable, number
@@ -103,6 +104,11 @@ class HoldoutResult(Result):
         }
         self.neighbours = neighbours
         self.predicted = predicted
+
+    @cached_property
+    def holdouts(self) -> Holdouts:
+        """The hold-outs beside the queries."""
+        return Holdouts(self.neighbours, self.held_out)
 
     @cached_property
     def drops(self) -> dict[str, Drop]:

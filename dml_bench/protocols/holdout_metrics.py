@@ -186,23 +186,19 @@ def logits_accuracy(
 def limited_scores(group: str, run: MeasuredRun) -> Scores:
     """Per query: right by the model without the unseen classes; of several hold-outs, the share of
     those for which the query's class belongs to the group."""
-    return of_group(group, run, right_of_limited(run))
+    return of_group(group, run, run.holdouts.right)
 
 
 def unseen_scores_of_all(run: MeasuredRun) -> Scores:
     """Per query of a class that some hold-out does not train on: right by the model that did."""
-    of_all = scores_of_phase(precision_at_1, ALL, run)
-    return of_group("unseen", run, np.stack([of_all.values for _ in run.held_out]))
+    of_all = precision_at_1(run.neighbours[ALL])
+    return of_group("unseen", run, np.stack([of_all for _ in run.held_out]))
 
 
 def drop_scores(group: str, run: MeasuredRun) -> Scores:
     """Per query: right by the model of all classes minus right by the one without the unseen; of
     several hold-outs, the mean over those for which the query's class belongs to the group."""
-    of_all = scores_of_phase(precision_at_1, ALL, run)
-    lost = [
-        of_all.minus(scores_of_phase(precision_at_1, phase, run)).values for phase in run.held_out
-    ]
-    return of_group(group, run, np.stack(lost))
+    return of_group(group, run, precision_at_1(run.neighbours[ALL]) - run.holdouts.right)
 
 
 def lost_scores(group: str, run: MeasuredRun) -> Scores:
@@ -233,7 +229,7 @@ def cost_scores(run: MeasuredRun) -> Scores:
     Both count what seen classes lose to images of unseen ones as part of training on less. See
     `lost_scores` for how much that is.
     """
-    right, unseen = right_of_limited(run), never_trained_on(run)
+    right, unseen = run.holdouts.right, run.holdouts.never_trained_on
     labels = run.neighbours[ALL].query_labels
     both = unseen.any(0) & ~unseen.all(0)
     if not both.any():
@@ -245,7 +241,7 @@ def cost_scores(run: MeasuredRun) -> Scores:
 def costs_of_holdouts(run: MeasuredRun) -> dict[str, float]:
     """By phase, the cost of being unseen of the classes that it held out; only of several
     hold-outs, and of classes that another limited model trained on."""
-    right, unseen = right_of_limited(run), never_trained_on(run)
+    right, unseen = run.holdouts.right, run.holdouts.never_trained_on
     labels = run.neighbours[ALL].query_labels
     trained = mean_where(right, ~unseen)
     costs = {}
@@ -262,18 +258,6 @@ def compares(held_out: Iterable[Collection[Hashable]]) -> str:
     return SAME_CLASSES if set.union(*several) - set.intersection(*several) else OTHER_CLASSES
 
 
-def right_of_limited(run: MeasuredRun) -> np.ndarray:
-    """(hold-outs, query) whether the limited model is right."""
-    right = [scores_of_phase(precision_at_1, phase, run).values for phase in run.held_out]
-    return np.stack(right)
-
-
-def never_trained_on(run: MeasuredRun) -> np.ndarray:
-    """(hold-outs, query) whether the limited model never trained on the query's class."""
-    labels = run.neighbours[ALL].query_labels
-    return np.stack([np.isin(labels, classes) for classes in run.held_out.values()])
-
-
 def mean_where(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """(hold-outs, query) -> (query) the mean over the hold-outs that are chosen for the query; nan
     where none is."""
@@ -286,7 +270,7 @@ def mean_where(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 def of_group(group: str, run: MeasuredRun, values: np.ndarray) -> Scores:
     """(hold-outs, query) -> one value per query whose class belongs to the group in some hold-out:
     the mean over those."""
-    unseen = never_trained_on(run)
+    unseen = run.holdouts.never_trained_on
     belongs = {"unseen": unseen, "seen": ~unseen, "all": np.ones_like(unseen)}[group]
     chosen = belongs.any(0)
     labels = run.neighbours[ALL].query_labels

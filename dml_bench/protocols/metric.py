@@ -11,6 +11,7 @@ import numpy as np
 
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.statistics import PROPORTION, Average, Scores, interval
+from dml_bench.protocols.holdouts import Holdouts
 
 __all__ = [
     "Column",
@@ -40,6 +41,10 @@ class MeasuredRun(typing.Protocol):
     @property
     def held_out(self) -> Mapping[str, np.ndarray]:
         """By phase, the ids of the classes that it never saw."""
+
+    @property
+    def holdouts(self) -> Holdouts:
+        """The same beside the queries."""
 
     @property
     def coarse_groups(self) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from dml_bench.data.identity import differing_data
 from dml_bench.data.images import photo_file
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols import Protocol, protocol_of
+from dml_bench.protocols.holdouts import Holdouts
 from dml_bench.protocols.metric import measured
 from dml_bench.registry import datasets
 from dml_bench.runs import layout, record_format
@@ -264,6 +265,11 @@ class Run:
             phase: labels[np.isin(names, unseen)]
             for phase, unseen in self.protocol.held_out(self.summary).items()
         }
+
+    @cached_property
+    def holdouts(self) -> Holdouts:
+        """The same beside the queries."""
+        return Holdouts(self.neighbours, self.held_out)
 
     @property
     def unseen(self) -> np.ndarray:

@@ -3,6 +3,7 @@ is known."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,14 @@ from dml_bench.evaluation.statistics import estimate
 from dml_bench.protocols import class_holdout
 from dml_bench.protocols.holdout_metrics import (
     compares,
+    cost_metrics,
     cost_scores,
     costs_of_holdouts,
     drop_scores,
     lost_scores,
+    p_at_1_metrics,
 )
+from dml_bench.protocols.holdouts import Holdouts
 from dml_bench.runs.metrics import measure, metrics_of
 
 
@@ -40,6 +44,10 @@ class Searched:
             for phase, classes in self.nearest.items()
         }
 
+    @cached_property
+    def holdouts(self) -> Holdouts:
+        return Holdouts(self.neighbours, self.held_out)
+
     def logits(self, phase: str) -> Any:
         raise AssertionError(f"a cost needs no logits, as of {phase}")
 
@@ -51,21 +59,14 @@ def searched(held_out: dict[str, list[int]], **nearest: list[int]) -> Searched:
     return Searched(arrays, np.repeat(np.arange(4), 2), unseen)
 
 
-ROTATED = searched(
-    {"limited-1": [2, 3], "limited-2": [0, 1]},
-    all=[0, 0, 1, 1, 2, 2, 3, 3],
-    limited_1=[
-        0,
-        0,
-        1,
-        1,
-        2,
-        1,
-        1,
-        1,
-    ],  # of its own classes: 1, 1; of those that it never saw: .5, 0
-    limited_2=[0, 1, 3, 1, 2, 2, 3, 0],  # never saw the first two: .5, .5; its own: 1, .5
-)
+ANSWERS = {
+    "all": [0, 0, 1, 1, 2, 2, 3, 3],
+    # Of its own classes: 1, 1; of those that it never saw: .5, 0.
+    "limited_1": [0, 0, 1, 1, 2, 1, 1, 1],
+    # It never saw the first two: .5, .5; its own: 1, .5.
+    "limited_2": [0, 1, 3, 1, 2, 2, 3, 0],
+}
+ROTATED = searched({"limited-1": [2, 3], "limited-2": [0, 1]}, **ANSWERS)
 ONE = searched(
     {"limited": [2, 3]},
     all=[0, 0, 1, 1, 2, 2, 3, 0],
@@ -101,6 +102,21 @@ def test_with_one_holdout_the_cost_is_the_unseen_drop_minus_the_seen_drop():
     assert estimate([drop_scores("seen", ONE)]) == 0.5
     assert estimate([cost_scores(ONE)]) == -0.25
     assert costs_of_holdouts(ONE) == {}
+
+
+def test_which_queries_are_of_unseen_classes_is_looked_up_once_for_all_metrics(monkeypatch):
+    run = searched({"limited-1": [2, 3], "limited-2": [0, 1]}, **ANSWERS)
+    looked_up, isin = [], np.isin
+
+    def counted(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        if labels is run.query_labels:
+            looked_up.append(classes.tolist())
+        return isin(labels, classes)
+
+    monkeypatch.setattr(np, "isin", counted)
+    for metric in (*cost_metrics("same classes"), *p_at_1_metrics()):
+        metric.scores(run)
+    assert looked_up == [[2, 3], [0, 1]]
 
 
 def test_which_classes_are_compared_is_said_by_the_holdouts():

@@ -1,0 +1,35 @@
+"""The hold-outs of a run beside its queries, of which all numbers on seen and unseen classes are
+made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from dml_bench.evaluation.metrics import precision_at_1
+from dml_bench.evaluation.search import Neighbours
+
+__all__ = ["Holdouts"]
+
+
+@dataclass(frozen=True)
+class Holdouts:
+    """A hold-out is a phase whose model, the limited one, never trained on some classes. Each array
+    is made once, for all metrics of the run."""
+
+    neighbours: Mapping[str, Neighbours]
+    """By phase; all phases answer the same queries."""
+    held_out: Mapping[str, np.ndarray]
+    """By phase, the ids of the classes that it never trained on."""
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """(hold-outs, query) bool: whether the limited model is right."""
+        return np.stack([precision_at_1(self.neighbours[phase]) == 1 for phase in self.held_out])
+
+    @cached_property
+    def never_trained_on(self) -> np.ndarray:
+        """(hold-outs, query) bool: whether the limited model never trained on the query's class."""
+        labels = next(iter(self.neighbours.values())).query_labels
+        return np.stack([np.isin(labels, classes) for classes in self.held_out.values()])
