@@ -18,7 +18,7 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.data.publications import PUBLICATIONS
 from dml_bench.data.split import holdouts, phases
 from dml_bench.evaluation import collapse
-from dml_bench.evaluation.metrics import macro, precision_at_1
+from dml_bench.evaluation.metrics import macro, micro, precision_at_1
 from dml_bench.evaluation.statistics import estimate
 from dml_bench.protocols.holdout_metrics import logits_accuracy
 from dml_bench.protocols.metric import Metric, value_at
@@ -177,12 +177,11 @@ def summary_agrees(submission: Submission) -> Iterator[Finding]:
         labels, right = neighbours.query_labels, precision_at_1(neighbours)
         votes = float((run.elected(phase) == labels).mean())
         stated = phases.get(phase, {})
-        measured = {
-            "precision_at_1_macro": macro(right, labels),
-            "precision_at_1_micro": float(right.mean()),
-            "recall_at_1": float(right.mean()),
-        }
-        measured |= seen_and_unseen(run, phase)
+        measured = {"recall_at_1": micro(right)}
+        for suffix, queries in run.holdouts.groups(phase).items():
+            if queries.any():
+                measured[f"precision_at_1_macro{suffix}"] = macro(right[queries], labels[queries])
+                measured[f"precision_at_1_micro{suffix}"] = micro(right[queries])
         if f"{phase}.logits" in run.content.arrays:
             predicted = run.logits(phase).predicted
             measured |= logits_accuracy(predicted, labels, run.held_out.get(phase, ()))
@@ -194,20 +193,6 @@ def summary_agrees(submission: Submission) -> Iterator[Finding]:
         voted = stated.get("knn_vote_accuracy", {}).get(str(VOTERS))
         if voted is not None and not equal(voted, votes):
             yield refused("summary", f"{phase} vote of {VOTERS} is {voted} in it, not {votes}")
-
-
-def seen_and_unseen(run: RecordedRun, phase: str) -> dict[str, float]:
-    """P@1 of a phase on the classes that it held out, or any other did, and on the rest."""
-    measured: dict[str, float] = {}
-    if not run.protocol.has_drop:
-        return measured
-    labels, right = run.neighbours[phase].query_labels, precision_at_1(run.neighbours[phase])
-    is_unseen = np.isin(labels, run.held_out.get(phase, run.unseen))
-    for group, part in (("seen", ~is_unseen), ("unseen", is_unseen)):
-        if part.any():
-            measured[f"precision_at_1_macro_{group}"] = macro(right[part], labels[part])
-            measured[f"precision_at_1_micro_{group}"] = float(right[part].mean())
-    return measured
 
 
 def shown_numbers_agree(submission: Submission) -> Iterator[Finding]:

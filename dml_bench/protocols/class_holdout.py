@@ -120,10 +120,6 @@ class HoldoutResult(Result):
         }
 
     @cached_property
-    def ever_unseen(self) -> tuple[int, ...]:
-        return tuple(sorted({label for unseen in self.held_out.values() for label in unseen}))
-
-    @cached_property
     def coarse_groups(self) -> np.ndarray | None:
         """(classes) the number of the coarse class of each class; None where there are none."""
         return coarse_groups(self.dataset)
@@ -131,11 +127,6 @@ class HoldoutResult(Result):
     def logits(self, phase: str) -> PredictedClasses:
         """Where the loss has logits."""
         return PredictedClasses(self.predicted[phase])
-
-    def unseen_by(self, phase: str) -> Sequence[int] | np.ndarray:
-        """What counts as unseen in the numbers of a phase: for `all`, the classes that any other
-        phase held out."""
-        return self.held_out.get(phase, self.ever_unseen)
 
     def summary(self) -> dict[str, Any]:
         phases = {name: self._phase(name) for name in self.neighbours}
@@ -227,13 +218,8 @@ class HoldoutResult(Result):
 
     def _phase(self, phase: str) -> dict[str, Any]:
         neighbours = self.neighbours[phase]
-        is_unseen = np.isin(neighbours.query_labels, self.unseen_by(phase))
         numbers: dict[str, Any] = {}
-        for suffix, queries in (
-            ("", np.ones_like(is_unseen)),
-            ("_seen", ~is_unseen),
-            ("_unseen", is_unseen),
-        ):
+        for suffix, queries in self.holdouts.groups(phase).items():
             part = neighbours.of(queries)
             correct = precision_at_1(part)
             numbers[f"precision_at_1_macro{suffix}"] = macro(correct, part.query_labels)
@@ -332,14 +318,8 @@ class HoldoutResult(Result):
         return ResultTable(("class name", *measures), tuple(rows))
 
     def predictions(self) -> ResultTable:
-        labels = self.neighbours[ALL].query_labels
-        return predictions(
-            self.dataset,
-            self.split,
-            np.isin(labels, self.ever_unseen),
-            self.neighbours,
-            self.predicted,
-        )
+        unseen = self.holdouts.unseen(ALL)
+        return predictions(self.dataset, self.split, unseen, self.neighbours, self.predicted)
 
 
 def over_holdouts(name: str, values: Sequence[float]) -> dict[str, float]:

@@ -32,4 +32,20 @@ class Holdouts:
     def never_trained_on(self) -> np.ndarray:
         """(hold-outs, query) bool: whether the limited model never trained on the query's class."""
         labels = next(iter(self.neighbours.values())).query_labels
-        return np.stack([np.isin(labels, classes) for classes in self.held_out.values()])
+        rows = [np.isin(labels, classes) for classes in self.held_out.values()]
+        return np.array(rows, bool).reshape(len(rows), len(labels))
+
+    def unseen(self, phase: str) -> np.ndarray:
+        """(query) bool: whether the query's class counts as unseen in the numbers of a phase: it
+        never trained on it; or, of a phase that trained on all, another did not."""
+        rows = self.never_trained_on
+        if phase in self.held_out:
+            rows = rows[[list(self.held_out).index(phase)]]
+        unseen: np.ndarray = np.any(rows, axis=0)
+        return unseen
+
+    def groups(self, phase: str) -> dict[str, np.ndarray]:
+        """(query) bool by what the names of numbers end with in the summary of a phase: all
+        queries, those of seen classes and those of unseen ones."""
+        unseen = self.unseen(phase)
+        return {"": np.ones_like(unseen), "_seen": ~unseen, "_unseen": unseen}

@@ -119,6 +119,19 @@ def test_which_queries_are_of_unseen_classes_is_looked_up_once_for_all_metrics(m
     assert looked_up == [[2, 3], [0, 1]]
 
 
+def test_a_class_counts_as_unseen_where_a_phase_or_for_the_phase_of_all_any_never_trained_on_it():
+    one_class = {"limited-1": [1], "limited-2": [3]}
+    holdouts = searched(one_class, **ANSWERS).holdouts
+    for phase, classes in {"all": [1, 3], **one_class}.items():
+        groups = holdouts.groups(phase)
+        unseen = np.isin(np.repeat(np.arange(4), 2), classes)
+        assert {suffix: queries.tolist() for suffix, queries in groups.items()} == {
+            "": [True] * 8,
+            "_seen": (~unseen).tolist(),
+            "_unseen": unseen.tolist(),
+        }
+
+
 def test_which_classes_are_compared_is_said_by_the_holdouts():
     assert compares([["owl", "wren"]]) == "other classes"
     assert compares([["owl", "wren"], ["owl", "wren"]]) == "other classes"
