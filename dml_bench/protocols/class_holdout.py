@@ -12,7 +12,7 @@ import numpy as np
 from dml_bench.config import Evaluate, Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Phase, Split, holdouts, is_rotated, make_split, phases
-from dml_bench.evaluation.drop import Drop, drop_of
+from dml_bench.evaluation.drop import Drop
 from dml_bench.evaluation.metrics import (
     by_class,
     macro,
@@ -45,14 +45,15 @@ from dml_bench.protocols.holdout_metrics import (
     NO_DROP_BECAUSE,
     OTHER_CLASSES,
     SAME_CLASSES,
-    TO_SEEN,
-    TO_UNSEEN,
     compares,
     cost_metrics,
     costs_of_holdouts,
     drop_name,
+    drops_of,
     logits_accuracy,
     logits_scores,
+    mean_drops,
+    mean_losses,
     p_at_1_metrics,
 )
 from dml_bench.protocols.holdout_outcome import (
@@ -113,11 +114,7 @@ class HoldoutResult(Result):
     @cached_property
     def drops(self) -> dict[str, Drop]:
         """By the phase that held classes out."""
-        everything = self.neighbours[ALL]
-        return {
-            name: drop_of(everything, self.neighbours[name], unseen, self.dataset.num_classes)
-            for name, unseen in self.held_out.items()
-        }
+        return drops_of(self, self.dataset.num_classes)
 
     @cached_property
     def coarse_groups(self) -> np.ndarray | None:
@@ -170,12 +167,8 @@ class HoldoutResult(Result):
         return sorted(rows, key=lambda row: -row["drop"])[:count]
 
     def scalars(self) -> dict[str, float]:
-        """The drops, means over the hold-outs; of several, also what they differ by (standard
-        deviation)."""
-        numbers: dict[str, float] = {}
-        for group in GROUPS:
-            numbers |= over_holdouts(drop_name(group), [d.mean(group) for d in self.drops.values()])
-        return numbers
+        """The drops, see `mean_drops`."""
+        return mean_drops(self.drops)
 
     def cost(self) -> dict[str, float]:
         """The cost of being unseen, and the two parts of the drop of the seen classes: what is lost
@@ -192,10 +185,7 @@ class HoldoutResult(Result):
         by_holdout = list(costs_of_holdouts(self).values())
         if len(by_holdout) > 1:
             numbers[f"{COST}_between_holdouts"] = float(np.std(by_holdout, ddof=1))
-        drops = list(self.drops.values())
-        to_unseen = [drop.mean_to_unseen() for drop in drops]
-        to_seen = [drop.mean("seen") - drop.mean_to_unseen() for drop in drops]
-        return numbers | over_holdouts(TO_UNSEEN, to_unseen) | over_holdouts(TO_SEEN, to_seen)
+        return numbers | mean_losses(self.drops)
 
     @property
     def compares(self) -> str:
@@ -320,14 +310,6 @@ class HoldoutResult(Result):
     def predictions(self) -> ResultTable:
         unseen = self.holdouts.unseen(ALL)
         return predictions(self.dataset, self.split, unseen, self.neighbours, self.predicted)
-
-
-def over_holdouts(name: str, values: Sequence[float]) -> dict[str, float]:
-    """The mean over the hold-outs; of several, also their standard deviation."""
-    numbers = {name: float(np.mean(values))}
-    if len(values) > 1:
-        numbers[f"{name}_between_holdouts"] = float(np.std(values, ddof=1))
-    return numbers
 
 
 LOGITS_COLUMN = Column(

@@ -1,12 +1,12 @@
 """What the protocol of held-out classes measures of a run, one value for each query: P@1, the
 precision drop and its parts, and the cost of being unseen."""
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
-from dml_bench.evaluation.drop import lost_to
+from dml_bench.evaluation.drop import Drop, drop_of, lost_to
 from dml_bench.evaluation.metrics import macro, micro, precision_at_1
 from dml_bench.evaluation.statistics import DIFFERENCE, Scores
 from dml_bench.protocols.metric import MeasuredRun, Metric, scores_of_phase
@@ -26,8 +26,11 @@ __all__ = [
     "cost_metrics",
     "costs_of_holdouts",
     "drop_name",
+    "drops_of",
     "logits_accuracy",
     "logits_scores",
+    "mean_drops",
+    "mean_losses",
     "p_at_1_metrics",
 ]
 
@@ -256,6 +259,40 @@ def compares(held_out: Iterable[Collection[Hashable]]) -> str:
     """With which classes the cost of the classes of these hold-outs is estimated."""
     several = [set(classes) for classes in held_out]
     return SAME_CLASSES if set.union(*several) - set.intersection(*several) else OTHER_CLASSES
+
+
+def drops_of(run: MeasuredRun, num_classes: int) -> dict[str, Drop]:
+    """By the phase that held classes out; the data set has `num_classes`."""
+    of_all = run.neighbours[ALL]
+    return {
+        phase: drop_of(of_all, run.neighbours[phase], unseen, num_classes)
+        for phase, unseen in run.held_out.items()
+    }
+
+
+def mean_drops(drops: Mapping[str, Drop]) -> dict[str, float]:
+    """The drops, as a summary has them: means over the hold-outs; of several, also what they differ
+    by (standard deviation)."""
+    numbers: dict[str, float] = {}
+    for group in GROUPS:
+        numbers |= over_holdouts(drop_name(group), [drop.mean(group) for drop in drops.values()])
+    return numbers
+
+
+def mean_losses(drops: Mapping[str, Drop]) -> dict[str, float]:
+    """The same of the two parts of the drop of the seen classes: what is lost to images of unseen
+    classes, and what to images of seen ones."""
+    to_unseen = [drop.mean_to_unseen() for drop in drops.values()]
+    to_seen = [drop.mean("seen") - drop.mean_to_unseen() for drop in drops.values()]
+    return over_holdouts(TO_UNSEEN, to_unseen) | over_holdouts(TO_SEEN, to_seen)
+
+
+def over_holdouts(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The mean over the hold-outs; of several, also their standard deviation."""
+    numbers = {name: float(np.mean(values))}
+    if len(values) > 1:
+        numbers[f"{name}_between_holdouts"] = float(np.std(values, ddof=1))
+    return numbers
 
 
 def mean_where(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -192,12 +192,14 @@ def test_what_load_runs_shows_of_the_summary_has_to_be_of_the_answers(submitted)
         summary = content.facts["summary"]
         summary["phases"]["limited-2"]["precision_at_1_macro_unseen"] = 1.0
         summary["precision_drop_seen_classes"] = summary["cost_of_being_unseen_low"] = 0.0
+        summary["precision_drop_unseen_classes_between_holdouts"] = 0.0
 
     path = submitted(ROTATED)
     answer_otherwise(path, praise)
     texts = [finding.text.partition(" is ")[0] for finding in findings_of(path)]
     assert texts == [
         "limited-2 precision_at_1_macro_unseen",
+        "precision_drop_unseen_classes_between_holdouts",
         "precision_drop_seen_classes",
         "cost_of_being_unseen_low",
     ]
