@@ -30,7 +30,8 @@ __all__ = ["Verification", "submit_run", "verify_submissions", "write_leaderboar
 class Verification(Printed):
     """What is wrong with submissions. Printed, it is what `dml-bench verify` shows.
 
-    >>> path = db.submit_run("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42", by="me")
+    >>> run = "runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42"
+    >>> path = db.submit_run(run, by="me", revision="drawn")
     >>> db.verify_submissions(path).is_sound
     True
     """
@@ -72,7 +73,7 @@ def submit_run(
     Source: docs/contribute-results.md.
 
     >>> run = "runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42"
-    >>> db.submit_run(run, "handed_in", by="me").name
+    >>> db.submit_run(run, "handed_in", by="me", revision="drawn").name
     'seed-42.json'
     """
     from dml_bench.board.submit import submit
@@ -106,7 +107,8 @@ def verify_submissions(
     Raises ValueError where there is no submission.
     Source: docs/contribute-results.md.
 
-    >>> path = db.submit_run("runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42", by="me")
+    >>> run = "runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42"
+    >>> path = db.submit_run(run, by="me", revision="drawn")
     >>> _ = path.write_text(path.read_text().replace('"seed": 42', '"seed": 43'))
     >>> for line in str(db.verify_submissions(path)).splitlines():
     ...     print(line)
@@ -143,7 +145,8 @@ def write_leaderboard(
     Raises ValueError where no submission adds up, or `out` holds other files.
     Source: Mogstad, Romano, Shaikh and Wilhelm, "Inference for ranks" (2024).
 
-    >>> _ = db.record_runs("runs/EPSHN_cosine_resnet18_sgd_aug", "my_records")
+    >>> run = "runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42"
+    >>> _ = db.submit_run(run, "my_records", by="me", revision="drawn")
     >>> db.write_leaderboard("my_records", "my_site")
     PosixPath('my_site/index.html')
     """

@@ -409,14 +409,25 @@ def stands_in_its_table(submission: Submission) -> Iterator[Finding]:
 
 
 def is_of_the_published_images(submission: Submission) -> Iterator[Finding]:
-    """A data set of which a publication is known has its fingerprint, or a folder of its own."""
+    """A data set of which a publication is known has its fingerprint, or a folder of its own; where
+    no fingerprint is known, as many images and classes."""
     dataset = submission.record.dataset
     publication = PUBLICATIONS.get(dataset.name)
-    if publication is None or not publication.fingerprint:
+    if publication is None:
         return
     folder = submission.path.absolute().parent.parent.parent.name
     published = publication.fingerprint
-    if folder == dataset.name and dataset.fingerprint != published:
+    counts, wanted = (
+        f"{one.num_images:,} images of {one.num_classes:,} classes"
+        for one in (dataset, publication)
+    )
+    if not published and folder == dataset.name and counts != wanted:
+        yield refused(
+            "data revision",
+            f"it is of {counts}, {dataset.name} has {wanted}: run it on that, or submit it with"
+            " --revision NAME",
+        )
+    if published and folder == dataset.name and dataset.fingerprint != published:
         yield refused(
             "data revision",
             f"it is of another revision of {dataset.name} ({dataset.fingerprint[:12]}, published:"

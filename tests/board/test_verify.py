@@ -56,7 +56,7 @@ def submitted(tmp_path):
 def of_trained(trained, tmp_path_factory) -> Path:
     """A submission of a run of these tests, whose images are at hand; nobody may change it."""
     results = tmp_path_factory.mktemp("submissions") / "results"
-    return db.submit_run(trained("train.epochs=1").folder, results, by="me")
+    return db.submit_run(trained("train.epochs=1").folder, results, by="me", revision="drawn")
 
 
 @pytest.fixture
@@ -529,6 +529,17 @@ def test_a_published_data_set_has_its_published_images_or_a_folder_of_its_own(su
     assert findings_of(own) == ()
 
 
+def test_images_in_the_layout_of_a_published_data_set_are_not_that_data_set(
+    trained, tmp_path, monkeypatch, capsys
+):
+    """No copy of CUB-200-2011 was at hand to know its fingerprint, but its size is known."""
+    folder = trained("train.epochs=1").folder
+    typed = ("submit", folder, "--results", tmp_path / "results", "--by", "me")
+    line = refusal(monkeypatch, capsys, *typed)
+    assert "refused: data revision: it is of 64 images of 8 classes, cub has 11,788" in line
+    assert line.endswith("or submit it with --revision NAME")
+
+
 def test_queries_that_differ_from_those_of_the_table_are_refused(submitted):
     for experiment in (ARCFACE, CLASSIFIER):
         submitted(BIRDS.format(experiment, 42))
@@ -630,7 +641,7 @@ def test_a_submission_adds_up_beside_its_images(of_trained, birds, cache_dir):
 @pytest.mark.parametrize("kind", KINDS)
 def test_runs_of_every_kind_can_be_submitted(kind, trained, birds, cache_dir, tmp_path):
     folder = trained("train.epochs=1", *KINDS[kind]).folder
-    path = db.submit_run(folder, tmp_path / "results", by="me")
+    path = db.submit_run(folder, tmp_path / "results", by="me", revision="drawn")
     assert findings_of(path, data_dir=birds, cache_dir=cache_dir) == ()
 
 
