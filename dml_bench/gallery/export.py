@@ -73,7 +73,7 @@ class Int8Loss:
         return (
             f"with 8 bits, P@1 is {self.precision_at_1_int8:.3f} instead of"
             f" {self.precision_at_1:.3f} on {self.images:,} test images (a loss of"
-            f" {self.points:.1f} points), {self.other_answers:.1%} of them get another class, and"
+            f" {self.points:z.1f} points), {self.other_answers:.1%} of them get another class, and"
             f" the smallest cosine is {self.min_cosine:.4f}"
         )
 

@@ -40,5 +40,6 @@ class OutcomeTable:
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """With three digits; a dash where it is undefined."""
-    return "-" if value is None or math.isnan(value) else format(value, form)
+    """With three digits; a dash where it is undefined, and no minus before a zero."""
+    sign, digits = form[: form.startswith("+")], form.removeprefix("+")
+    return "-" if value is None or math.isnan(value) else format(value, f"{sign}z{digits}")

@@ -481,9 +481,9 @@ def difference_cells(row: Any) -> list[str]:
         100 * value for value in (row.difference.estimate, row.difference.low, row.difference.high)
     )
     return [
-        format(100 * row.first.estimate, form),
-        format(100 * row.second.estimate, form),
-        f"{estimate:+.1f} [{low:+.1f}, {high:+.1f}]",
+        number(100 * row.first.estimate, form),
+        number(100 * row.second.estimate, form),
+        f"{number(estimate, '+.1f')} [{number(low, '+.1f')}, {number(high, '+.1f')}]",
         f"{100 * row.smallest_detectable:.1f}",
         seeds_needed(row.seeds_for_2_points),
         "<0.001" if row.q < 0.0005 else number(row.q),
@@ -512,6 +512,6 @@ def classes_table(rows: Sequence[Any]) -> Table:
             row.name,
             f"{100 * row.first:.1f}",
             f"{100 * row.second:.1f}",
-            *(f"{100 * difference:+.1f}" for difference in differences),
+            *(number(100 * difference, "+.1f") for difference in differences),
         )
     return table

@@ -23,6 +23,7 @@ from dml_bench.protocols.holdout_metrics import (
     lost_scores,
     p_at_1_metrics,
 )
+from dml_bench.protocols.holdout_outcome import points
 from dml_bench.protocols.holdouts import Holdouts
 from dml_bench.runs.metrics import measure, metrics_of
 
@@ -214,6 +215,12 @@ def test_the_end_of_an_old_run_shows_its_cost(tmp_path):
         f"{100 * cost.low:+.1f} to {100 * cost.high:+.1f}",
     )
     assert [row[1] for row in table.rows[1:]] == ["+50.0", "+25.0", "+25.0", "+0.0"]
+
+
+def test_a_cost_that_is_zero_but_for_its_last_bit_has_no_minus():
+    shown = [points(value) for value in (-7e-18, -0.0004, 0.0, 0.123, -0.123)]
+    assert shown == ["+0.0", "+0.0", "+0.0", "+12.3", "-12.3"]
+    assert points(-7e-18, ".1f") == "0.0"
 
 
 # What both estimators get wrong, where the truth is known
