@@ -91,6 +91,9 @@ def carry_out(
         if session.unfinished:
             with executor_setup as ready:
                 session.run(ready, display)
+        else:
+            runs = counted(len(session.jobs), "run")
+            display.say(f"nothing to run: {runs} finished earlier; the page is in {session.report}")
         session.conclude(display)
 
 

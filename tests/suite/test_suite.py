@@ -556,6 +556,8 @@ def test_a_suite_of_real_runs_leaves_its_page_and_skips_what_is_finished(
     monkeypatch.setattr(worker_process, "PROGRAM", ("/nothing/may/be/run",))
     again = command(files, birds, cache_dir, tmp_path, "fine.toml")
     assert call(monkeypatch, again) == 0
+    first_line = capsys.readouterr().out.splitlines()[0]
+    assert first_line == f"nothing to run: 1 run finished earlier; the page is in {report}"
     pages = {path.name: path.read_bytes() for path in report.iterdir()}
     assert len(json.loads(pages["suite.json"])["sessions"]) == 1, (
         "only a session that ran something is one"
