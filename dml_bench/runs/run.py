@@ -18,7 +18,7 @@ from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols import Protocol, protocol_of
 from dml_bench.protocols.holdouts import Holdouts
 from dml_bench.protocols.metric import measured
-from dml_bench.registry import datasets
+from dml_bench.registry import UnknownName, datasets, near_miss
 from dml_bench.runs import layout, record_format
 from dml_bench.runs.arrays import Embeddings, Logits, read_neighbours
 from dml_bench.runs.folder import RunFolder, last_session, read_environment, read_json, read_records
@@ -188,11 +188,18 @@ class Run:
         return tuple(sorted({name.partition("/")[0] for name in names}))
 
     def embeddings(self, phase: str) -> Embeddings:
-        """Of a phase: unit vectors and the images that they are of."""
+        """Of a phase: unit vectors and the images that they are of. Raises UnknownName where the
+        run kept none of that name."""
+        if not self.has_embeddings(phase) and phase not in self.phases:
+            names = list(self.phases)
+            raise UnknownName(
+                f"{self.folder} has no embeddings of phase {phase!r}{near_miss(phase, names)};"
+                f" there are: {', '.join(names) or 'none'}"
+            )
         return Embeddings(self.folder / phase / layout.EMBEDDINGS)
 
     def has_embeddings(self, phase: str) -> bool:
-        return self.embeddings(phase).path.is_file()
+        return (self.folder / phase / layout.EMBEDDINGS).is_file()
 
     def logits(self, phase: str) -> Logits:
         """What the loss's own logits say of the queries, where the loss has logits."""

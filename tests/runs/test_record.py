@@ -110,6 +110,14 @@ def test_what_a_record_does_not_have_is_refused_in_one_line(run_and_record):
             lacking()
 
 
+def test_embeddings_of_an_unknown_phase_are_refused_with_those_that_the_run_has(run_and_record):
+    run, _ = run_and_record
+    names = ", ".join(run.phases)
+    with pytest.raises(ValueError, match=f"no embeddings of phase 'limted'.*; there are: {names}$"):
+        run.embeddings("limted")
+    assert not run.has_embeddings("limted")
+
+
 def test_the_same_run_is_recorded_as_the_same_bytes(trained, tmp_path):
     run = read_folder(trained("train.epochs=1").folder)
     first, second = (write_record(tmp_path / name, run) for name in ("one", "two"))
