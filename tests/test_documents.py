@@ -91,8 +91,10 @@ def test_answers_weigh_at_most_17_kb_a_run_32_with_four_rotated_hold_outs_and_25
             assert size <= (20 if "tuning" in path.parts else 12) * 1024, path
             continue
         assert path.name.endswith(".safetensors.xz"), path
-        # Five networks answer the queries where four hold-outs are rotated, otherwise two.
-        assert size <= (32 if "-x-" in path.parts[-3] else 17) * 1024, path
+        # Five networks answer the queries where four hold-outs are rotated, otherwise two. Answers
+        # after four fifths of wrong labels are nearly drawn by lot, and hardly to be compressed.
+        are_random = "label_noise=0.8" in path.parts[-2]
+        assert size <= (32 if "-x-" in path.parts[-3] else 17 + are_random) * 1024, path
     assert total <= 25_000_000
 
 
