@@ -23,17 +23,28 @@ class Holdouts:
     held_out: Mapping[str, np.ndarray]
     """By phase, the ids of the classes that it never trained on."""
 
+    @property
+    def labels(self) -> np.ndarray:
+        """(query) class ids."""
+        return next(iter(self.neighbours.values())).query_labels
+
     @cached_property
     def right(self) -> np.ndarray:
-        """(hold-outs, query) bool: whether the limited model is right."""
+        """(hold-outs, query) bool: whether the limited model is right. Raises ValueError where the
+        phases answered different queries."""
+        for answers in self.neighbours.values():
+            if not np.array_equal(answers.query_labels, self.labels):
+                raise ValueError(
+                    "the phases were evaluated on different queries: they can't be compared in"
+                    " pairs"
+                )
         return np.stack([precision_at_1(self.neighbours[phase]) == 1 for phase in self.held_out])
 
     @cached_property
     def never_trained_on(self) -> np.ndarray:
         """(hold-outs, query) bool: whether the limited model never trained on the query's class."""
-        labels = next(iter(self.neighbours.values())).query_labels
-        rows = [np.isin(labels, classes) for classes in self.held_out.values()]
-        return np.array(rows, bool).reshape(len(rows), len(labels))
+        rows = [np.isin(self.labels, classes) for classes in self.held_out.values()]
+        return np.array(rows, bool).reshape(len(rows), len(self.labels))
 
     def unseen(self, phase: str) -> np.ndarray:
         """(query) bool: whether the query's class counts as unseen in the numbers of a phase: it

@@ -2,8 +2,8 @@
 is known."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,15 @@ def test_which_queries_are_of_unseen_classes_is_looked_up_once_for_all_metrics(m
     for metric in (*cost_metrics("same classes"), *p_at_1_metrics()):
         metric.scores(run)
     assert looked_up == [[2, 3], [0, 1]]
+
+
+def test_phases_that_answered_different_queries_have_no_drop_and_no_cost():
+    run = searched({"limited": [2, 3]}, all=[0] * 8, limited=[0] * 8)
+    other = replace(run.neighbours["limited"], query_labels=run.query_labels[::-1])
+    run.neighbours["limited"] = other
+    for scores in (cost_scores, partial(drop_scores, "seen")):
+        with pytest.raises(ValueError, match="^the phases were evaluated on different queries"):
+            scores(run)
 
 
 def test_a_class_counts_as_unseen_where_a_phase_or_for_the_phase_of_all_any_never_trained_on_it():
