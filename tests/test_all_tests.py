@@ -178,6 +178,7 @@ def test_a_session_ends_at_the_first_failure_where_that_is_asked_for(tmp_path):
     assert "1 failed in" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "usual", "ended_with"),
     [

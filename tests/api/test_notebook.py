@@ -63,6 +63,7 @@ def assert_says_what_it_promises(names: dict[str, object]) -> None:
     assert own.folder != run.folder
 
 
+@pytest.mark.slow
 def test_the_page_runs_on_a_small_data_set(desk, birds, cache_dir):
     train(birds, cache_dir, Path("runs"), "name=other", "optimizer.lr=0.01")
     text = code()

@@ -320,6 +320,7 @@ def test_views_of_the_vote_hold_queries_that_it_saves_and_that_it_ruins(dataset)
     assert files(dataset.load_saved_view("vote saves (limited)")) == ["query/class 2/0.jpg"]
 
 
+@pytest.mark.slow
 def test_parts_of_a_photo_are_pictures_of_their_own(fiftyone, images, tmp_path):
     photo, pixels = tmp_path / "shelf.jpg", np.zeros((48, 7 * 40, 3), np.uint8)
     for place in range(7):

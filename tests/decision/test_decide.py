@@ -87,6 +87,7 @@ def trained_rows(monkeypatch):
     monkeypatch.setattr("dml_bench.decision.rows.SEEDS", (42,))
 
 
+@pytest.mark.slow
 def test_the_choice_does_not_change_with_the_final_part(photos, one_row, tmp_path, cache_dir):
     first = decided(photos, tmp_path / "first", cache_dir)
     second = tmp_path / "second"
@@ -224,6 +225,7 @@ def test_the_page_names_each_way_to_answer_and_stays_once_the_final_part_was_ope
     assert again.decision.choice.as_table() == made.decision.choice.as_table()
 
 
+@pytest.mark.slow
 def test_a_catalogue_is_tried_as_a_gallery_and_has_no_part_in_the_choice(
     photos, one_row, tmp_path, cache_dir
 ):

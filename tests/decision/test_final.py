@@ -26,6 +26,7 @@ def opened(birds) -> FinalPhotos:
     return FinalPhotos(files, [file.parent.name for file in files], "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("other", "times"), [("seed=43", 2), ("model.head.dim=64", 1)])
 def test_a_backbone_with_other_weights_sees_the_photos_itself(
     other, times, opened, trained, monkeypatch

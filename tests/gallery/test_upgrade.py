@@ -39,6 +39,7 @@ def enrolled(old_folder, birds, tmp_path) -> db.Gallery:
     return gallery
 
 
+@pytest.mark.slow
 def test_all_images_are_embedded_by_the_new_model_with_their_classes(
     enrolled, new_folder, tmp_path
 ):

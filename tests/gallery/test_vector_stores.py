@@ -89,6 +89,7 @@ def exported(gallery, tmp_path_factory, request):
     return place_of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_answers_of_a_store_are_those_of_predict_for_every_query(
     kind, gallery, photos, exported
@@ -175,6 +176,7 @@ def test_the_same_weights_at_another_image_size_are_another_embedder(gallery):
     assert embedder_digest(other, "all") != embedder_digest(run, "all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lancedb", "pgvector"])
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])
 def test_an_approximate_index_says_how_many_queries_get_another_class(

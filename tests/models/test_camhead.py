@@ -137,6 +137,7 @@ def test_it_trains_both_phases_also_on_the_maps_of_a_frozen_backbone(
     assert set(outcome.summary["phases"]) == {"all", "limited"}
 
 
+@pytest.mark.slow
 def test_its_kept_maps_are_no_features_of_another_head(birds, tmp_path):
     cache = tmp_path / "cache"
     for name, head in (("cam", "{name='cam', dim=16}"), ("linear", "{name='linear', dim=16}")):

@@ -333,6 +333,7 @@ def test_no_command_imports_what_a_hostile_run_names(
     assert marker.exists(), "with consent it is imported, so this test can fail"
 
 
+@pytest.mark.slow
 def test_a_run_of_this_machine_needs_no_consent(tmp_path, birds):
     write_plugin(tmp_path, "OnDisk")
     plugin = tmp_path / "my_losses.py"

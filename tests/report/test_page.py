@@ -103,6 +103,7 @@ def overlapping(figure: Any) -> list[str]:
     return pairs
 
 
+@pytest.mark.slow
 def test_no_label_of_a_figure_covers_another(page):
     assert len(page.document.figures) >= 9
     assert page.overlaps == []

@@ -173,6 +173,7 @@ def test_a_run_measures_map_by_votes_and_by_its_logits(runs, name):
         assert said == [sets.names[label] for label in np.flatnonzero(scores[0] >= 0.5)]
 
 
+@pytest.mark.slow
 def test_a_table_of_labels_a_page_and_a_comparison_are_made_of_these_runs(
     runs, monkeypatch, capsys, tmp_path
 ):

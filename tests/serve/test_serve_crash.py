@@ -126,6 +126,7 @@ def run(trained) -> Path:
     return trained("train.precision=float32").folder
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_under_load_loses_no_acknowledged_change(run, tmp_path):
     acknowledged, _ = killed_under_load(run, tmp_path / "gallery", kills=3)
     assert acknowledged >= 3

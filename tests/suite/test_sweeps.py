@@ -37,6 +37,7 @@ def swept(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_folder_for_each_value(swept):
     names = sorted(path.name for path in (swept / "runs").glob("small*"))
     assert names == ["small~optimizer.lr=0.01", "small~optimizer.lr=0.1"]
@@ -143,6 +144,7 @@ def test_other_settings_get_a_folder_of_their_own_and_old_folders_are_found(
     assert tiny("train.epochs=2").name == NAME
 
 
+@pytest.mark.slow
 def test_a_suite_leaves_a_run_with_other_settings_where_it_is(
     birds, cache_dir, tmp_path, monkeypatch
 ):

@@ -65,6 +65,7 @@ def test_blocks_that_were_freed_come_again_without_a_fault():
     assert kept < 100 and given_back > 160 * 2**20 / 4096 / 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not LARGE_PAGES.exists() or "[never]" in LARGE_PAGES.read_text(encoding="utf-8"),
     reason="this kernel has no large pages for whoever asks",
