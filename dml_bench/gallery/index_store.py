@@ -6,6 +6,7 @@ embeddings that it indexes, and what it misses. Images that left the gallery sta
 are skipped; their positions are in the .json.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -33,7 +34,7 @@ from dml_bench.gallery.indexes import (
     open_mapped,
     tune,
 )
-from dml_bench.gallery.store import Gallery, GalleryFile, Step, digest_of
+from dml_bench.gallery.store import Gallery, GalleryFile, GalleryIsBusy, Step, digest_of
 from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.system.drafts import drafted, sweep
 from dml_bench.system.files import Damaged, Shape, read_json, write_atomically, write_json
@@ -63,6 +64,8 @@ SHAPE: Shape = {
     "chosen": {...: int},
     "measured": {...: dict},
 }
+PATIENCE_SECONDS = 10.0
+"""In which another process that has changed a gallery updates its indexes."""
 MOST_REMOVED = 0.25
 """The largest share of removed vectors; an index with more is built anew."""
 MOST_GROWN = 2
@@ -212,9 +215,7 @@ def open_or_build(
     """
     path = index_file(gallery_file, spec)
     sweep(path.parent, gallery_file.path.parent)
-    if waits_for_update(gallery_file, path):
-        with gallery_file.lock():
-            catch_up(gallery_file, gallery)
+    bring_up_to_date(gallery_file, gallery, path)
     record = read_record(path)
     reason = "" if record is None else reason_to_rebuild(path, record, gallery)
     if record is None or reason:
@@ -338,6 +339,20 @@ def write_record(path: Path, record: IndexRecord, coming: IndexRecord | None = N
     """Write the record of an index. `coming` is the record that holds once the file is replaced."""
     values = asdict(record) | ({"coming": asdict(coming)} if coming else {})
     write_json(path.with_suffix(".json"), {"format": FORMAT, **values})
+
+
+def bring_up_to_date(gallery_file: GalleryFile, gallery: Gallery, path: Path) -> None:
+    """Update an index that is of the gallery before its last change, or wait until the process that
+    is changing the gallery has. Raises GalleryIsBusy where that takes over PATIENCE_SECONDS."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while waits_for_update(gallery_file, path):
+        try:
+            with gallery_file.lock():
+                catch_up(gallery_file, gallery)
+        except GalleryIsBusy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def waits_for_update(gallery_file: GalleryFile, path: Path) -> bool:

@@ -33,6 +33,7 @@ __all__ = [
     "Gallery",
     "GalleryFile",
     "GalleryImage",
+    "GalleryIsBusy",
     "Step",
     "chosen_phase",
     "digest_of",
@@ -157,6 +158,10 @@ class Step:
         return kept
 
 
+class GalleryIsBusy(ValueError):
+    """Another process is changing the gallery."""
+
+
 @dataclass(frozen=True)
 class GalleryFile:
     """The file of a changed gallery of a phase."""
@@ -173,13 +178,13 @@ class GalleryFile:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while a gallery is read, changed and written again."""
+        """Held while a gallery is read, changed and written again. Raises GalleryIsBusy."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.path.with_name(f".{self.phase}.lock"), timeout=0):
                 yield
         except Timeout:
-            raise ValueError(
+            raise GalleryIsBusy(
                 f"another process is changing {self.path}: wait for it (dml-bench serve adds and"
                 " removes classes itself), or choose another gallery with --gallery DIR"
             ) from None

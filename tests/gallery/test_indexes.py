@@ -20,6 +20,7 @@ from handmade import experiment, finish
 from tiny import dml_bench, refusal
 
 from dml_bench.evaluation.search import search
+from dml_bench.gallery import index_store
 from dml_bench.gallery.index_recall import RecallQueries, recalls, sample_of_gallery, wilson
 from dml_bench.gallery.index_store import (
     OpenIndex,
@@ -35,6 +36,7 @@ from dml_bench.gallery.store import (
     Gallery,
     GalleryFile,
     GalleryImage,
+    GalleryIsBusy,
     open_gallery_file,
 )
 from dml_bench.runs.arrays import embeddings_digest
@@ -529,6 +531,32 @@ def test_a_kill_between_gallery_and_index_gives_the_index_of_an_uninterrupted_ch
     if next_is == "enrol":
         catch_up(place, gallery)
     assert bits() == uninterrupted
+
+
+def test_who_looks_up_waits_for_the_process_that_has_written_the_gallery(place, monkeypatch):
+    """A server writes the gallery first and its indexes then, under its lock."""
+    gallery, kept = enlarged(GALLERY, 10)
+    place = GalleryFile(read_folder(place.run.folder), "all")
+    place.path.parent.mkdir(exist_ok=True)
+    place.write(GALLERY)
+    open_or_build(place, GALLERY, parse("sq8"), queries, lambda text: None)
+    step = step_between(place, GALLERY, kept, gallery)
+    assert step
+    place.write(gallery, step)
+    pauses = []
+
+    def update_meanwhile(seconds: float) -> None:
+        pauses.append(seconds)
+        update_indexes(place, step, gallery)
+
+    with place.lock():
+        with monkeypatch.context() as patch:
+            patch.setattr(index_store, "PATIENCE_SECONDS", 0)
+            with pytest.raises(GalleryIsBusy, match="another process is changing"):
+                open_or_build(place, gallery, parse("sq8"), queries, print)
+        monkeypatch.setattr("dml_bench.gallery.index_store.time.sleep", update_meanwhile)
+        open_or_build(place, gallery, parse("sq8"), queries, pytest.fail)
+    assert len(pauses) == 1
 
 
 # What is said
