@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo $(BIN)/uv)
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all bench wheel check install install-cpu install-for-all-tests pins docs site reports clean
+.PHONY: demo test test-all bench wheel check install install-cpu install-for-all-tests pins docs site tutorials reports clean
 
 demo: install
 	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
@@ -95,6 +95,10 @@ docs: install
 # The documentation as pages that open from disk: build/site/VERSION/index.html. A warning is an error.
 site: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# The tutorials of docs/, followed from their first line to their last.
+tutorials: install
+	$(BIN)/python -m pytest --all tests/test_tutorials.py
 
 clean:
 	rm -rf .venv

@@ -126,7 +126,7 @@ def one_row(monkeypatch):
 
 @pytest.mark.slow
 def test_photos_lead_to_a_decision_and_a_new_class_is_enrolled(desk, one_row, monkeypatch, capsys):
-    tiny = ("model.backbone=timm:test_resnet", "model.weights=none", "images.size=32")
+    small = ("images.size=96",)
     answers: list[str] = []
     port = free_port()
     servers = []
@@ -140,7 +140,7 @@ def test_photos_lead_to_a_decision_and_a_new_class_is_enrolled(desk, one_row, mo
         verb, *arguments = shlex.split(line)[1:]
         if verb == "decide":
             arguments = [arguments[0], "--minutes", "5000", "--device", "cpu"]
-            arguments += [part for setting in tiny for part in ("--set", setting)]
+            arguments += [part for setting in small for part in ("--set", setting)]
         named = "decision/runs/frozen_efficientnet_lite0/development/seed-42"
         if named in arguments:
             (run,) = desk.glob("decision/runs/*/development/seed-42")
