@@ -69,5 +69,6 @@ def describe_place(place: dict[str, Any]) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`"""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """`1 run`, `2 runs`, `2 searches`"""
+    ending = "es" if noun.endswith("ch") else "s"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{ending}"

@@ -190,7 +190,7 @@ def plan_suite(
         from dml_bench.suite.tuned import with_tuned_rows
 
         places = [path_of(out)] if results is None else [path_of(out), path_of(results)]
-        rows = with_tuned_rows(rows, places, profile, texts)
+        rows = with_tuned_rows(rows, places, profile, texts, optional_path(data_dir))
     from dml_bench.suite.run import Suite
 
     return Suite(
@@ -229,9 +229,9 @@ def plan_suites(
     recorded: a record of the same settings and images counts as finished, whatever code made it.
     With `tuned`, each trained row stands beside itself with the settings of its search (`tune`),
     under hold-outs that leave classes to search by; a data set with a row that has no search is
-    left out. Nothing is trained.
+    left out. `searches` says which of these nobody has made yet. Nothing is trained.
 
-    Raises ValueError where the table is of one data set, or no data set has its searches.
+    Raises ValueError where the table is of one data set.
     Source: the files in experiments/tables.
 
     >>> planned = db.plan_suites("reality", results="records")

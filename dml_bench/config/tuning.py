@@ -72,6 +72,10 @@ class TuningSpace:
         """By key, the ranges for an experiment."""
         return {**self.ranges, **self.of_loss.get(experiment.loss.name, {})}
 
+    def epochs_of(self, experiment: Experiment) -> int:
+        """For how many epochs a trial of an experiment trains."""
+        return max(1, round(self.epochs * experiment.train.epochs))
+
     @property
     def digest(self) -> str:
         """SHA-256 of what can be chosen, by which trials are judged and how long they train."""

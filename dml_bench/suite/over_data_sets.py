@@ -1,22 +1,19 @@
 """A table over several data sets: a suite for each of those that are here, and what they cost."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dml_bench.analysis.origin import counted
 from dml_bench.board.over_data_sets_page import report_over_data_sets
-from dml_bench.config import Experiment
 from dml_bench.config.tables import PlannedRow, TableOnData, read_table
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.datasets.dataset import NotThere
 from dml_bench.registry import datasets
 from dml_bench.report import terminal
-from dml_bench.runs import record_format
-from dml_bench.runs.layout import records_below
+from dml_bench.suite.cost import cost_lines
 from dml_bench.suite.executor import ExecutorSetup, JobResult
-from dml_bench.suite.plan import Job, resolved_rows
+from dml_bench.suite.plan import resolved_rows
 from dml_bench.suite.run import (
     Suite,
     SuiteSession,
@@ -24,13 +21,17 @@ from dml_bench.suite.run import (
     open_session,
     session_commands,
 )
-from dml_bench.suite.tuned import NoSearch, with_tuned_rows
+from dml_bench.suite.tuned import (
+    MissingSearch,
+    NoSearch,
+    has_shared_split,
+    missing_searches,
+    with_tuned_rows,
+)
 from dml_bench.system.terminal import SuiteProgress
+from dml_bench.training.tuning import SEARCHES
 
 __all__ = ["Places", "SuitesOverData", "commands_of_suites", "plan_suites", "run_suites"]
-
-SHARED_SPLITS = ("given", "half")
-"""Kinds of split that no seed changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class SuitesOverData:
     """By data set."""
     absent: Mapping[str, str]
     """By data set, why it is left out."""
+    searches: Mapping[str, tuple[MissingSearch, ...]]
+    """By data set, the searches that nobody has made yet; without them it can't be tuned."""
     results: Path
     """The folder of the records, from which the page is made."""
     report: Path
@@ -76,25 +79,27 @@ def plan_suites(
     command: Sequence[str],
 ) -> SuitesOverData:
     """A suite for each data set of the table that is here, with `tuned` for each whose rows were
-    searched for settings. Raises NoSearch where none was."""
+    searched for settings."""
     table = read_table(name)
     if not table.data:
         raise ValueError(f"the table {name} is of one data set: plan it by plan_suite")
-    searches = (places.out, places.results)
     suites: dict[str, Suite] = {}
     absent: dict[str, str] = {}
-    unsearched: NoSearch | None = None
+    searches: dict[str, tuple[MissingSearch, ...]] = {}
+    chosen = list(seeds) or list(table.seeds)
     for entry in table.data:
         try:
             opened = opened_folder(entry, places)
-            rows = rows_of(entry, list(seeds) or list(table.seeds), searches, tuned=tuned)
         except NotHere as problem:
             absent[entry.dataset] = " ".join(str(problem).split())
             continue
-        except NoSearch as problem:
-            absent[entry.dataset] = str(problem)
-            unsearched = problem
+        missing = searches_missing(entry, chosen, places)
+        if missing:
+            searches[entry.dataset] = missing
+        if missing and tuned:
+            absent[entry.dataset] = str(NoSearch(missing, searched_in(places)))
             continue
+        rows = rows_of(entry, chosen, places, tuned=tuned)
         suites[entry.dataset] = Suite(
             name=name,
             title=f"{table.title}: {entry.dataset}",
@@ -111,13 +116,12 @@ def plan_suites(
             any_code=True,
             opened=opened,
         )
-    if unsearched is not None and not suites:
-        raise unsearched
     return SuitesOverData(
         name=name,
         title=table.title,
         suites=suites,
         absent=absent,
+        searches=searches,
         results=places.results,
         report=places.report or places.out / "suite" / name,
         tuned=tuned,
@@ -126,24 +130,54 @@ def plan_suites(
 
 
 def rows_of(
-    entry: TableOnData, seeds: list[int], searches: Sequence[Path], *, tuned: bool
+    entry: TableOnData, seeds: list[int], places: Places, *, tuned: bool
 ) -> tuple[PlannedRow, ...]:
-    """The rows on one data set. Those without training have one seed where the split is the same
-    for all, and none has a search; the searches of the others are in one of these folders."""
-    overrides = entry.overrides(tuned=tuned)
+    """The rows on one data set, with `tuned` each trained one beside itself with the settings of
+    its search."""
+    fixed, trained = planned_rows(entry, seeds, tuned=tuned)
+    if tuned:
+        overrides = entry.overrides(tuned=True)
+        trained = with_tuned_rows(trained, searched_in(places), entry.profile, overrides)
+    return (*fixed, *trained)
+
+
+def planned_rows(
+    entry: TableOnData, seeds: list[int], *, tuned: bool
+) -> tuple[tuple[PlannedRow, ...], tuple[PlannedRow, ...]]:
+    """The rows without training, with one seed where the split is the same for all, and those that
+    train, under the hold-outs of a tuned table or of another."""
     fixed: list[PlannedRow] = []
     trained: list[PlannedRow] = []
+    overrides = entry.overrides(tuned=tuned)
     for row in resolved_rows(entry.rows, entry.profile, overrides, seeds):
-        experiment = row.seeds[0]
-        if not experiment.no_drop_because:
+        if not row.seeds[0].no_drop_because:
             trained.append(row)
-        elif experiment.data.split in SHARED_SPLITS and not experiment.data.per_class:
+        elif has_shared_split(row.seeds[0]):
             fixed.append(replace(row, seeds=row.seeds[:1]))
         else:
             fixed.append(row)
-    if tuned:
-        trained = list(with_tuned_rows(trained, searches, entry.profile, overrides))
-    return (*fixed, *trained)
+    return tuple(fixed), tuple(trained)
+
+
+def searches_missing(
+    entry: TableOnData, seeds: list[int], places: Places
+) -> tuple[MissingSearch, ...]:
+    """The searches that a tuned table would need and nobody has made."""
+    _, trained = planned_rows(entry, seeds, tuned=True)
+    return missing_searches(
+        trained,
+        searched_in(places),
+        entry.profile,
+        entry.overrides(tuned=True),
+        folder_for(trained[0], places),
+    )
+
+
+def searched_in(places: Places) -> list[Path]:
+    """The folders that may hold searches: those of the runs and records, and those below the
+    latter."""
+    below = sorted(folder.parent for folder in places.results.glob(f"*/{SEARCHES}"))
+    return [places.out, places.results, *below]
 
 
 def folder_for(row: PlannedRow, places: Places) -> Path | None:
@@ -155,7 +189,7 @@ def folder_for(row: PlannedRow, places: Places) -> Path | None:
 def opened_folder(entry: TableOnData, places: Places) -> dict[str, Dataset]:
     """A data set that lies in a folder, by the configuration that opens it; nothing where it is
     drawn, which its suite does. Raises NotHere."""
-    [row, *_] = rows_of(entry, [], (), tuned=False)
+    [row, *_] = rows_of(entry, [], places, tuned=False)
     component = row.seeds[0].data.dataset
     facts = datasets.of(component).facts
     if not facts["needs_data_dir"]:
@@ -197,100 +231,13 @@ def commands_of_suites(planned: SuitesOverData, device: str, display: SuiteProgr
 
 
 def open_sessions(planned: SuitesOverData, display: SuiteProgress) -> list[SuiteSession]:
-    """All suites, checked and their records found, when what they cost is said."""
+    """All suites, checked and their records found, when what they cost is said. Raises ValueError
+    where there is none, as no data set is here or none was searched."""
     sessions = {name: open_session(suite, display) for name, suite in planned.suites.items()}
-    for line in session_lines(planned, sessions):
+    without_search = planned.searches if planned.tuned else {}
+    left_out = {name: why for name, why in planned.absent.items() if name not in without_search}
+    for line in cost_lines(sessions, left_out, planned.searches, planned.results):
         display.say(line)
+    if not sessions and without_search:
+        raise ValueError("no data set has the searches that --tuned needs: make those above first")
     return list(sessions.values())
-
-
-# What it costs
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredRun:
-    """What a recorded run took."""
-
-    name: str
-    dataset: str
-    num_images: int
-    seconds: float
-    """Of one core."""
-
-
-def session_lines(planned: SuitesOverData, sessions: Mapping[str, SuiteSession]) -> list[str]:
-    """Which data sets are here, which are not, and the core-hours of what is left to do."""
-    measured = measured_runs(planned.results)
-    lines, total, unknown = [], 0.0, 0
-    for name, session in sessions.items():
-        jobs = session.unfinished
-        seconds = [seconds_of(job, session, measured) for job in jobs]
-        known = [value for value in seconds if value is not None]
-        total, unknown = total + sum(known), unknown + len(seconds) - len(known)
-        done = f"{len(session.runs)} of {counted(len(session.jobs), 'run')} recorded or finished"
-        cost = f", the others take about {core_hours(sum(known))}" if jobs else ""
-        if len(known) < len(seconds):
-            cost += f" without {counted(len(seconds) - len(known), 'run')} that nothing is known of"
-        lines.append(f"{name}: {done}{cost}")
-    lines += [f"{name} is left out: {reason}" for name, reason in planned.absent.items()]
-    more = f", and {counted(unknown, 'run')} of unknown cost" if unknown else ""
-    lines.append(
-        f"in all about {core_hours(total)}{more}, estimated from {planned.results}; the first look"
-        " of a frozen backbone at a data set is not in it"
-    )
-    return lines
-
-
-def core_hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} core-hours"
-
-
-def measured_runs(results: Path) -> list[MeasuredRun]:
-    """What all records say of their cost."""
-    runs = []
-    for path in records_below(results):
-        description = record_format.read_description(path)
-        session = description["session"]
-        cores = session.get("threads", 1) * session.get("processes", 1)
-        dataset = description["dataset"]
-        runs.append(
-            MeasuredRun(
-                description["experiment"],
-                dataset["name"],
-                dataset["num_images"],
-                description["cost"]["total_seconds"] * cores,
-            )
-        )
-    return runs
-
-
-def seconds_of(job: Job, session: SuiteSession, measured: Sequence[MeasuredRun]) -> float | None:
-    """Seconds of one core that a run may take; None where nothing is known."""
-    dataset = session.datasets[repr(job.experiment.data.dataset)]
-    rows = rows_alike(job.experiment, session.suite.rows)
-    return estimate(job.experiment.name, dataset.name, len(dataset.labels), rows, measured)
-
-
-def rows_alike(experiment: Experiment, rows: Iterable[PlannedRow]) -> set[str]:
-    """The rows that cost about as much as a run: those that train features, or those that don't."""
-    without = bool(experiment.no_drop_because)
-    return {row.name for row in rows if bool(row.seeds[0].no_drop_because) == without}
-
-
-def estimate(
-    name: str,
-    dataset: str,
-    num_images: int,
-    rows: Collection[str],
-    measured: Sequence[MeasuredRun],
-) -> float | None:
-    """Seconds that a row may take on a data set: as its other seeds, else as these other `rows` on
-    the same images, else by image as on other data sets; None where nothing is known."""
-    here = [run for run in measured if run.dataset == dataset and run.name in rows]
-    same = [run.seconds for run in here if run.name == name]
-    beside = [run.seconds for run in here]
-    elsewhere = [run.seconds / run.num_images * num_images for run in measured if run.name == name]
-    for seconds in (same, beside, elsewhere):
-        if seconds:
-            return sum(seconds) / len(seconds)
-    return None

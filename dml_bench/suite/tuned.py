@@ -1,47 +1,72 @@
 """Rows of a suite with the settings that searches chose, each beside the row of its file."""
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dml_bench.config import Experiment, as_table
 from dml_bench.config.experiments import parent
 from dml_bench.config.tables import PlannedRow
+from dml_bench.config.tuning import TuningSpace, read_space, space_for
 from dml_bench.config.variants import base_name, tuned_name, variant_name
 from dml_bench.runs.folder import differing
 from dml_bench.suite.plan import resolve_row
 from dml_bench.training.tuning import SEARCHES, Search, read_search, search_files
 
-__all__ = ["NoSearch", "with_tuned_rows"]
+__all__ = ["MissingSearch", "NoSearch", "has_shared_split", "missing_searches", "with_tuned_rows"]
 
 NOT_COMPARED = ("name", "summary", "expects", "seed", "unseen", "plugins", "evaluate")
 """In which a run may differ from the experiment that was searched. The run itself checks that it
 holds out no class that the search knew."""
+SHARED_SPLITS = ("given", "half")
+"""Kinds of split that no seed changes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MissingSearch:
+    """A search that nobody has made, and that rows of a suite wait for."""
+
+    experiments: tuple[Experiment, ...]
+    """What is searched, once for each seed whose split needs a search of its own."""
+    space: TuningSpace
+    rows: tuple[str, ...]
+    """The names of the rows that wait for it."""
+    command: str
+    """The shell command that makes it for all seeds."""
 
 
 class NoSearch(ValueError):
-    """A row has to be tuned, and nobody has searched for its settings."""
+    """Rows have to be tuned, and nobody has searched for their settings."""
+
+    def __init__(self, missing: Sequence[MissingSearch], places: Sequence[Path]):
+        first = missing[0]
+        looked_in = " or ".join(str(place / SEARCHES) for place in places)
+        seeds = ", ".join(str(experiment.seed) for experiment in first.experiments)
+        more = f"; {len(missing) - 1} more are missing" if missing[1:] else ""
+        super().__init__(
+            f"{first.experiments[0].name} has no search with these settings for seed {seeds} in"
+            f" {looked_in}{more}: {first.command} makes one"
+        )
 
 
 def with_tuned_rows(
-    rows: Sequence[PlannedRow], places: Sequence[Path], profile: str, overrides: Sequence[str]
+    rows: Sequence[PlannedRow],
+    places: Sequence[Path],
+    profile: str,
+    overrides: Sequence[str],
+    data_dir: Path | None = None,
 ) -> tuple[PlannedRow, ...]:
     """Each row, followed by itself with the settings of its search, which is looked for in the
     first of these folders and then in the next. Raises NoSearch, and ValueError where searches
     differ in how much they tried."""
+    if missing := missing_searches(rows, places, profile, overrides, data_dir):
+        raise NoSearch(missing, places)
     both: list[PlannedRow] = []
     budgets: dict[tuple[str, int], str] = {}
     for row in rows:
-        names = names_of(row, overrides)
-        command = ["dml-bench", "tune", row.named_as, *(["--demo"] if profile else [])]
-        for override in overrides:
-            command += ["--set", override]
-        searches = [
-            search_of(row, names, experiment, places, shlex.join(command))
-            for experiment in row.seeds
-        ]
+        searches = list(filter(None, searches_of(row, places, overrides)))
         for search in searches:
             budgets.setdefault((search.space, len(search.trials)), row.name)
         both += [row, tuned_row(row, searches, profile, overrides)]
@@ -52,6 +77,78 @@ def with_tuned_rows(
             " the larger --trials goes on with a search"
         )
     return tuple(both)
+
+
+def missing_searches(
+    rows: Sequence[PlannedRow],
+    places: Sequence[Path],
+    profile: str,
+    overrides: Sequence[str],
+    data_dir: Path | None = None,
+) -> tuple[MissingSearch, ...]:
+    """The searches that would have to be made before all rows could be tuned: of each row, or of
+    the experiment whose search it can share."""
+    by_name = {row.name: row for row in rows}
+    seeds: dict[str, set[int]] = {}
+    waiting: dict[str, list[str]] = {}
+    for row in rows:
+        searches = searches_of(row, places, overrides)
+        without = [seed for seed, search in zip(row.seeds, searches, strict=True) if search is None]
+        if without:
+            name = searched_for(row, by_name)
+            seeds.setdefault(name, set()).update(experiment.seed for experiment in without)
+            waiting.setdefault(name, []).append(row.name)
+    missing = []
+    for name, of_search in seeds.items():
+        row = by_name[name]
+        experiments = tuple(one for one in row.seeds if one.seed in of_search)
+        if has_shared_split(experiments[0]):
+            experiments = experiments[:1]
+        missing.append(
+            MissingSearch(
+                experiments=experiments,
+                space=read_space(space_for(row.seeds[0])),
+                rows=tuple(waiting[name]),
+                command=tune_command(row, experiments, places[0], profile, overrides, data_dir),
+            )
+        )
+    return tuple(missing)
+
+
+def searched_for(row: PlannedRow, by_name: Mapping[str, PlannedRow]) -> str:
+    """The row whose search a row takes: its own, or where searches are shared that of the furthest
+    row that it extends."""
+    if not read_space(space_for(row.seeds[0])).shared:
+        return row.name
+    [*_, furthest] = [name for name in names_of(row, ()) if name in by_name]
+    return furthest
+
+
+def tune_command(
+    row: PlannedRow,
+    experiments: Sequence[Experiment],
+    out: Path,
+    profile: str,
+    overrides: Sequence[str],
+    data_dir: Path | None,
+) -> str:
+    """The shell command that searches for a row's settings, for each of these seeds."""
+    command = ["dml-bench", "tune", row.named_as, *(["--demo"] if profile else [])]
+    swept = (setting for setting in row.swept if not setting.startswith("name="))
+    for setting in (*overrides, *swept):
+        command += ["--set", setting]
+    command += ["--seeds", ",".join(str(experiment.seed) for experiment in experiments)]
+    if data_dir is not None:
+        command += ["--data-dir", str(data_dir)]
+    return shlex.join([*command, "--out", str(out)])
+
+
+def searches_of(
+    row: PlannedRow, places: Sequence[Path], overrides: Sequence[str]
+) -> list[Search | None]:
+    """The search that holds for each seed of a row; None where there is none."""
+    names = names_of(row, overrides)
+    return [search_of(row, names, experiment, places) for experiment in row.seeds]
 
 
 def names_of(row: PlannedRow, overrides: Sequence[str]) -> list[str]:
@@ -68,26 +165,22 @@ def names_of(row: PlannedRow, overrides: Sequence[str]) -> list[str]:
 
 
 def search_of(
-    row: PlannedRow,
-    names: Sequence[str],
-    experiment: Experiment,
-    places: Sequence[Path],
-    command: str,
-) -> Search:
+    row: PlannedRow, names: Sequence[str], experiment: Experiment, places: Sequence[Path]
+) -> Search | None:
     """The search of an experiment, with its seed or, where seeds share the split, another; else the
-    shared search of the nearest experiment that it extends. Raises NoSearch with the command that
-    makes one."""
+    shared search of the nearest experiment that it extends; None where there is none."""
     for name in names:
         for path in files_of(places, name, experiment):
             search = read_search(path)
             is_own = base_name(name) == base_name(row.name)
             if (is_own or search.shared) and not other_settings(search, experiment):
                 return search
-    looked_in = " or ".join(str(place / SEARCHES) for place in places)
-    raise NoSearch(
-        f"{experiment.name} has no search with these settings for seed {experiment.seed} in"
-        f" {looked_in}: {command} --seeds {experiment.seed} --out {places[0]} makes one"
-    )
+    return None
+
+
+def has_shared_split(experiment: Experiment) -> bool:
+    """Whether all seeds divide the images in the same way."""
+    return experiment.data.split in SHARED_SPLITS and not experiment.data.per_class
 
 
 def files_of(places: Sequence[Path], name: str, experiment: Experiment) -> list[Path]:
@@ -97,8 +190,8 @@ def files_of(places: Sequence[Path], name: str, experiment: Experiment) -> list[
     for place in places:
         files += search_files(place, name)
     own = [path for path in files if path.stem == str(experiment.seed)]
-    is_shared = experiment.data.split in ("given", "half") and not experiment.data.per_class
-    return [*own, *(path for path in files if is_shared and path not in own)]
+    others = [path for path in files if path not in own]
+    return [*own, *others] if has_shared_split(experiment) else own
 
 
 def other_settings(search: Search, experiment: Experiment) -> list[str]:

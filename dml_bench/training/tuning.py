@@ -285,7 +285,7 @@ def shortened(experiment: Experiment, space: TuningSpace) -> Experiment:
             " validation images, and a trial trains on none of their classes: --set"
             " labelling.listen_from=0"
         )
-    epochs = max(1, round(space.epochs * experiment.train.epochs))
+    epochs = space.epochs_of(experiment)
     follows = schedules.of(experiment.schedule).facts["needs_validation"]
     table = as_table(experiment)
     for key in IN_EPOCHS:

@@ -13,8 +13,10 @@ from dml_bench.board.over_data_sets import aggregates_of_table
 from dml_bench.config.experiments import EXPERIMENTS
 from dml_bench.config.tables import read_table
 from dml_bench.runs.record import record_path
-from dml_bench.suite.over_data_sets import MeasuredRun, estimate, rows_alike
+from dml_bench.suite.cost import MeasuredRun, estimate, rows_alike, search_lines
+from dml_bench.suite.over_data_sets import planned_rows
 from dml_bench.suite.plan import in_order
+from dml_bench.suite.tuned import missing_searches
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -73,6 +75,34 @@ def test_a_row_that_trains_is_not_estimated_by_rows_that_train_nothing(cache_dir
     for row in drawn.rows:
         alike = untrained if row.name in untrained else names - untrained
         assert rows_alike(row.seeds[0], drawn.rows) == alike
+
+
+def test_a_search_that_is_missing_is_named_with_its_command_and_cost(cache_dir, tmp_path):
+    planned = db.plan_suites("reality", cache_dir=cache_dir, out=tmp_path, results=tmp_path)
+    [search] = planned.searches["demo"]
+    name = "EPSHN_cosine_resnet18_sgd_aug"
+    assert name in search.rows and len(search.rows) == 8, "one for all whole networks"
+    epochs = search.experiments[0].train.epochs
+    hours = 5 * 8 * round(epochs / 3) / epochs  # five splits, and eight trials of some epochs
+    [line, total] = search_lines(planned.searches, [MeasuredRun(name, "demo", 1920, 3600.0)])
+    assert line == (
+        f"to tune demo: 5 searches of 8 trials, at most about {hours:.1f} core-hours: dml-bench"
+        f" tune {name} --demo --set 'unseen=random:10:1 x 2' --seeds 42,43,44,45,46 --out"
+        f" {tmp_path}"
+    )
+    assert total == f"all searches that --tuned waits for: at most about {hours:.1f} core-hours"
+    [line, _] = search_lines(planned.searches, [])
+    assert "0.0 core-hours and 5 searches of unknown cost: dml-bench tune" in line
+
+
+def test_each_head_of_photographs_has_a_search_of_its_own_and_a_given_split_needs_one(tmp_path):
+    entry = read_table("reality").data[0]
+    _, trained = planned_rows(entry, [42, 43], tuned=True)
+    overrides = entry.overrides(tuned=True)
+    missing = missing_searches(trained, [tmp_path], "", overrides, Path("photos"))
+    assert [search.rows for search in missing] == [(row.name,) for row in trained]
+    ending = "--set model.backbone.name=efficientnet_lite0 --seeds 42 --data-dir photos --out"
+    assert all(ending in search.command for search in missing)
 
 
 def test_options_for_one_data_set_are_refused(monkeypatch, capsys):

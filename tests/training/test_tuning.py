@@ -229,8 +229,10 @@ def test_a_table_over_data_sets_is_tuned_where_there_are_searches_and_opens_each
     assert command in planned.absent["demo"]
     assert len(db.suite_commands(planned)) == 2
     assert opened == ["cub"]
-    with pytest.raises(ValueError, match="has no search with these settings"):
-        db.plan_suites("two", results=tmp_path, **where)
+    without = db.plan_suites("two", results=tmp_path, **where)
+    assert list(without.searches) == list(without.absent) == ["cub", "demo"]
+    with pytest.raises(ValueError, match="no data set has the searches that --tuned needs"):
+        db.suite_commands(without)
 
 
 def test_a_run_refuses_settings_of_a_search_that_knew_its_unseen_classes(

@@ -1,0 +1,158 @@
+"""What the runs and searches of a table over several data sets cost, estimated from records."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dml_bench.analysis.origin import counted
+from dml_bench.config import Experiment
+from dml_bench.config.tables import PlannedRow
+from dml_bench.data.split import split_of
+from dml_bench.protocols import phases_of
+from dml_bench.runs import record_format
+from dml_bench.runs.layout import records_below
+from dml_bench.suite.plan import Job
+from dml_bench.suite.run import SuiteSession
+from dml_bench.suite.tuned import MissingSearch
+
+__all__ = ["cost_lines"]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """What a recorded run took."""
+
+    name: str
+    dataset: str
+    num_images: int
+    seconds: float
+    """Of one core, for one of its trainings; for all of a run that trains nothing."""
+
+
+def cost_lines(
+    sessions: Mapping[str, SuiteSession],
+    absent: Mapping[str, str],
+    searches: Mapping[str, Sequence[MissingSearch]],
+    results: Path,
+) -> list[str]:
+    """By data set the core-hours of the runs that are left to do, or why it is left out, and in
+    all; then the same of the searches that nobody has made yet, with their commands."""
+    measured = measured_runs(results)
+    lines, every = [], []
+    for name, session in sessions.items():
+        seconds = [seconds_of(job, session, measured) for job in session.unfinished]
+        done = f"{len(session.runs)} of {counted(len(session.jobs), 'run')} recorded or finished"
+        cost = f", the others take about {core_hours(seconds, 'run')}" if seconds else ""
+        lines.append(f"{name}: {done}{cost}")
+        every += seconds
+    lines += [f"{name} is left out: {reason}" for name, reason in absent.items()]
+    lines.append(
+        f"in all about {core_hours(every, 'run')}, estimated from {results}; the first look of a"
+        " frozen backbone at a data set is not in it"
+    )
+    return [*lines, *search_lines(searches, measured)]
+
+
+def search_lines(
+    searches: Mapping[str, Sequence[MissingSearch]], measured: Sequence[MeasuredRun]
+) -> list[str]:
+    """Each missing search of each data set with its core-hours and command, and all of them."""
+    lines: list[str] = []
+    every: list[float | None] = []
+    for name, missing in searches.items():
+        for search in missing:
+            seconds = [seconds_of_search(search, name, measured)] * len(search.experiments)
+            lines.append(
+                f"to tune {name}: {counted(len(seconds), 'search')} of {search.space.trials}"
+                f" trials, at most about {core_hours(seconds, 'search')}: {search.command}"
+            )
+            every += seconds
+    if lines:
+        total = core_hours(every, "search")
+        lines.append(f"all searches that --tuned waits for: at most about {total}")
+    return lines
+
+
+def core_hours(seconds: Sequence[float | None], what: str) -> str:
+    """The sum of those that are known, and how many are not."""
+    known = [value for value in seconds if value is not None]
+    hours = f"{sum(known) / 3600:.1f} core-hours"
+    unknown = len(seconds) - len(known)
+    return f"{hours} and {counted(unknown, what)} of unknown cost" if unknown else hours
+
+
+def measured_runs(results: Path) -> list[MeasuredRun]:
+    """What all records say of their cost."""
+    runs = []
+    for path in records_below(results):
+        description = record_format.read_description(path)
+        session = description["session"]
+        cores = session.get("threads", 1) * session.get("processes", 1)
+        trainings = 1 + len(description["held_out"]) if description["trained"] else 1
+        dataset = description["dataset"]
+        runs.append(
+            MeasuredRun(
+                description["experiment"],
+                dataset["name"],
+                dataset["num_images"],
+                description["cost"]["total_seconds"] * cores / trainings,
+            )
+        )
+    return runs
+
+
+def seconds_of(job: Job, session: SuiteSession, measured: Sequence[MeasuredRun]) -> float | None:
+    """Seconds of one core that a run may take; None where nothing is known."""
+    experiment = job.experiment
+    dataset = session.datasets[repr(experiment.data.dataset)]
+    rows = rows_alike(experiment, session.suite.rows)
+    seconds = estimate(experiment.name, dataset.name, len(dataset.labels), rows, measured)
+    if seconds is None or experiment.no_drop_because:
+        return seconds
+    return seconds * len(phases_of(experiment, dataset, split_of(experiment, dataset)))
+
+
+def seconds_of_search(
+    search: MissingSearch, dataset: str, measured: Sequence[MeasuredRun]
+) -> float | None:
+    """Seconds of one core that the trials for a seed take at most; None where nothing is known. A
+    trial trains on fewer classes than a run, and may be stopped early."""
+    experiment = search.experiments[0]
+    sizes = [run.num_images for run in measured if run.dataset == dataset]
+    seconds = estimate(experiment.name, dataset, max(sizes, default=None), search.rows, measured)
+    if seconds is None:
+        return None
+    part = search.space.epochs_of(experiment) / experiment.train.epochs
+    return seconds * part * search.space.trials
+
+
+def rows_alike(experiment: Experiment, rows: Iterable[PlannedRow]) -> set[str]:
+    """The rows that cost about as much as a run: those that train features, or those that don't."""
+    without = bool(experiment.no_drop_because)
+    return {row.name for row in rows if bool(row.seeds[0].no_drop_because) == without}
+
+
+def estimate(
+    name: str,
+    dataset: str,
+    num_images: int | None,
+    rows: Collection[str],
+    measured: Sequence[MeasuredRun],
+) -> float | None:
+    """Seconds that a training of a row may take on a data set: as of its other seeds, else as of
+    these other `rows` on the same images, else by image as on other data sets; None where nothing
+    is known."""
+    here = [run for run in measured if run.dataset == dataset and run.name in rows]
+    same = [run.seconds for run in here if run.name == name]
+    beside = [run.seconds for run in here]
+    elsewhere = []
+    if num_images is not None:
+        elsewhere = [run.seconds / run.num_images * num_images for run in named(name, measured)]
+    for seconds in (same, beside, elsewhere):
+        if seconds:
+            return sum(seconds) / len(seconds)
+    return None
+
+
+def named(name: str, measured: Sequence[MeasuredRun]) -> list[MeasuredRun]:
+    return [run for run in measured if run.name == name]
