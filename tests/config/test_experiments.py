@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from handmade import dataset_of
 
+from dml_bench import registry
 from dml_bench.config import Experiment, as_table, experiments
 from dml_bench.config.experiments import EXPERIMENTS, names, read, resolve
 from dml_bench.config.tables import read_table
@@ -1281,10 +1282,14 @@ def test_sample_pairing_keeps_its_pauses_in_the_short_schedule_of_the_demo():
     assert off == [*range(1, 8), *pauses, *range(66, 73)]
 
 
-def test_label_correction_waits_for_half_of_the_demo_and_for_a_wider_margin():
+def test_label_correction_begins_before_the_demo_s_few_images_are_learnt_by_heart():
     demo = resolve("crossentropy_resnet18_sgd_aug+labelnoise+plc", profile="demo")
-    expected = {"warm_up": 0.5, "theta": 0.5, "theta_end": 0.3, "listen_from": 0.0}
-    assert demo.labelling.options == expected
+    strategy = registry.labellings.of(demo.labelling).build(**demo.labelling.options)
+    assert [strategy.threshold(epoch, demo.train.epochs) for epoch in (5, 6, 72)] == [
+        None,
+        0.7,
+        0.7,
+    ]
 
 
 def test_a_start_by_simclr_is_too_short_in_the_demo_for_its_claims():
