@@ -4,13 +4,14 @@ Only their JSON is read: each of them is checked by itself elsewhere.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from dml_bench.board.submission import Finding
+from dml_bench.config.experiment import FIRST_SEED
 from dml_bench.runs import record_format, record_schema
 from dml_bench.runs.folder import completed, decisive
 from dml_bench.runs.layout import records_below
@@ -19,12 +20,14 @@ from dml_bench.runs.record_schema import Record
 __all__ = ["answered_alike", "beside_others", "recorded_again"]
 
 Mate = tuple[Path, Record]
+SHOWN_SEEDS = 8
 
 
 def beside_others(path: Path, record: Record) -> Iterator[Finding]:
     """What is wrong or odd of one submission beside those of its table."""
     of_table = readable(path.absolute().parent.parent)
     others = [mate for mate in of_table if mate[0] != path.absolute()]
+    of_row = [mate for other, mate in others if other.parent == path.absolute().parent]
     same_seed = [mate for mate in others if mate[1].seed == record.seed]
     yield from unlike_most(record, others, "protocol", "protocol", lambda mate: mate.protocol)
     yield from unlike_most(record, others, "split kind", "split", lambda mate: mate.split.kind)
@@ -40,9 +43,30 @@ def beside_others(path: Path, record: Record) -> Iterator[Finding]:
     yield from unlike_most(
         record, same_seed, "split facts", "split", lambda mate: mate.split.fingerprint[:12]
     )
+    yield from chosen_seeds(record.seed, {record.seed, *(mate.seed for mate in of_row)})
     for other, mate in others:
         if mate.nearest_sha256 == record.nearest_sha256:
             yield same_answers(path, record, other, mate)
+
+
+def chosen_seeds(seed: int, of_row: Set[int]) -> Iterator[Finding]:
+    """Said of the first seed of a row that doesn't follow the others. The best 3 of 20 look like a
+    better method, and nothing in their answers is wrong."""
+    wanted = range(FIRST_SEED, FIRST_SEED + len(of_row))
+    if seed == min(of_row - set(wanted), default=None):
+        yield Finding(
+            "review",
+            "seeds",
+            f"its row has {listed(sorted(of_row))} where {listed(wanted)} should be: submit those,"
+            " as the best of many seeds look like a better method",
+        )
+
+
+def listed(seeds: Sequence[int]) -> str:
+    """`seed 42`, `seeds 42, 43`; of many the first ones."""
+    shown = ", ".join(map(str, seeds[:SHOWN_SEEDS]))
+    more = ", ..." if len(seeds) > SHOWN_SEEDS else ""
+    return f"seed{'s' if len(seeds) > 1 else ''} {shown}{more}"
 
 
 def unlike_most(

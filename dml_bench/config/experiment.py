@@ -24,7 +24,10 @@ from dml_bench.config.sections import (
 )
 from dml_bench.registry.plugins import record_of
 
-__all__ = ["Experiment", "components_of"]
+__all__ = ["FIRST_SEED", "Experiment", "components_of"]
+
+FIRST_SEED = 42
+"""Of an experiment that names none, and of every row of a table; others follow one by one."""
 
 LONGEST_NAME = 150
 """Bytes: with what is appended to a name, file systems take 255."""
@@ -58,7 +61,7 @@ class Experiment:
     summary: str = ""
     profile: str = ""
     """Name of the profile that changed the experiment (`demo`), or empty."""
-    seed: int = 42
+    seed: int = FIRST_SEED
     protocol: str = "precision_drop"
     """What is trained on and what is asked: a name of `registry.protocols`. By default a model of
     all classes is compared with one without the unseen."""

@@ -493,6 +493,19 @@ def test_the_same_answers_by_other_settings_in_another_folder_are_for_review(sub
     assert f"{path}: review: same answers: {other} has the same, by other settings" in text
 
 
+def test_the_best_seeds_of_many_are_for_review_once_a_row(submitted):
+    """Nothing in their answers is wrong."""
+    kept = [submitted(BIRDS.format(EPSHN, seed)) for seed in (42, 44, 46)]
+    reasons = [for_review(path) for path in kept]
+    assert [list(one) for one in reasons] == [[], [], ["seeds"]]
+    assert "its row has seeds 42, 44, 46 where seeds 42, 43, 44 should be" in reasons[-1]["seeds"]
+    for seed in (43, 45):
+        submitted(BIRDS.format(EPSHN, seed))
+    assert for_review(kept[-1]) == {}
+    alone = submitted(BIRDS.format(ARCFACE, 43))
+    assert "its row has seed 43 where seed 42 should be" in for_review(alone)["seeds"]
+
+
 def test_a_row_without_training_is_submitted_once(submitted):
     first = submitted(FROZEN)
     second = submitted(FROZEN, FROZEN.replace("seed-42", "seed-43"))
