@@ -12,11 +12,12 @@ from dml_bench.analysis.table import grouped
 from dml_bench.config import Expectation, Experiment, as_table, experiments
 from dml_bench.config.tables import PlannedRow, read_table, table_names
 from dml_bench.config.variants import base_name
+from dml_bench.data.datasets import Progress
 from dml_bench.data.split import is_rotated
 from dml_bench.protocols import protocol_of
 from dml_bench.runs.folder import decisive, differing
 from dml_bench.runs.metrics import metrics_of
-from dml_bench.runs.run import NotFinished, Run, progress, read_experiment, read_folder, run_folders
+from dml_bench.runs.run import NotFinished, Run, how_far, read_experiment, read_folder, run_folders
 from dml_bench.runs.schema import DatasetFacts
 
 __all__ = ["Collection", "collect", "studies_of"]
@@ -55,7 +56,11 @@ class Collection:
     remarks: list[str] = field(default_factory=list)
 
 
-def collect(paths: Sequence[Path], data_dir: Path | None = None) -> Collection:
+def collect(
+    paths: Sequence[Path],
+    data_dir: Path | None = None,
+    progress: Progress = lambda message, done, total: None,
+) -> Collection:
     """Read the run folders `paths`, and all that lie below them; `data_dir` is where their images
     lie now, if they were moved.
 
@@ -69,8 +74,9 @@ def collect(paths: Sequence[Path], data_dir: Path | None = None) -> Collection:
             problem = "holds no run" if path.is_dir() else "is not a folder"
             collection.problems.append(f"{path} {problem}")
         folders |= {folder.resolve(): folder for folder in below}
-    for folder in folders.values():
+    for number, folder in enumerate(folders.values(), start=1):
         add(collection, folder, data_dir)
+        progress("reading runs", number, len(folders))
     if not collection.runs:
         problems = "; ".join(collection.problems) or "no folder was named"
         raise ValueError(
@@ -104,7 +110,7 @@ def add_unfinished(collection: Collection, path: Path) -> None:
         experiment, folder = read_experiment(path)
         dataset = folder.environment.get("dataset")
         if dataset is not None:
-            reason = f"not finished ({progress(folder)})"
+            reason = f"not finished ({how_far(folder)})"
             collection.unfinished.append(
                 Unfinished(experiment, key_of(experiment, dataset), reason)
             )

@@ -82,13 +82,15 @@ def load_runs(folder: PathLike, *, callback: Callback | None = None) -> "pandas.
 
     from dml_bench.runs.run import read_folder, run_folders
 
-    warn = callback_or_log(callback).warn
+    heard = callback_or_log(callback)
     rows = []
-    for path in run_folders(path_of(folder)):
+    folders = run_folders(path_of(folder))
+    for number, path in enumerate(folders, start=1):
         try:
             rows.append(row_of(read_folder(path)))
         except ValueError as problem:
-            warn(str(problem))
+            heard.warn(str(problem))
+        heard.progress("reading runs", number, len(folders))
     if not rows:
         raise ValueError(f"{folder} holds no finished run: name a folder of run folders")
     return pandas.DataFrame(rows)
@@ -299,7 +301,10 @@ class ScatterReport(PrintedDocument):
 
 
 def measure_scatter(
-    runs: "Run | str | Path | Sequence[Run | str | Path]" = "runs", *, command: Sequence[str] = ()
+    runs: "Run | str | Path | Sequence[Run | str | Path]" = "runs",
+    *,
+    callback: Callback | None = None,
+    command: Sequence[str] = (),
 ) -> ScatterReport:
     """How far test images scatter against training images, by phase and class.
 
@@ -322,7 +327,8 @@ def measure_scatter(
     several = [runs] if isinstance(runs, str | Path) or not isinstance(runs, Sequence) else runs
     folders = [folder_and_images(run, None)[0] for run in several]
     maker = tuple(command) or ("dml_bench.measure_scatter", *map(str, folders))
-    return ScatterReport(compose_scatter(studies_of(collect(folders)), made_by(maker)))
+    collection = collect(folders, progress=callback_or_log(callback).progress)
+    return ScatterReport(compose_scatter(studies_of(collection), made_by(maker)))
 
 
 def write_report(
@@ -394,17 +400,20 @@ def record_runs(
     from dml_bench.runs.run import read_folder, run_folders
 
     several = [runs] if isinstance(runs, str | Path) or not isinstance(runs, Sequence) else runs
-    warn = callback_or_log(callback).warn
-    paths = []
+    heard = callback_or_log(callback)
+    folders: list[Path] = []
     for run in several:
-        for folder in run_folders(folder_and_images(run, None)[0]):
-            try:
-                finished = read_folder(folder)
-            except ValueError as problem:
-                warn(str(problem))
-                continue
+        folders += run_folders(folder_and_images(run, None)[0])
+    paths = []
+    for number, folder in enumerate(folders, start=1):
+        try:
+            finished = read_folder(folder)
+        except ValueError as problem:
+            heard.warn(str(problem))
+        else:
             if finished.is_complete:
                 paths.append(record_run(path_of(results), finished))
+        heard.progress("recording runs", number, len(folders))
     if not paths:
         names = " and ".join(str(run) for run in several)
         raise ValueError(f"{names} holds no finished run: name a folder of run folders")
@@ -435,8 +444,16 @@ def log_to_wandb(
     from dml_bench.tracking.artifacts import show
 
     folder, images = folder_and_images(run, data_dir)
-    warn = callback_or_log(callback).warn
-    return show(folder, mode, data_dir=images, evidence=evidence, explained=explained, warn=warn)
+    heard = callback_or_log(callback)
+    return show(
+        folder,
+        mode,
+        data_dir=images,
+        evidence=evidence,
+        explained=explained,
+        warn=heard.warn,
+        progress=heard.progress,
+    )
 
 
 def sync_to_wandb(run: "Run | str | Path") -> list[Path]:

@@ -155,6 +155,7 @@ def write_leaderboard(
     from dml_bench.board.leaderboard import write_site
     from dml_bench.board.verify import VerifyRequest
 
-    request = VerifyRequest(cache_dir=cache_folder(None))
+    heard = callback_or_log(callback)
+    request = VerifyRequest(cache_dir=cache_folder(None), callback=heard)
     made_by = shlex.join(command or ("dml_bench.write_leaderboard", str(results)))
-    return write_site(path_of(results), path_of(out), request, made_by, callback_or_log(callback))
+    return write_site(path_of(results), path_of(out), request, made_by, heard)

@@ -106,6 +106,7 @@ def write_evidence(
     class_name: str = "",
     mistakes: int = 0,
     data_dir: PathLike | None = None,
+    callback: Callback | None = None,
 ) -> list[Path]:
     """Draw the closest gallery images of queries with classes and similarities, for each phase.
 
@@ -122,6 +123,7 @@ def write_evidence(
     from dml_bench.explain.neighbour_panels import write_neighbour_panels
 
     folder, images_folder = folder_and_images(run, data_dir)
+    heard = callback_or_log(callback)
     return write_neighbour_panels(
         folder,
         path_of(out),
@@ -129,6 +131,7 @@ def write_evidence(
         images=paths_of(images),
         class_name=class_name,
         mistakes=mistakes,
+        progress=lambda *at: heard.progress("panels of neighbours", *at),
     )
 
 

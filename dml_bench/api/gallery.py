@@ -1,7 +1,7 @@
 """The gallery of a finished run as one object: enrol classes, look photos up, export."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -285,8 +285,9 @@ class Gallery:
             files = parts_of_photo(files, boxes)
         opened = open_lookup(self.file, options, self.device, self.callback.note)
         if other is not None:
-            opened = opened.with_others(named_images([path_of(other)], self.callback.note))
-        gallery, predictions = opened.predict(files)
+            others = named_images([path_of(other)], self.callback.note)
+            opened = opened.with_others(others, self._embedded("looking up others", len(others)))
+        gallery, predictions = opened.predict(files, self._embedded("looking up", len(files)))
         known = None if opened.classifier is None else opened.classifier.class_names
         return PhotoPredictions(
             self.run, gallery, predictions, opened.threshold, opened.open_index, known
@@ -454,7 +455,21 @@ class Gallery:
         if to in STORES:
             return export_to_store(self.file, gallery, STORES[to](str(out)), index)
         name = "torch" if to == "torchscript" else to
-        return export(self.run, phase, gallery, path_of(out), parse(index), to=name, int8=int8)
+        progress = partial(self.callback.progress, "test images with 8 bits")
+        return export(
+            self.run,
+            phase,
+            gallery,
+            path_of(out),
+            parse(index),
+            to=name,
+            int8=int8,
+            progress=progress,
+        )
+
+    def _embedded(self, step: str, total: int) -> Callable[[int], None]:
+        """What hears how many files are done."""
+        return lambda done: self.callback.progress(step, done, total)
 
 
 def seconds_pass(seconds: float) -> bool:

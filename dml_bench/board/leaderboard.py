@@ -56,8 +56,9 @@ def write_site(
     board = Board(tables, aggregates, studies, verified, collection.problems, made_by)
     for name in ("rows", "evidence"):
         shutil.rmtree(out / name, ignore_errors=True)
-    for table in tables:
+    for number, table in enumerate(tables, start=1):
         write_evidence(table, results, out)
+        callback.progress("evidence of tables", number, len(tables))
     write(out / "index.html", index_page(board))
     size = f"{counted(len(collection.runs), 'run')} in {counted(len(tables), 'table')}"
     callback.note(f"{out / 'index.html'}: {size}")

@@ -99,7 +99,11 @@ def verify(path: Path, request: VerifyRequest) -> Verified:
 def verify_all(paths: Sequence[Path], request: VerifyRequest) -> list[Verified]:
     """Check each submission that is named or lies in a named folder, also beside those of other
     tables. Raises ValueError where there is none."""
-    verified = {path: verify(path, request) for path in submissions_below(paths)}
+    verified: dict[Path, Verified] = {}
+    below = submissions_below(paths)
+    for path in below:
+        verified[path] = verify(path, request)
+        request.callback.progress("checking submissions", len(verified), len(below))
     sound = [path for path, one in verified.items() if not one.is_refused]
     for path, other, same in answered_alike(sound):
         if not same and path.parents[1] != other.parents[1]:  # else `beside_others` says it

@@ -131,7 +131,7 @@ def decide(
     """
     with (
         options.stopped_by_ctrl_c("finished rows and epochs"),
-        options.beside_result(quiet=as_json) as callback,
+        options.beside_result() as callback,
     ):
         made = db.decide(
             photos,
@@ -171,7 +171,7 @@ def report(
     \b
     Example: dml-bench report runs --out reports/demo
     """
-    with options.terminal_callback(notes_aside=True) as callback:
+    with options.beside_result() as callback:
         db.write_report(
             runs or [Path("results" if table else "runs")],
             out,
@@ -197,7 +197,10 @@ def scatter(
     \b
     Example: dml-bench scatter runs --out reports/scatter
     """
-    made = db.measure_scatter(runs or [Path("runs")], command=("dml-bench", *sys.argv[1:]))
+    with options.beside_result() as callback:
+        made = db.measure_scatter(
+            runs or [Path("runs")], callback=callback, command=("dml-bench", *sys.argv[1:])
+        )
     made.show(options.terminal())
     if out is not None:
         typer.echo(str(made.write(out)))
@@ -214,7 +217,8 @@ def record(
     \b
     Example: dml-bench record runs --results results
     """
-    paths = db.record_runs(runs or [Path("runs")], results, callback=options.AsideCallback())
+    with options.beside_result() as callback:
+        paths = db.record_runs(runs or [Path("runs")], results, callback=callback)
     typer.echo(f"{results}: {options.count(paths, 'record')}")
 
 
@@ -239,14 +243,15 @@ def wandb_log(
     \b
     Example: dml-bench wandb log runs/EPSHN_cosine_resnet18_sgd_aug
     """
-    names = db.log_to_wandb(
-        run,
-        mode=mode.value,
-        evidence=evidence,
-        explained=explained,
-        data_dir=data_dir,
-        callback=options.AsideCallback(),
-    )
+    with options.beside_result() as callback:
+        names = db.log_to_wandb(
+            run,
+            mode=mode.value,
+            evidence=evidence,
+            explained=explained,
+            data_dir=data_dir,
+            callback=callback,
+        )
     typer.echo(f"logged: {', '.join(names)}")
 
 

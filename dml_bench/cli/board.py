@@ -37,9 +37,8 @@ def submit(
     Example: dml-bench submit runs/EPSHN_cosine_resnet18_sgd_aug/cub/seed-42 --by NAME
     """
     for run in runs:
-        path = db.submit_run(
-            run, results, by=by, revision=revision, callback=options.AsideCallback()
-        )
+        with options.beside_result() as callback:
+            path = db.submit_run(run, results, by=by, revision=revision, callback=callback)
         typer.echo(str(path))
 
 
@@ -72,15 +71,16 @@ def verify(
     \b
     Example: dml-bench verify results
     """
-    verification = db.verify_submissions(
-        files or [Path("results")],
-        data_dir=data_dir,
-        draw=rerun,
-        rerun=rerun,
-        device=device,
-        cache_dir=cache_dir,
-        callback=options.AsideCallback(),
-    )
+    with options.beside_result() as callback:
+        verification = db.verify_submissions(
+            files or [Path("results")],
+            data_dir=data_dir,
+            draw=rerun,
+            rerun=rerun,
+            device=device,
+            cache_dir=cache_dir,
+            callback=callback,
+        )
     verification.show(options.terminal())
     if not verification.is_sound:
         raise typer.Exit(1)
@@ -101,9 +101,5 @@ def leaderboard(
     \b
     Example: dml-bench leaderboard results --out site
     """
-    db.write_leaderboard(
-        results,
-        out,
-        command=("dml-bench", *sys.argv[1:]),
-        callback=options.AsideCallback(),
-    )
+    with options.beside_result() as callback:
+        db.write_leaderboard(results, out, command=("dml-bench", *sys.argv[1:]), callback=callback)

@@ -95,7 +95,7 @@ def discover(
         measured = db.measure_discovery(run, threshold=threshold, precision=precision, phase=phase)
         options.show(measured, as_json)
         return
-    with options.terminal_callback(notes_aside=True) as callback:
+    with options.beside_result() as callback:
         result = db.discover(
             run,
             images,

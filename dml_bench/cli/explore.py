@@ -87,9 +87,16 @@ def evidence(
     \b
     Example: dml-bench evidence runs/EPSHN_cosine_resnet18_sgd_aug --mistakes 20 --out evidence
     """
-    panels = db.write_evidence(
-        run, out, data_dir=data_dir, images=images, class_name=class_name, mistakes=mistakes
-    )
+    with options.beside_result() as callback:
+        panels = db.write_evidence(
+            run,
+            out,
+            data_dir=data_dir,
+            images=images,
+            class_name=class_name,
+            mistakes=mistakes,
+            callback=callback,
+        )
     typer.echo(f"{options.count(panels, 'panel')} and evidence.csv in {out}")
 
 

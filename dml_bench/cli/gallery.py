@@ -75,7 +75,7 @@ def enrol(
         raise ValueError("nothing to do: give --images DIR, --remove CLASS or --rename OLD=NEW")
     from dml_bench.gallery.format import describe_enrolment
 
-    with options.terminal_callback(notes_aside=True) as callback:
+    with options.beside_result() as callback:
         opened = db.Gallery(run, phase=phase, folder=gallery, device=device, callback=callback)
         enrolment = opened.change(photos=images, remove=remove, rename=rename)
     typer.echo(f"{describe_enrolment(opened.run, enrolment)} ({opened.file.path})")
@@ -177,7 +177,7 @@ def predict(
     photos, boxes = read_paths(images), [parse_box(text) for text in box]
     kept = "finished answers" if out else ""
     answers: db.PhotoPredictions | BatchAnswers
-    with options.stopped_by_ctrl_c(kept), options.beside_result(quiet=not out) as callback:
+    with options.stopped_by_ctrl_c(kept), options.beside_result() as callback:
         opened = db.Gallery(run, phase=phase, folder=gallery, device=device, callback=callback)
         if out:
             answers = opened.predict_to(photos, out, watch_seconds=watch_seconds, **lookup)
@@ -225,8 +225,9 @@ def export(
     \b
     Example: dml-bench export runs/EPSHN_cosine_resnet18_sgd_aug --to onnx --out bird_finder
     """
-    opened = db.Gallery(run, phase=phase, folder=gallery, data_dir=data_dir)
-    exported = opened.export(out, to=to.value, index=index, int8=int8)
+    with options.beside_result() as callback:
+        opened = db.Gallery(run, phase=phase, folder=gallery, data_dir=data_dir, callback=callback)
+        exported = opened.export(out, to=to.value, index=index, int8=int8)
     typer.echo(exported.describe())
 
 
@@ -261,7 +262,7 @@ def upgrade(
     \b
     Example: dml-bench gallery upgrade runs/OLD --run runs/NEW
     """
-    with options.terminal_callback(notes_aside=True) as callback:
+    with options.beside_result() as callback:
         opened = db.Gallery(
             run, phase=phase, folder=gallery, data_dir=data_dir, device=device, callback=callback
         )

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sized
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,6 @@ import typer
 
 from dml_bench.cli.completion import complete_experiment, complete_override
 from dml_bench.system.cache_folder import DEFAULT_CACHE, cache_folder
-from dml_bench.system.callbacks import Callback
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_CACHE",
     "AllowPlugin",
-    "AsideCallback",
     "Browsed",
     "CacheDir",
     "DataDir",
@@ -561,37 +559,24 @@ def terminal(stderr: bool = False) -> "Console":
     """The terminal, or 120 columns where the output is no terminal."""
     from rich.console import Console
 
+    stream = sys.stderr if stderr else sys.stdout
     # What is shown holds names that people gave: [XL] is no style, and :bag: no picture.
-    return Console(
-        width=None if sys.stdout.isatty() else 120, stderr=stderr, markup=False, emoji=False
-    )
+    return Console(width=None if stream.isatty() else 120, stderr=stderr, markup=False, emoji=False)
 
 
-def terminal_callback(
-    *, notes_aside: bool = False, warned: set[str] | None = None
-) -> "TerminalCallback":
-    """Shows progress on the terminal; its notes go to stderr if they are no part of the result.
-    Callbacks that share `warned` give each warning once."""
+def terminal_callback(warned: set[str] | None = None) -> "TerminalCallback":
+    """Shows progress on the terminal. Callbacks that share `warned` give each warning once."""
     from dml_bench.system.terminal import TerminalCallback
 
-    return TerminalCallback(terminal(), say_aside if notes_aside else None, warned)
+    return TerminalCallback(terminal(), warned=warned)
 
 
-class AsideCallback(Callback):
-    """Shows no progress; notes and warnings go to stderr, as the result may be JSON."""
+def beside_result() -> "TerminalCallback":
+    """Shows progress, notes and warnings on stderr: they are no part of the result, which may be
+    JSON."""
+    from dml_bench.system.terminal import TerminalCallback
 
-    def note(self, text: str) -> None:
-        """Something worth knowing."""
-        say_aside(text)
-
-    def warn(self, text: str) -> None:
-        """Something that went wrong without stopping the command."""
-        say_aside(f"warning: {text}")
-
-
-def beside_result(quiet: bool) -> AbstractContextManager[Callback]:
-    """Notes go to stderr beside a result; progress is shown too, unless it is quiet."""
-    return nullcontext(AsideCallback()) if quiet else terminal_callback(notes_aside=True)
+    return TerminalCallback(terminal(stderr=True), say_aside)
 
 
 def show(result: "PrintedRecord", as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """Why a query was predicted as it was: its closest gallery images, their classes and their vote, in
 each phase."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,7 @@ def write_neighbour_panels(
     images: Sequence[Path] = (),
     class_name: str = "",
     mistakes: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
     """Write a panel for each chosen query and evidence.csv, into a new folder or one that this has
     written. All mistaken queries are taken unless others are chosen. Raises ValueError where an
@@ -94,6 +95,7 @@ def write_neighbour_panels(
         written.append(path)
         for neighbours in by_phase:
             rows += csv_rows(run_images, neighbours)
+        progress(number, len(queries))
     write_csv(table, COLUMNS, rows)
     return written
 

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +258,9 @@ class AnswerJob:
         for first in range(0, len(lacking), PART):
             part = lacking[first : first + PART]
             states = {file: state_of(file) for file in part}
-            _, predictions = self.lookup.predict(part)
+            _, predictions = self.lookup.predict(
+                part, partial(self._looked_up, done + first, len(files))
+            )
             rows = [
                 (prediction.path, states[prediction.path], prediction_json(prediction))
                 for prediction in predictions.predictions
@@ -266,9 +269,11 @@ class AnswerJob:
                 answer = {"image": str(problem.path), "reason": problem.reason}
                 rows.append((problem.path, states[problem.path], answer))
             self.answers.add(rows)
-            self.progress(done + first + len(part), len(files))
         listed = list(dict.fromkeys([*earlier, *files]))
         return self.answers.write(listed, threshold_json(self.lookup.threshold))
+
+    def _looked_up(self, before: int, total: int, done: int) -> None:
+        self.progress(before + done, total)
 
 
 def answer_file(

@@ -49,6 +49,11 @@ class Embedded:
     seconds: float
     """The time that reading and embedding took."""
 
+    @property
+    def milliseconds(self) -> float:
+        """The same of a file."""
+        return 1000 * self.seconds / max(len(self.paths) + len(self.unreadable), 1)
+
 
 class GalleryEmbedder:
     """Embeds image files as the run embedded its own."""

@@ -6,6 +6,7 @@ Files: embedder.pt2 (torch.export) or embedder.onnx  gallery.faiss  gallery.csv 
 preprocessing.json  export.json  README.md, and embedder.int8.onnx where it was asked for. For the
 Hugging Face Hub: model.safetensors  graph.pt2  config.json in place of the first."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ class Exported:
         return "; ".join(parts)
 
 
-def export(
+def export(  # noqa: PLR0913 - what a person can choose
     run: Run,
     phase: str,
     gallery: Gallery,
@@ -107,11 +108,12 @@ def export(
     *,
     to: str = "torch",
     int8: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Exported:
     """Make the folder `out`, completely or not at all, with the network in a format of `FORMATS`,
     and with 8 bits besides. Raises ValueError where it exists, where no image of the gallery can be
     read to check the network, where that check fails, or where the index does not fit the
-    gallery."""
+    gallery. `progress` hears of the test images on which 8 bits are measured."""
     if out.exists():
         raise ValueError(f"{out} exists already: name a folder that does not")
     index.plan(*gallery.embeddings.shape)
@@ -131,7 +133,7 @@ def export(
         if int8:
             calibration = readable_images(run, gallery, CALIBRATED)[1]
             quantize(file, draft / INT8_FILE, calibration)
-            loss = int8_loss(run, phase, gallery, exported, open_onnx(draft / INT8_FILE))
+            loss = int8_loss(run, phase, gallery, exported, open_onnx(draft / INT8_FILE), progress)
         open_index = build_index(
             draft / "gallery.faiss", gallery, index, lambda: recall_queries(run, phase, gallery)
         )
@@ -163,7 +165,14 @@ def export(
     return Exported(out, agreement, open_index.describe(), loss)
 
 
-def int8_loss(run: Run, phase: str, gallery: Gallery, exact: Network, int8: Network) -> Int8Loss:
+def int8_loss(
+    run: Run,
+    phase: str,
+    gallery: Gallery,
+    exact: Network,
+    int8: Network,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Int8Loss:
     """Both networks on the run's test images. Raises ValueError where these are gone."""
     images = run.embeddings(phase).query_images
     spaced = np.linspace(0, len(images) - 1, min(len(images), MOST_QUERIES))
@@ -171,11 +180,13 @@ def int8_loss(run: Run, phase: str, gallery: Gallery, exact: Network, int8: Netw
     names = np.array([run.split[image].class_name for image in images], object)
     boxes, view = boxes_of(run), view_of(run.experiment.images)
     vectors: list[list[np.ndarray]] = [[], []]
-    for image in images:
+    for number, image in enumerate(images):
+        progress(number, len(images))
         file = run.images.file(image)
         pixels = np.asarray(view.apply(decode(file, boxes.get(file))))[None]
         for kept, network in zip(vectors, (exact, int8), strict=True):
             kept.append(network(pixels))
+    progress(len(images), len(images))
     embedded = [np.concatenate(kept) for kept in vectors]
     no_labels = np.full(len(images), -1)
     answers = []

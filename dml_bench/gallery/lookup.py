@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import Literal, Protocol, TypedDict, get_args
 
 from dml_bench.gallery.calibration import recall_queries
 from dml_bench.gallery.classifier import PhotoClassifier, open_classifier
@@ -33,7 +33,7 @@ from dml_bench.gallery.vector_stores import (
     store_threshold,
 )
 
-__all__ = ["LookupOptions", "LookupSettings", "PhotoLookup", "open_lookup"]
+__all__ = ["LookUp", "LookupOptions", "LookupSettings", "PhotoLookup", "open_lookup"]
 
 AnswerBy = Literal["photo", "mean", "classifier"]
 
@@ -94,6 +94,16 @@ class LookupOptions:
             )
 
 
+class LookUp(Protocol):
+    """What looks image files up."""
+
+    def __call__(
+        self, images: Sequence[Path], progress: Callable[[int], None] = ...
+    ) -> tuple[Gallery, Predictions]:
+        """The predictions, and the gallery in which they were looked up; of a store, the images
+        that were near them. `progress` is called with the number of files that are done."""
+
+
 @dataclass(frozen=True, slots=True)
 class PhotoLookup:
     """What is opened once. `predict` may be called as often as there are photos."""
@@ -106,14 +116,14 @@ class PhotoLookup:
     classifier: PhotoClassifier | None
     search: Search
     """The search that decides whether a photo is known."""
-    predict: Callable[[Sequence[Path]], tuple[Gallery, Predictions]]
-    """The predictions for image files, and the gallery in which they were looked up; of a store,
-    the images that were near them."""
+    predict: LookUp
 
-    def with_others(self, photos: Sequence[Path]) -> "PhotoLookup":
+    def with_others(
+        self, photos: Sequence[Path], progress: Callable[[int], None] = lambda done: None
+    ) -> "PhotoLookup":
         """The same with the outcomes of photos that are of no class in the gallery."""
         gallery = Gallery((), self.network.no_embeddings) if self.gallery is None else self.gallery
-        outcomes = outcomes_of_others(gallery, self.network, photos, self.search)
+        outcomes = outcomes_of_others(gallery, self.network, photos, self.search, progress)
         return replace(self, threshold=replace(self.threshold, other=outcomes))
 
 
@@ -139,8 +149,10 @@ def open_lookup(
     if not gallery_file.run.protocol.label_sets:
         return lookup
 
-    def labelled(images: Sequence[Path]) -> tuple[Gallery, Predictions]:
-        gallery, answers = lookup.predict(images)
+    def labelled(
+        images: Sequence[Path], progress: Callable[[int], None] = lambda done: None
+    ) -> tuple[Gallery, Predictions]:
+        gallery, answers = lookup.predict(images, progress)
         several = tuple(map(with_labels, answers.predictions))
         return gallery, replace(answers, predictions=several)
 
@@ -173,11 +185,12 @@ def open_gallery(
         )
     network = GalleryEmbedder(run, phase, device)
 
-    def look_up(images: Sequence[Path]) -> tuple[Gallery, Predictions]:
+    def look_up(
+        images: Sequence[Path], progress: Callable[[int], None] = lambda done: None
+    ) -> tuple[Gallery, Predictions]:
         predictions = predict(
             gallery,
-            network,
-            images,
+            network.embed(images, progress),
             k=options.k,
             threshold=applied.value,
             search=find,

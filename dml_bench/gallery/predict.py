@@ -5,7 +5,7 @@ is of a known class."""
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.thresholds import NO_OUTCOMES, GuaranteedThreshold, SearchOutcomes
 from dml_bench.gallery.calibration import CalibrationSet, calibration_set
 from dml_bench.gallery.classifier import PhotoClassifier
-from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.embedder import Embedded, GalleryEmbedder
 from dml_bench.gallery.index_store import Search, exact_search
 from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage
 from dml_bench.runs.run import Run
@@ -237,8 +237,7 @@ def advice_for_more(promise: GuaranteedThreshold, images: CalibrationSet) -> str
 
 def predict(
     gallery: Gallery,
-    network: GalleryEmbedder,
-    images: Sequence[Path],
+    embedded: Embedded,
     *,
     k: int,
     threshold: float,
@@ -250,7 +249,6 @@ def predict(
     images."""
     import faiss  # noqa: F401 - otherwise the first search would be timed with the import
 
-    embedded = network.embed(images)
     start = time.perf_counter()
     neighbours = search(gallery, embedded.embeddings, np.full(len(embedded.paths), -1), k)
     answers = neighbours
@@ -269,7 +267,7 @@ def predict(
     return Predictions(
         predictions,
         embedded.unreadable,
-        1000 * embedded.seconds / len(images),
+        embedded.milliseconds,
         1000 * seconds / max(len(predictions), 1),
     )
 
@@ -314,10 +312,14 @@ def with_labels(prediction: Prediction) -> Prediction:
 
 
 def outcomes_of_others(
-    gallery: Gallery, network: GalleryEmbedder, photos: Sequence[Path], search: Search
+    gallery: Gallery,
+    network: GalleryEmbedder,
+    photos: Sequence[Path],
+    search: Search,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> SearchOutcomes:
     """The closest image to each of some photos that are of no class in the gallery."""
-    embedded = network.embed(photos)
+    embedded = network.embed(photos, progress)
     count = len(embedded.paths)
     if not count:
         return NO_OUTCOMES

@@ -3,7 +3,7 @@ file, and for applications that search in a store of their own."""
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -262,10 +262,16 @@ def store_threshold(
 
 
 def predict_in_store(
-    opened: OpenStore, network: GalleryEmbedder, images: Sequence[Path], k: int, threshold: float
+    opened: OpenStore,
+    network: GalleryEmbedder,
+    images: Sequence[Path],
+    progress: Callable[[int], None] = lambda done: None,
+    *,
+    k: int,
+    threshold: float,
 ) -> tuple[Gallery, Predictions]:
     """Predict the classes of image files, and the gallery of the images that were near them."""
-    embedded = network.embed(images)
+    embedded = network.embed(images, progress)
     start = time.perf_counter()
     gallery, neighbours = opened.find(embedded.embeddings, k)
     seconds = time.perf_counter() - start
@@ -273,6 +279,6 @@ def predict_in_store(
     return gallery, Predictions(
         predictions,
         embedded.unreadable,
-        1000 * embedded.seconds / len(images),
+        embedded.milliseconds,
         1000 * seconds / max(len(predictions), 1),
     )

@@ -34,10 +34,11 @@ def report(
     """Write the report on these run folders, or all below them, into `out`. Raises ValueError where
     there is no finished run. `data_dir` is where their images lie now, if they were moved.
 
-    `say` gets a line on each thing that can't be used, `progress` how many sections are made.
+    `say` gets a line on each thing that can't be used, `progress` how many runs are
+    read and how many sections are made.
     """
     begun = time.perf_counter()
-    collection = collect(runs, data_dir)
+    collection = collect(runs, data_dir, progress)
     studies = studies_of(collection)
     for line in (*collection.problems, *collection.remarks):
         say(line)

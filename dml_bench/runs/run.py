@@ -38,7 +38,6 @@ __all__ = [
     "SplitImage",
     "find_run",
     "open_run",
-    "progress",
     "read_experiment",
     "read_folder",
     "read_record",
@@ -638,8 +637,7 @@ def read_folder(path: Path) -> Run:
     summary = folder.summary()
     if summary is None:
         raise NotFinished(
-            f"{path} is not finished ({progress(folder)}): the command that began it goes on"
-            " with it"
+            f"{path} is not finished ({how_far(folder)}): the command that began it goes on with it"
         )
     return Run(path, experiment, summary)
 
@@ -695,7 +693,7 @@ def read_experiment(path: Path) -> tuple[Experiment, RunFolder]:
     return experiment, folder
 
 
-def progress(folder: RunFolder) -> str:
+def how_far(folder: RunFolder) -> str:
     """How far a run came that has no summary. Raises ValueError where its record can't be read."""
     records = folder.records()
     if not records:

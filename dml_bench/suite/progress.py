@@ -1,6 +1,5 @@
 """How far a suite is and how long it still takes, from the events of its processes."""
 
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -8,6 +7,7 @@ from typing import Protocol
 from dml_bench.suite.executor import JobResult, Listener
 from dml_bench.suite.plan import Job
 from dml_bench.system.child_process import Event
+from dml_bench.system.pace import WorkingClock
 
 __all__ = ["Display", "SuiteListener", "TimeLeft"]
 
@@ -39,7 +39,7 @@ class TimeLeft:
     by the runs that ended."""
 
     jobs: int
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = field(default_factory=WorkingClock)
     working: dict[Job, Pace] = field(default_factory=dict)
     seconds: dict[Job, float] = field(default_factory=dict)
     """How long each run took that was finished in this suite."""

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dml_bench.system.callbacks import Callback, EpochRecord
+from dml_bench.system.pace import RecentPace
 from dml_bench.system.tables import OutcomeTable, number
 
 if TYPE_CHECKING:
@@ -92,13 +93,14 @@ class TerminalCallback(Callback):
         self.warned = set() if warned is None else warned
         """Warnings that were printed, perhaps by another callback, and that are not repeated."""
         self.say = say
-        """Where notes go that are no part of the result; None is the console."""
+        """Where notes go beside a result, which finished steps don't touch either; None is the
+        console."""
         self.progress_bar = live_bars(console)
         self._task: TaskID | None = None
         self._label = ""
         self._units = self._done = 0.0
-        self._marks: list[tuple[float, float]] = []
-        """Some moments of the last minute, and the units of work that were done by then."""
+        self._pace = RecentPace()
+        self._step, self._step_done, self._step_pace = "", 0, RecentPace()
         self._last_shown = 0.0
         self._loss: LaterNumber | None = None
 
@@ -117,7 +119,7 @@ class TerminalCallback(Callback):
     def warn(self, text: str) -> None:
         if text not in self.warned:
             self.warned.add(text)
-            self.console.print(Text(f"warning: {text}", style="yellow"))
+            self.console.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
 
     def on_plan(self, plan: dict[str, Any]) -> None:
         experiment, environment = plan["experiment"], plan["environment"]
@@ -181,10 +183,16 @@ class TerminalCallback(Callback):
         self.console.print()
 
     def progress(self, message: str, done: int, total: int) -> None:
-        self._show(message, done, total, f"{done:,}/{total:,}", force=done == total)
+        if message != self._step or done < self._step_done:
+            self._step, self._step_pace = message, RecentPace()
+        self._step_done = done
+        left = written_time(self._step_pace.seconds_left(done, total))
+        self._show(message, done, total, f"{done:,}/{total:,}{left}", force=done == total)
         if done == total:
             self._hide()
-            self.console.print(Text(f"{message}: done"))
+            self._step = ""
+            if self.say is None:
+                self.console.print(Text(f"{message}: done"))
 
     def on_work(self, units: float) -> None:
         """What is left is known anew; the pace so far is kept."""
@@ -196,8 +204,7 @@ class TerminalCallback(Callback):
         self._loss = None
         self._epoch_done = 0
         self._epoch_start = time.perf_counter()
-        if not self._done:
-            self._marks = [(self._epoch_start, 0.0)]
+        self._pace.begin(self._done)
 
     def on_step(self, images: int, loss: Any) -> None:
         self._done += 3 * images
@@ -206,13 +213,13 @@ class TerminalCallback(Callback):
             rate = self._epoch_done / (time.perf_counter() - self._epoch_start)
             detail = (
                 f"{self._epoch_done:,}/{self._images:,}  {rate:.0f} images/s"
-                f"{self._newest_loss(loss)}{self._accuracy}  {self._time_left()} left"
+                f"{self._newest_loss(loss)}{self._accuracy}{self._time_left()}"
             )
             self._show(f"{self._name}: training", self._epoch_done, self._images, detail)
 
     def on_embedded(self, images: int) -> None:
         self._done += images
-        self._show(f"{self._name}: embedding", 1, 1, f"{self._time_left()} left")
+        self._show(f"{self._name}: embedding", 1, 1, self._time_left().strip())
 
     def on_epoch(self, record: EpochRecord) -> None:
         if accuracy := accuracies(record):
@@ -229,14 +236,13 @@ class TerminalCallback(Callback):
         parts.append(f"{record['train_images'] / record['train_seconds']:.0f} images/s")
         if record["batches_without_tuples"]:
             parts.append(f"{record['batches_without_tuples']} batches without a valid triplet")
-        parts.append(f"{self._time_left()} left")
         self._hide()
-        self.console.print(Text("  ".join(parts)))
+        self.console.print(Text("  ".join(parts) + self._time_left()))
 
     def on_work_beside(self, units: float) -> None:
         self._done += units
         if time.perf_counter() - self._last_shown > 1:  # nothing is trained here any more
-            detail = f"{self._time_left()} left"
+            detail = self._time_left().strip()
             self._show("other phases", int(self._done), int(self._units), detail)
 
     def _newest_loss(self, loss: Any) -> str:
@@ -248,15 +254,7 @@ class TerminalCallback(Callback):
         return "" if known is None else f"  loss {float(known):.3f}"
 
     def _time_left(self) -> str:
-        """At the pace of the last minute: stages differ in it, and so do phases beside others."""
-        now = time.perf_counter()
-        marks = self._marks
-        marks.append((now, self._done))
-        while len(marks) > 1 and marks[1][0] < now - 60 and marks[1][1] < self._done:
-            marks.pop(0)
-        since, before = marks[0]
-        seconds_a_unit = (now - since) / max(self._done - before, 1)
-        return duration(seconds_a_unit * max(self._units - self._done, 0))
+        return written_time(self._pace.seconds_left(self._done, self._units))
 
     def _show(self, label: str, done: int, total: int, detail: str, force: bool = False) -> None:
         if not force and time.perf_counter() - self._last_shown < 0.1:
@@ -275,6 +273,11 @@ class TerminalCallback(Callback):
             self.progress_bar.stop()
             self.progress_bar.remove_task(self._task)
             self._task = None
+
+
+def written_time(seconds: float | None) -> str:
+    """`  2:03 left`, or nothing where it isn't known."""
+    return "" if seconds is None else f"  {duration(seconds)} left"
 
 
 def accuracies(record: EpochRecord) -> list[float]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import diagnose_chosen
+from dml_bench.data.datasets import Progress
 from dml_bench.explain.annotations import Annotations
 from dml_bench.explain.images import RunImages, mistaken_queries
 from dml_bench.explain.methods import applicable
@@ -41,6 +42,7 @@ def show(
     evidence: int = 8,
     explained: int = 4,
     warn: "Callable[[str], None]",
+    progress: Progress = lambda message, done, total: None,
 ) -> list[str]:
     """Send everything to W&B, and return its names there. The run keeps its W&B id, and its own
     folder stays the record."""
@@ -53,7 +55,7 @@ def show(
     mirror = mirror_in_wandb(mode)(mirrored)
     names = []
     try:
-        for name, picture in pictures(run, evidence, explained):
+        for name, picture in pictures(run, evidence, explained, progress):
             mirror.picture(name, picture)
             names.append(name)
         for phase in run.neighbours:
@@ -65,7 +67,9 @@ def show(
     return names
 
 
-def pictures(run: Run, evidence: int, explained: int) -> Iterator[tuple[str, Image.Image]]:
+def pictures(
+    run: Run, evidence: int, explained: int, progress: Progress
+) -> Iterator[tuple[str, Image.Image]]:
     """The figures of the report, and panels of some mistaken queries, with their names in W&B."""
     [study] = studies_of(collect([run.folder], run.data_dir))
     for figure in draw(study, diagnose_chosen(study)):
@@ -79,11 +83,13 @@ def pictures(run: Run, evidence: int, explained: int) -> Iterator[tuple[str, Ima
     for number, image in enumerate(images[:evidence], start=1):
         by_phase = [query_neighbours(run_images, image, phase) for phase in run.neighbours]
         yield f"evidence/{number}", neighbour_panel(run_images, image, by_phase)
+        progress("panels of neighbours", number, len(images[:evidence]))
     is_ensemble = any(len(run.models(phase)) > 1 for phase in run.neighbours)
     if explained and not is_ensemble:
         sheets = map_panels(run_images).panels(images[:explained])
         for number, sheet in enumerate(sheets, start=1):
             yield f"explained/{number}", sheet
+            progress("panels of maps", number, len(images[:explained]))
 
 
 def map_panels(run_images: RunImages) -> MapPanels:

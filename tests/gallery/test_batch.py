@@ -53,6 +53,20 @@ def test_all_settings_of_a_look_up_can_be_handed_on_and_none_is_taken_on_trust(g
         gallery.predict(photos, by="vote")
 
 
+class Steps(db.Callback):
+    def __init__(self) -> None:
+        self.last: dict[str, tuple[int, int]] = {}
+
+    def progress(self, message: str, done: int, total: int) -> None:
+        self.last[message] = (done, total)
+
+
+def test_a_look_up_without_a_file_says_how_far_it_is(folder, photos):
+    steps = Steps()
+    db.Gallery(folder, device="cpu", callback=steps).predict(photos, other=photos)
+    assert steps.last == {"looking up others": (13, 13), "looking up": (13, 13)}
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 

@@ -76,7 +76,19 @@ def exported(place, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def exported_onnx(place, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "bird_finder"
-    export(place.run, place.phase, place.read(), out, to="onnx", int8=True)
+    heard: list[tuple[int, int]] = []
+    read = place.read()
+    export(
+        place.run,
+        place.phase,
+        read,
+        out,
+        to="onnx",
+        int8=True,
+        progress=lambda *at: heard.append(at),
+    )
+    count = len(place.run.embeddings(place.phase).query_images)
+    assert heard == [(done, count) for done in range(count + 1)]
     return out
 
 

@@ -24,25 +24,69 @@ def test_a_message_after_a_finished_step_stands_on_a_line_without_a_bar():
     assert text.rstrip().endswith("writing: done")
 
 
-def left_after(callback: TerminalCallback) -> str:
-    """What the newest line says."""
-    return callback.console.file.getvalue().splitlines()[-1].rpartition("images/s  ")[2]
+def test_beside_a_result_a_finished_step_leaves_nothing():
+    console, notes = Console(file=io.StringIO(), width=80), []
+    with TerminalCallback(console, notes.append) as callback:
+        callback.progress("looking up", 3, 3)
+        callback.note("index flat")
+    assert (console.file.getvalue(), notes) == ("", ["index flat"])
+
+
+class Machine:
+    """A terminal, and the clocks of a process that computes on one core."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = self.computed = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "process_time", lambda: self.computed)
+        self.callback = TerminalCallback(
+            Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+        )
+        self.epoch = 0
+
+    def work(self, seconds: float) -> None:
+        self.now += seconds
+        self.computed += seconds
+
+    def train(self, seconds: float) -> str:
+        """An epoch of 1,000 images; what its line says is left."""
+        self.epoch += 1
+        self.work(seconds)
+        self.callback.on_step(1000, torch.tensor(0.5))
+        record = {"train_loss": 0.5, "train_images": 1000, "batches_without_tuples": 0}
+        self.callback.on_epoch(record | {"epoch": self.epoch, "train_seconds": seconds})
+        return self.callback.console.file.getvalue().splitlines()[-1].rpartition("images/s  ")[2]
 
 
 def test_the_time_that_is_left_follows_the_pace_of_the_last_minute(monkeypatch):
-    now = 0.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now)
-    callback = TerminalCallback(Console(file=io.StringIO(), width=200))
-    callback.on_work(3 * 1000 * 40)
-    callback.on_phase("all", 40, 1000)
-    record = {"train_loss": 0.5, "train_images": 1000, "batches_without_tuples": 0}
+    machine = Machine(monkeypatch)
+    machine.callback.on_work(3 * 1000 * 40)
+    machine.callback.on_phase("all", 40, 1000)
+    left = {}
     for epoch in range(1, 41):
-        seconds = 20.0 if epoch <= 20 else 5.0  # another phase ended, and its cores are free
-        now += seconds
-        callback.on_step(1000, torch.tensor(0.5))
-        callback.on_epoch(record | {"epoch": epoch, "train_seconds": seconds})
-        if epoch == 10:
-            assert left_after(callback) == "10:00 left"
-        if epoch == 33:
-            assert left_after(callback) == "0:35 left"
-    assert left_after(callback) == "0:00 left"
+        # another phase ended, and its cores are free
+        left[epoch] = machine.train(20.0 if epoch <= 20 else 5.0)
+    assert [left[epoch] for epoch in (10, 33, 40)] == ["10:00 left", "0:35 left", "0:00 left"]
+
+
+def test_a_stop_and_what_comes_before_a_phase_say_nothing_of_its_pace(monkeypatch):
+    machine = Machine(monkeypatch)
+    machine.callback.on_work(3 * 1000 * 40)
+    machine.callback.on_phase("all", 20, 1000)
+    for _ in range(20):
+        machine.train(5.0)
+    machine.work(300.0)  # features of the last stages, of all images
+    machine.callback.on_work(3 * 1000 * 20)
+    machine.callback.on_phase("limited", 20, 1000)
+    assert machine.train(5.0) == "1:35 left"
+    machine.now += 3600  # Ctrl-Z
+    assert machine.train(5.0) == "1:30 left"
+
+
+def test_a_step_says_how_long_the_rest_of_it_takes(monkeypatch):
+    machine = Machine(monkeypatch)
+    for done in range(100):
+        machine.work(2.0)
+        machine.callback.progress("looking up", done, 1000)
+    machine.callback.progress_bar.refresh()
+    assert "99/1,000  30:02 left" in machine.callback.console.file.getvalue()
