@@ -1,5 +1,7 @@
 """A bird in a pose, and its portrait."""
 
+from itertools import chain
+
 import numpy as np
 from PIL import Image, ImageChops
 
@@ -18,6 +20,7 @@ from dml_bench.data.synthetic.shapes import (
     Points,
     blade,
     blurred,
+    box_of,
     ellipse,
     mixed,
     path,
@@ -75,8 +78,8 @@ class Figure:
         front = self.trunk(-0.40 + 0.60j, -0.08 + 0.98j, 0.22 + 0.94j, 0.46 + 0.52j, 0.53)
         return smooth(np.concatenate([skull, back, front]))
 
-    def _tail(self, shape: str, degrees: float, spread: float) -> list[Points]:
-        """Five feathers, the outer ones first."""
+    def _tail(self, shape: str, degrees: float, spread: float) -> Points:
+        """(5, points) feathers, the outer ones first."""
         lengths = {
             "square": (0.97, 0.99, 1),
             "forked": (1.12, 0.9, 0.74),
@@ -85,11 +88,11 @@ class Figure:
         }[shape]
         fan = {"square": 4.0, "forked": 8.0, "pointed": 5.0, "fan": 13.0}[shape] * spread
         base = complex(self.trunk(-0.44 - 0.08j)[0])
-        feathers = []
-        for k, side in ((0, -2), (0, 2), (1, -1), (1, 1), (2, 0)):
-            tip = base - turn(degrees + side * fan) * (self.body.tail_length + 0.08) * lengths[k]
-            feathers.append(blade(base, tip, self.body.tail_width * 0.8, widest=0.8))
-        return feathers
+        tips = [
+            base - turn(degrees + side * fan) * (self.body.tail_length + 0.08) * lengths[k]
+            for k, side in ((0, -2), (0, 2), (1, -1), (1, 1), (2, 0))
+        ]
+        return blade(base, tips, self.body.tail_width * 0.8, widest=0.8)
 
     def bill(self) -> tuple[Points, Points]:
         """Upper and lower half; shorter when the head is turned."""
@@ -145,15 +148,7 @@ class Figure:
             ]
         if kind == "plume":
             ends = self.head(0.75 - 1.75j, 0.30 - 1.95j, -0.2 - 1.9j)
-            return [
-                blade(
-                    complex(self.head(0.1 - 0.75j)[0]),
-                    complex(end),
-                    self.body.head * 0.36,
-                    widest=0.78,
-                )
-                for end in ends
-            ]
+            return list(blade(self.head(0.1 - 0.75j), ends, self.body.head * 0.36, widest=0.78))
         return []
 
     def extent(self, bird: Species) -> Box:
@@ -219,9 +214,7 @@ class Portrait:
         )
 
     def _piece(self, part: str, points: Points, colour: Colour) -> None:
-        corners = self.canvas.fill(points, colour)
-        (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
-        self._note(part, (int(left), int(top), int(right) + 1, int(bottom) + 1))
+        self._note(part, box_of(self.canvas.fill(points, colour)))
 
     def _patch(
         self, part: str | None, colour: Colour, *shapes: Points, within: Area, soft: float = 0.02
@@ -245,25 +238,22 @@ class Portrait:
 
     def toes(self) -> None:
         """Over the perch, after the bird has its light and shadow."""
-        for foot in self.figure.feet:
-            for reach, drop in ((0.13, 0.035), (0.10, 0.07), (-0.09, 0.04)):
-                middle, end = (
-                    self.figure.grip * reach * 0.6 - 0.01j,
-                    self.figure.grip * reach + drop * 1j,
-                )
-                self._piece(
-                    "legs",
-                    stroke([foot, foot + middle, foot + end], 0.045, 0.04, 0.02),
-                    self.colour(self.bird.legs),
-                )
+        grip = self.figure.grip
+        toes = [
+            (0, grip * reach * 0.6 - 0.01j, grip * reach + drop * 1j)
+            for reach, drop in ((0.13, 0.035), (0.10, 0.07), (-0.09, 0.04))
+        ]
+        lines = np.reshape(self.figure.feet, (2, 1, 1)) + np.array(toes)
+        self._piece("legs", stroke(lines, 0.045, 0.04, 0.02), self.colour(self.bird.legs))
 
     def _tail(self) -> None:
         colour = self.colour(self.bird.tail)
-        for k, feather in enumerate(self.figure.tail):
+        shafts = stroke(self.figure.tail[:, :12:4], 0.012)
+        for k, (feather, shaft) in enumerate(zip(self.figure.tail, shafts, strict=True)):
             outer = self.bird.tail_edge and k < 2
             tone = LIGHT if outer else mixed(colour, DARK, 0.30 - 0.07 * k)
             self._piece("tail", feather, tone)
-            self.canvas.fill(stroke(feather[:12:4], 0.012), mixed(tone, DARK, 0.25))
+            self.canvas.fill(shaft, mixed(tone, DARK, 0.25))
 
     def _crest(self) -> None:
         for shape in self.figure.crest(self.bird.crest):
@@ -272,9 +262,8 @@ class Portrait:
     def _trunk(self) -> None:
         bird, trunk = self.bird, self.figure.trunk
         self.outline = self.canvas.area(self.figure.outline)
-        self._patch(
-            "back", self.colour(bird.back), self.figure.outline, within=self.outline, soft=0
-        )
+        self.canvas.tint(self.outline, self.colour(bird.back))
+        self._note("back", self.outline.bounds)
         under = smooth(
             trunk(
                 0.75 - 0.75j,
@@ -321,18 +310,14 @@ class Portrait:
             np.arange(-0.22, 0.5, 0.115) + 0.055 * (np.arange(6) % 2)[:, None] + 1j * rows[:, None]
         ).ravel()
         if kind == "streaks":
-            return [
-                stroke(line, 0.03, 0.055, 0.02)
-                for line in zip(trunk(*(grid - 0.10j)), trunk(*(grid - 0.03 + 0.16j)), strict=True)
-            ]
+            ends = trunk(*(grid - 0.10j)), trunk(*(grid - 0.03 + 0.16j))
+            return list(stroke(np.stack(ends, axis=-1), 0.03, 0.055, 0.02))
         if kind == "spots":
             return list(trunk(*grid)[:, None] + 0.034 * CIRCLE[::2])
         if kind == "bars":
-            bars = np.arange(-0.3, 0.56, 0.105)
-            return [
-                stroke(trunk(x - 0.3j, x + 0.05 + 0.1j, x + 0.05 + 0.5j, x - 0.02 + 1.1j), 0.04)
-                for x in bars
-            ]
+            bar = (-0.3j, 0.05 + 0.1j, 0.05 + 0.5j, -0.02 + 1.1j)
+            lines = np.add.outer(np.arange(-0.3, 0.56, 0.105), bar)
+            return list(stroke(trunk(*lines.ravel()).reshape(lines.shape), 0.04))
         if kind == "band":
             return [
                 stroke(
@@ -363,14 +348,11 @@ class Portrait:
             )
         )
         self._piece("wing", shape, dark)
-        for share in np.linspace(0, 1, 7):
-            start = trunk(complex(0.02 - 0.18 * share, 0.40 - 0.85 * share))[0]
-            end = trunk((1 - share) * (-0.30 + 0.44j) + share * (tip + 0.04 - 0.02j))[0]
-            self.canvas.fill(blade(complex(start), complex(end), 0.13), pale)
-            self.canvas.fill(
-                blade(complex(start), complex(end) - 0.01j, 0.10),
-                mixed(colour, DARK, 0.08 + 0.25 * share),
-            )
+        shares = np.linspace(0, 1, 7)
+        starts = trunk(*(0.02 - 0.18 * shares + 1j * (0.40 - 0.85 * shares)))[:, None]
+        ends = trunk(*((1 - shares) * (-0.30 + 0.44j) + shares * (tip + 0.04 - 0.02j)))[:, None]
+        colours = [(pale, mixed(colour, DARK, 0.08 + 0.25 * share)) for share in shares.tolist()]
+        self.canvas.fill(blade(starts, ends - (0, 0.01j), (0.13, 0.10)), *chain(*colours))
         self._coverts(
             0.00 + 0.44j,
             -0.26 - 0.50j,
@@ -409,13 +391,10 @@ class Portrait:
         self, first: complex, last: complex, size: float, edge: Colour, colour: Colour, bar: bool
     ) -> None:
         """A row of rounded feathers with an edge, which a wing bar makes broad and white."""
-        for share in np.linspace(0, 1, 6):
-            centre = complex(self.figure.trunk(first + (last - first) * share)[0])
-            backwards = complex(self.figure.trunk(-1)[0])
-            self.canvas.fill(ellipse(centre, size, size * 0.9), edge)
-            self.canvas.fill(
-                ellipse(centre - backwards * (0.055 if bar else 0.02), size, size * 0.86), colour
-            )
+        trunk = self.figure.trunk
+        centres = trunk(*(first + (last - first) * np.linspace(0, 1, 6)))[:, None]
+        feathers = centres - trunk(-1) * (0, 0.055 if bar else 0.02)
+        self.canvas.fill(ellipse(feathers, size, (size * 0.9, size * 0.86)), edge, colour)
 
     def _head(self) -> None:
         bird, head = self.bird, self.figure.head

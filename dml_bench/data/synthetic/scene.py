@@ -122,17 +122,14 @@ def backdrop(dice: Dice, side: int) -> Image.Image:
             habitat.horizon,
         )
     blobs = Canvas(image.copy(), unit=_BACKDROP)
+    places, sizes, colours = [], [], []
     for _ in range(dice.integer(9, 22)):
-        centre, size = (
-            complex(dice.uniform(-0.1, 1.1), dice.uniform(-0.1, 1.1)),
-            dice.uniform(0.03, 0.16),
-        )
-        shape = (
-            ellipse(centre, size * 3, size * 0.25)
-            if habitat.streaks
-            else ellipse(centre, size, size)
-        )
-        blobs.fill(shape, dice.pick(habitat.blobs))
+        places.append(complex(dice.uniform(-0.1, 1.1), dice.uniform(-0.1, 1.1)))
+        sizes.append(dice.uniform(0.03, 0.16))
+        colours.append(dice.pick(habitat.blobs))
+    across, down = (3, 0.25) if habitat.streaks else (1, 1)
+    radii = np.array(sizes)
+    blobs.fill(ellipse(places, radii * across, radii * down), *colours)
     return blurred(Image.blend(image, blobs.image, 0.625), dice.integer(1, 4)).resize(
         (side, side), Image.Resampling.BILINEAR
     )
