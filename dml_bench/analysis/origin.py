@@ -6,8 +6,9 @@ from typing import Any
 
 from dml_bench.runs.run import Run
 from dml_bench.runs.schema import DatasetFacts
+from dml_bench.system.counted import counted
 
-__all__ = ["counted", "describe_origin", "environments"]
+__all__ = ["describe_origin", "environments"]
 
 ENVIRONMENT_KEYS = (
     "packages",
@@ -66,9 +67,3 @@ def describe_place(place: dict[str, Any]) -> str:
         f" {place['device']}, {place['precision']}; Python {place['python']}, {packages}, dml-bench"
         f" {place['dml_bench']} (commit {place['commit']})"
     )
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`, `2 searches`"""
-    ending = "es" if noun.endswith("ch") else "s"
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}{ending}"

@@ -417,21 +417,17 @@ def is_of_the_published_images(submission: Submission) -> Iterator[Finding]:
         return
     folder = submission.path.absolute().parent.parent.parent.name
     published = publication.fingerprint
-    counts, wanted = (
-        f"{one.num_images:,} images of {one.num_classes:,} classes"
+    stated, expected = (
+        f"revision {one.fingerprint[:12]}"
+        if published
+        else f"{one.num_images:,} images of {one.num_classes:,} classes"
         for one in (dataset, publication)
     )
-    if not published and folder == dataset.name and counts != wanted:
+    if folder == dataset.name and stated != expected:
         yield refused(
             "data revision",
-            f"it is of {counts}, {dataset.name} has {wanted}: run it on that, or submit it with"
-            " --revision NAME",
-        )
-    if published and folder == dataset.name and dataset.fingerprint != published:
-        yield refused(
-            "data revision",
-            f"it is of another revision of {dataset.name} ({dataset.fingerprint[:12]}, published:"
-            f" {published[:12]}): run it on that, or submit it with --revision NAME",
+            f"it is of {stated}, the published {dataset.name} of {expected}: run it on that, or"
+            " submit it with --revision NAME",
         )
     if folder != dataset.name and dataset.fingerprint == published:
         yield refused(

@@ -11,9 +11,9 @@ from dml_bench.board.table_mates import recorded_again
 from dml_bench.board.tables import BoardTable, table_of
 from dml_bench.board.verify import VerifyRequest, verify_all
 from dml_bench.config.tables import tables_over_data
-from dml_bench.report.format import counted
 from dml_bench.runs import record_format
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.counted import counted
 from dml_bench.system.files import write_atomically
 
 __all__ = ["write_site"]

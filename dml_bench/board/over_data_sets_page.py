@@ -36,7 +36,8 @@ from dml_bench.report.document import (
     Table,
     Text,
 )
-from dml_bench.report.format import counted, interval_cell, number
+from dml_bench.report.format import interval_cell, number
+from dml_bench.system.counted import counted
 
 __all__ = ["compose_over_data_sets", "report_over_data_sets"]
 

@@ -21,8 +21,9 @@ from dml_bench.data.publications import PUBLICATIONS
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.plots.colours import style
 from dml_bench.report import html
-from dml_bench.report.format import cost_cell, counted, interval_cell, number
+from dml_bench.report.format import cost_cell, interval_cell, number
 from dml_bench.runs.run import RecordedRun, Run
+from dml_bench.system.counted import counted
 from dml_bench.system.templates import templates
 from dml_bench.system.terminal import duration
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dml_bench.registry.names import label_named
-from dml_bench.report.format import counted
 from dml_bench.runs.run import SplitImage
+from dml_bench.system.counted import counted
 from dml_bench.system.files import write_csv
 
 __all__ = ["KEPT", "LEFT_OUT", "RELABELLED", "DecidedTable", "decision_tags", "write_decisions"]

@@ -8,6 +8,7 @@ import typer
 
 import dml_bench as db
 from dml_bench.cli import options
+from dml_bench.system.counted import counted
 
 __all__ = ["app"]
 app = typer.Typer()
@@ -219,7 +220,7 @@ def record(
     """
     with options.beside_result() as callback:
         paths = db.record_runs(runs or [Path("runs")], results, callback=callback)
-    typer.echo(f"{results}: {options.count(paths, 'record')}")
+    typer.echo(f"{results}: {counted(len(paths), 'record')}")
 
 
 @wandb_app.command("log")

@@ -8,6 +8,7 @@ import typer
 
 import dml_bench as db
 from dml_bench.cli import options
+from dml_bench.system.counted import counted
 
 __all__ = ["app"]
 app = typer.Typer()
@@ -54,7 +55,7 @@ def explain(
             command=("dml-bench", *sys.argv[1:]),
             callback=callback,
         )
-    typer.echo(f"{made.page}: {options.count(made.panels, 'image')}")
+    typer.echo(f"{made.page}: {counted(len(made.panels), 'image')}")
     if made.rows:
         typer.echo(f"scores in {out / 'scores.md'}")
 
@@ -97,7 +98,7 @@ def evidence(
             mistakes=mistakes,
             callback=callback,
         )
-    typer.echo(f"{options.count(panels, 'panel')} and evidence.csv in {out}")
+    typer.echo(f"{counted(len(panels), 'panel')} and evidence.csv in {out}")
 
 
 def browsed(

@@ -9,6 +9,7 @@ import typer
 import dml_bench as db
 from dml_bench.api.cache import CACHE_KINDS
 from dml_bench.cli import catalogue, options
+from dml_bench.system.counted import counted
 from dml_bench.system.files import json_text
 
 __all__ = ["app"]
@@ -117,4 +118,4 @@ def cache(
         typer.echo(f"{CACHE_KINDS[entry.kind]}  {entry.num_bytes / 1e6:,.1f} MB  {entry.path}")
     total = sum(entry.num_bytes for entry in entries) / 1e6
     verb = "removed" if clear else "kept"
-    typer.echo(f"{verb}: {options.count(entries, 'entry')}, {total:,.1f} MB in {cache_dir}")
+    typer.echo(f"{verb}: {counted(len(entries), 'entry')}, {total:,.1f} MB in {cache_dir}")

@@ -1,7 +1,7 @@
 """What several verbs take and say in the same way: options, the terminal, notes beside a result."""
 
 import sys
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -67,7 +67,6 @@ __all__ = [
     "WandbMode",
     "Without",
     "beside_result",
-    "count",
     "each_seed",
     "overrides_of",
     "refuse_beside_print_jobs",
@@ -609,9 +608,3 @@ def stopped_by_ctrl_c(kept: str = "") -> Iterator[None]:
         consequence = f"; {kept} are kept: the same command goes on from there" if kept else ""
         typer.echo(f"stopped{consequence}", err=True)
         raise typer.Exit(130) from None
-
-
-def count(things: Sized, noun: str) -> str:
-    """`1 panel`, `2 panels`, `2 entries`."""
-    plural = f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{len(things):,} {noun if len(things) == 1 else plural}"

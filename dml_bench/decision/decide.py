@@ -226,14 +226,15 @@ def read_rows(file: Path) -> FinishedRows:
 
 
 def say_plan(rows: Sequence[PlannedRow], unavailable: Mapping[str, str], left: float) -> str:
-    """Which rows fit into the time, with their seconds, and why others can't be run."""
+    """Which rows fit into the time, as guessed before the first of them, with their seconds, and
+    why others can't be run."""
     lines: list[str] = []
     done: set[str] = set()
     spent = 0.0
     for row in rows:
         of_photos, of_final = row.left_of(done)
         seconds = of_photos + len(row.experiments) * row.seed_seconds
-        verdict = "does not fit"
+        verdict = "if time is left"
         if spent + seconds + of_final + row.final_seconds <= left:
             verdict = "fits"
             spent += seconds + of_final + row.final_seconds

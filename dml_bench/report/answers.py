@@ -15,16 +15,9 @@ from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.evaluation.few_shot import RefitCurve
 from dml_bench.plots.answers import draw_answers
 from dml_bench.plots.canvas import ReportFigure
-from dml_bench.report.format import (
-    band_cell,
-    compared,
-    cost_points,
-    counted,
-    detected,
-    percent,
-    with_unit,
-)
+from dml_bench.report.format import band_cell, compared, cost_points, detected, percent, with_unit
 from dml_bench.runs.run import Run
+from dml_bench.system.counted import counted
 from dml_bench.system.terminal import duration
 
 __all__ = [

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dml_bench.decision.catalogue import CatalogueGallery
 from dml_bench.decision.decide import Decision, by_reason
 from dml_bench.report.document import Block, Cell, Code, Column, Document, Facts, Row, Table, Text
-from dml_bench.report.format import counted, interval_cell, number, percent
+from dml_bench.report.format import interval_cell, number, percent
+from dml_bench.system.counted import counted
 from dml_bench.system.terminal import duration
 
 __all__ = ["compose_decision"]

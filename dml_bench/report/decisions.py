@@ -22,7 +22,8 @@ from dml_bench.report.document import (
     Text,
     Tone,
 )
-from dml_bench.report.format import counted, hundred, interval_cell
+from dml_bench.report.format import hundred, interval_cell
+from dml_bench.system.counted import counted
 
 __all__ = [
     "claims_data",

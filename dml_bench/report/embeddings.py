@@ -19,8 +19,9 @@ from dml_bench.report.document import (
     Table,
     Text,
 )
-from dml_bench.report.format import band_cell, counted, interval_cell, number
+from dml_bench.report.format import band_cell, interval_cell, number
 from dml_bench.report.scatter import distance_cell
+from dml_bench.system.counted import counted
 
 __all__ = ["compose_embeddings"]
 

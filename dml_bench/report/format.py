@@ -7,6 +7,7 @@ from dml_bench.analysis.study import certain_sign
 from dml_bench.analysis.table import TableRow
 from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.evaluation.statistics import Interval, smallest_detectable
+from dml_bench.system.counted import counted
 from dml_bench.system.terminal import duration
 
 __all__ = [
@@ -14,7 +15,6 @@ __all__ = [
     "compared",
     "cost_cell",
     "cost_points",
-    "counted",
     "detected",
     "hundred",
     "interval_cell",
@@ -117,12 +117,6 @@ def smallest(value: Interval) -> str:
     if math.isnan(size):
         return "no interval"
     return f"smallest detectable: {number(size, is_signed=False)}"
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 class`, `20 classes`"""
-    ending = "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{'' if count == 1 else ending}"
 
 
 def seeds_of(line: TableRow) -> str:

@@ -29,7 +29,7 @@ from dml_bench.report.document import (
     Row,
     Table,
 )
-from dml_bench.report.format import counted
+from dml_bench.system.counted import counted
 
 __all__ = [
     "compose_scatter",

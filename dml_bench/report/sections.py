@@ -32,10 +32,10 @@ from dml_bench.report.document import (
     Text,
 )
 from dml_bench.report.examples import example_blocks
-from dml_bench.report.format import counted
 from dml_bench.report.label_corrections import corrections_blocks
 from dml_bench.report.scatter import explanation, scatter_data, scatter_table, scatters_of
 from dml_bench.report.short import with_short_names
+from dml_bench.system.counted import counted
 
 __all__ = ["DATA_FILES", "SECTIONS", "Section"]
 

@@ -1,7 +1,7 @@
 """One finished run, read from its sealed folder."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -189,33 +189,53 @@ class Run:
     def embeddings(self, phase: str) -> Embeddings:
         """Of a phase: unit vectors and the images that they are of. Raises UnknownName where the
         run kept none of that name."""
-        if not self.has_embeddings(phase) and phase not in self.phases:
-            names = list(self.phases)
-            raise UnknownName(
-                f"{self.folder} has no embeddings of phase {phase!r}{near_miss(phase, names)};"
-                f" there are: {', '.join(names) or 'none'}"
-            )
+        if not self.has_embeddings(phase):
+            self.require_phase(phase, self.phases, "embeddings")
         return Embeddings(self.folder / phase / layout.EMBEDDINGS)
 
     def has_embeddings(self, phase: str) -> bool:
         return (self.folder / phase / layout.EMBEDDINGS).is_file()
 
     def logits(self, phase: str) -> Logits:
-        """What the loss's own logits say of the queries, where the loss has logits."""
+        """What the loss's own logits say of the queries, where the loss has logits. Raises
+        UnknownName where the run has no such phase."""
+        if not (self.folder / phase).is_dir():
+            self.require_phase(phase, self.phases, "logits")
         return Logits(self.folder / phase / layout.LOGITS)
 
     def models(self, phase: str) -> list[str]:
-        """The models that answer in a phase: the phase itself, or its folds (`all/fold-1`)."""
+        """The models that answer in a phase: the phase itself, or its folds (`all/fold-1`). Raises
+        UnknownName where the run has no such phase."""
         files = list(self.summary["files"])
-        return [phase] if f"{phase}/{layout.WEIGHTS}" in files else layout.folds_of(phase, files)
+        if f"{phase}/{layout.WEIGHTS}" in files:
+            return [phase]
+        folds = layout.folds_of(phase, files)
+        if not folds:
+            self.require_phase(phase, self.phases, "models")
+        return folds
+
+    def require_phase(self, phase: str, kept: Sequence[str], what: str) -> None:
+        """Raises UnknownName where a phase, or a model of it, is none of those that were kept."""
+        if phase not in kept:
+            raise UnknownName(
+                f"{self.folder} has no {what} of phase {phase!r}{near_miss(phase, list(kept))};"
+                f" there are: {', '.join(kept) or 'none'}"
+            )
+
+    def _kept_file(self, model: str, name: str, what: str) -> Path:
+        path, suffix = self.folder / model / name, f"/{name}"
+        if not path.is_file():
+            files = [file for file in self.summary["files"] if file.endswith(suffix)]
+            self.require_phase(model, sorted(file.removesuffix(suffix) for file in files), what)
+        return path
 
     def weights(self, model: str) -> "dict[str, Tensor]":
-        """Of one of `models`."""
-        return read_weights(self.folder / model / layout.WEIGHTS)
+        """Of one of `models`. Raises UnknownName where the run kept none of that name."""
+        return read_weights(self._kept_file(model, layout.WEIGHTS, "weights"))
 
     def objective_weights(self, model: str) -> "dict[str, Tensor]":
-        """Of the loss that one of `models` was trained with."""
-        return read_weights(self.folder / model / layout.OBJECTIVE)
+        """Of the loss that one of `models` was trained with. Raises UnknownName as `weights`."""
+        return read_weights(self._kept_file(model, layout.OBJECTIVE, "loss"))
 
     def weights_digest(self, phase: str) -> str:
         """SHA-256 of a phase's weights; of several models, over theirs."""
@@ -404,6 +424,7 @@ class RecordedRun(Run):
 
     def elected(self, phase: str) -> np.ndarray:
         """(query) the class that the ten nearest images elect."""
+        self.require_phase(phase, list(self.neighbours), "answers")
         nearest = self.neighbours[phase].labels[:, 0]
         return record_format.decoded_classes(self.content.arrays[f"{phase}.elected"], nearest)
 
@@ -434,6 +455,7 @@ class RecordedRun(Run):
         return False
 
     def logits(self, phase: str) -> Logits:
+        self.require_phase(phase, list(self.neighbours), "logits")
         codes = self.content.arrays.get(f"{phase}.logits")
         if codes is None:
             raise self.lacking(f"logits of phase {phase}")

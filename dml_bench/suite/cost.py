@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dml_bench.analysis.origin import counted
 from dml_bench.config import Experiment
 from dml_bench.config.tables import PlannedRow
 from dml_bench.data.split import split_of
@@ -14,6 +13,7 @@ from dml_bench.runs.layout import records_below
 from dml_bench.suite.plan import Job
 from dml_bench.suite.run import SuiteSession
 from dml_bench.suite.tuned import MissingSearch
+from dml_bench.system.counted import counted
 
 __all__ = ["cost_lines"]
 

@@ -20,7 +20,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from dml_bench.analysis.origin import counted
 from dml_bench.suite.executor import (
     Executor,
     ExecutorSetup,
@@ -35,6 +34,7 @@ from dml_bench.suite.local import cores, threads_of
 from dml_bench.suite.plan import Job
 from dml_bench.suite.worker_process import start_run
 from dml_bench.system.child_process import STOP_SECONDS, Event, stop_all
+from dml_bench.system.counted import counted
 from dml_bench.system.drafts import scratch
 from dml_bench.system.failures import describe_error
 from dml_bench.system.fork_server import ForkServer

@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dml_bench.analysis.origin import counted, describe_origin
+from dml_bench.analysis.origin import describe_origin
 from dml_bench.runs.run import Run
 from dml_bench.suite.executor import JobResult, Slots
+from dml_bench.system.counted import counted
 from dml_bench.system.files import Damaged, Shape, read_json, write_json
 from dml_bench.system.terminal import duration
 

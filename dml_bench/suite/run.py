@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from dml_bench.analysis.claims import describe_claim
 from dml_bench.analysis.decisions import DecidedRow, Decisions, decide
-from dml_bench.analysis.origin import counted, environments
+from dml_bench.analysis.origin import environments
 from dml_bench.analysis.priors import SeedPriors
 from dml_bench.analysis.recording import record_run
 from dml_bench.analysis.table import Group, grouped
@@ -30,6 +30,7 @@ from dml_bench.suite import page, record
 from dml_bench.suite.executor import ExecutorSetup, JobResult, Slots, SuitePaths
 from dml_bench.suite.plan import Job, in_order
 from dml_bench.suite.progress import SuiteListener
+from dml_bench.system.counted import counted
 from dml_bench.system.terminal import SuiteProgress, duration
 
 __all__ = [

@@ -76,8 +76,7 @@ def shaped(marked: Marked) -> Marked:
 
     @cache
     def hints() -> dict[str, Any]:  # when it is first called: by then all names are defined
-        hints_of_all = get_type_hints(marked, include_extras=True)
-        return {name: hint for name, hint in hints_of_all.items() if names_a_shape(hint)}
+        return get_type_hints(marked, include_extras=True)
 
     @wraps(marked)
     def checked(*args: Any, **options: Any) -> Any:
@@ -92,13 +91,6 @@ def shaped(marked: Marked) -> Marked:
         return result
 
     return checked  # type: ignore[return-value]
-
-
-def names_a_shape(hint: Any) -> bool:
-    """Whether a part of it does."""
-    if get_origin(hint) is Annotated:
-        return any(isinstance(fact, Shape) for fact in hint.__metadata__)
-    return any(names_a_shape(part) for part in get_args(hint))
 
 
 def check_hint(hint: Any, value: Any, known: dict[str, int], where: str) -> None:

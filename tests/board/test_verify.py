@@ -549,7 +549,10 @@ def test_images_in_the_layout_of_a_published_data_set_are_not_that_data_set(
     folder = trained("train.epochs=1").folder
     typed = ("submit", folder, "--results", tmp_path / "results", "--by", "me")
     line = refusal(monkeypatch, capsys, *typed)
-    assert "refused: data revision: it is of 64 images of 8 classes, cub has 11,788" in line
+    assert (
+        "refused: data revision: it is of 64 images of 8 classes, the published cub of 11,788"
+        in line
+    )
     assert line.endswith("or submit it with --revision NAME")
 
 

@@ -22,6 +22,7 @@ from dml_bench.data.datasets import open_dataset
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.statistics import estimate
 from dml_bench.evaluation.thresholds import GuaranteedThreshold
+from dml_bench.registry.registries import UnknownName
 from dml_bench.runs import record, record_format
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.plain_values import from_plain, to_plain
@@ -110,11 +111,22 @@ def test_what_a_record_does_not_have_is_refused_in_one_line(run_and_record):
             lacking()
 
 
-def test_embeddings_of_an_unknown_phase_are_refused_with_those_that_the_run_has(run_and_record):
-    run, _ = run_and_record
+def test_an_unknown_phase_is_refused_at_once_with_those_that_the_run_has(run_and_record):
+    run, recorded = run_and_record
     names = ", ".join(run.phases)
-    with pytest.raises(ValueError, match=f"no embeddings of phase 'limted'.*; there are: {names}$"):
-        run.embeddings("limted")
+    for of_phase in (
+        run.embeddings,
+        run.logits,
+        run.models,
+        run.weights,
+        run.weights_digest,
+        recorded.logits,
+        recorded.elected,
+    ):
+        with pytest.raises(UnknownName, match=f"no .* of phase 'limted'.*; there are: {names}$"):
+            of_phase("limted")
+    with pytest.raises(UnknownName, match="no loss of phase 'limted'.*; there are: "):
+        run.objective_weights("limted")
     assert not run.has_embeddings("limted")
 
 
