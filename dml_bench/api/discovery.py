@@ -1,7 +1,7 @@
 """Public functions that look for new classes among photos that a gallery doesn't know."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -141,24 +141,15 @@ def discover(
     from dml_bench.browse.proposals import require_free, write_proposals
     from dml_bench.gallery.discover import choose_clusterer, discover
     from dml_bench.gallery.embedder import GalleryEmbedder
-    from dml_bench.gallery.enrol import named_images, photos_by_class
+    from dml_bench.gallery.enrol import named_images
     from dml_bench.gallery.predict import threshold_of
     from dml_bench.gallery.store import GalleryFile, chosen_phase
 
     opened, heard = run_of(run), callback_or_log(callback)
     file = GalleryFile(opened, chosen_phase(opened, phase), optional_path(folder))
-    paths = paths_of(images)
     require_free(path_of(out))
-    labels = None
-    if labelled:
-        if len(paths) != 1:
-            raise ValueError(
-                f"labelled photos are in one folder or table, got {len(paths)}: give one"
-            )
-        labels = dict(photos_by_class(paths[0], heard.note))
-        files = list(labels)
-    else:
-        files = named_images(paths, heard.note)
+    labels = labelled_photos(paths_of(images), heard.note) if labelled else None
+    files = named_images(paths_of(images), heard.note) if labels is None else list(labels)
     gallery = file.read()
     clusterer = choose_clusterer(opened, file.phase, gallery, method=by, link=link, fewest=fewest)
     discovery = discover(
@@ -180,6 +171,16 @@ def discover(
         lambda *at: heard.progress("thumbnails", *at),
     )
     return DiscoveredClasses(discovery, page, command)
+
+
+def labelled_photos(paths: Sequence[Path], say: Callable[[str], None]) -> dict[Path, str]:
+    """The class of each photo of a folder of class folders, or of a table. Raises ValueError where
+    there are several."""
+    from dml_bench.gallery.enrol import photos_by_class
+
+    if len(paths) != 1:
+        raise ValueError(f"labelled photos are in one folder or table, got {len(paths)}: give one")
+    return dict(photos_by_class(paths[0], say))
 
 
 def measure_discovery(

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -371,14 +371,27 @@ def write_views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> None:
 def write_layout(dataset: Dataset, images: BrowseTable) -> None:
     """One answer on each image in the colour of right or wrong, the sidebar by phase, and a
     workspace with the images beside their map."""
-    import fiftyone as fo
-
     titles = images.source.phase_titles
     dataset.info[TITLES] = {phase_key(phase): titles[phase] for phase in images.phases}
     dataset.info[NOTES] = {phase_key(phase): images.notes(phase) for phase in images.phases}
     answers = [f"answer_{phase_key(phase)}" for phase in images.phases]
     if dataset.has_field(ANSWER_UNSEEN):
         answers.append(ANSWER_UNSEEN)
+    colour_answers(dataset, answers)
+    group_sidebar(dataset, images.phases, answers)
+    if dataset.has_field(THUMBNAIL):
+        dataset.app_config.media_fields = ["filepath", THUMBNAIL]
+        dataset.app_config.grid_media_field = THUMBNAIL
+        dataset.app_config.media_fallback = True  # of small images, which have no copy
+        if any(box_of(path) for path in images.paths):
+            dataset.app_config.modal_media_field = THUMBNAIL  # a part of a photo is no file
+    save_workspace(dataset)
+
+
+def colour_answers(dataset: Dataset, answers: Sequence[str]) -> None:
+    """The fields of answers in the colours of right and wrong; the first of them is shown."""
+    import fiftyone as fo
+
     chips = [*answers, *([DOUBT] if dataset.has_field(DOUBT) else [])]
     colours = [{"value": verdict, "color": colour} for verdict, colour in VERDICTS.items()]
     dataset.app_config.color_scheme = fo.ColorScheme(
@@ -387,10 +400,16 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
             {"path": path, "colorByAttribute": "verdict", "valueColors": colours} for path in chips
         ],
     )
-    dataset.app_config.active_fields = fo.ActiveFields(paths=answers[:1])
+    dataset.app_config.active_fields = fo.ActiveFields(paths=list(answers[:1]))
+
+
+def group_sidebar(dataset: Dataset, phases: Sequence[str], answers: Sequence[str]) -> None:
+    """After the tags come the answers, what all phases share, and what is of one phase."""
+    import fiftyone as fo
+
     schema = dataset.get_field_schema()
     by_phase = {}
-    for phase in images.phases:
+    for phase in phases:
         fields = [field for field in schema if field.endswith(f"_{phase_key(phase)}")]
         by_phase[phase] = [field for field in fields if field not in answers]
     of_a_phase = {field for fields in by_phase.values() for field in fields} | set(answers)
@@ -403,7 +422,7 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
         group.expanded = group.name == "tags"
     first = next(place for place, group in enumerate(groups) if group.name == "tags") + 1
     groups[first:first] = [
-        fo.SidebarGroupDocument(name="answers", paths=answers),
+        fo.SidebarGroupDocument(name="answers", paths=list(answers)),
         fo.SidebarGroupDocument(name="image", paths=of_all_phases),
         *(
             fo.SidebarGroupDocument(name=f"phase {phase}", paths=fields, expanded=False)
@@ -411,12 +430,12 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
         ),
     ]
     dataset.app_config.sidebar_groups = groups
-    if dataset.has_field(THUMBNAIL):
-        dataset.app_config.media_fields = ["filepath", THUMBNAIL]
-        dataset.app_config.grid_media_field = THUMBNAIL
-        dataset.app_config.media_fallback = True  # of small images, which have no copy
-        if any(box_of(path) for path in images.paths):
-            dataset.app_config.modal_media_field = THUMBNAIL  # a part of a photo is no file
+
+
+def save_workspace(dataset: Dataset) -> None:
+    """The images beside the map of their embeddings."""
+    import fiftyone as fo
+
     samples = fo.Panel(type="Samples", pinned=True, component_id="samples")
     others = [
         fo.Panel(type=kind, component_id=name)

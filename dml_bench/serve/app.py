@@ -166,13 +166,14 @@ def application(service: GalleryService, k: int) -> FastAPI:
     )
     add_errors(app)
     add_questions(app, service, k)
+    add_state(app, service)
     add_changes(app, service)
     add_pages(app)
     return app
 
 
 def add_questions(app: FastAPI, service: GalleryService, k: int) -> None:
-    """What changes nothing."""
+    """What is said of photos, and of the gallery in which they are looked up."""
 
     @app.post("/predict", openapi_extra=body_of(FORM, BASE64), **documented(PredictAnswer, REFUSED))
     async def predict(
@@ -228,6 +229,10 @@ def add_questions(app: FastAPI, service: GalleryService, k: int) -> None:
             raise HTTPException(404, "the file of this image is gone") from None
         caching = {"cache-control": "private, max-age=3600"}
         return Response(content, media_type="image/jpeg", headers=caching)
+
+
+def add_state(app: FastAPI, service: GalleryService) -> None:
+    """What is said of the server."""
 
     @app.get("/healthz", response_model=Health)
     async def healthz() -> dict[str, str]:
