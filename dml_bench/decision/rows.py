@@ -287,9 +287,12 @@ def experiments_of(spec: RowSpec, parts: Parts, overrides: Sequence[str]) -> tup
     has one seed."""
     settings = [*spec.overrides, *parts.settings, "data.skip_unreadable=true"]
     settings += without_data_settings(overrides)
-    is_same_again = spec.training in ("none", "probe") and parts.split == "given"
-    seeds = SEEDS[:1] if is_same_again else SEEDS
-    return tuple(resolve(spec.experiment, overrides=[*settings, f"seed={seed}"]) for seed in seeds)
+    experiments = tuple(
+        resolve(spec.experiment, overrides=[*settings, f"seed={seed}"]) for seed in SEEDS
+    )
+    is_loaded = experiments[0].model.weights != "none"  # else each seed draws its own
+    is_same_again = spec.training in ("none", "probe") and parts.split == "given" and is_loaded
+    return experiments[:1] if is_same_again else experiments
 
 
 def rates_of(experiment: Experiment, files: Sequence[Path], device_name: str) -> Rates | str:

@@ -146,12 +146,29 @@ def choose_l2(
     return ProbeChoice(grid[best], accuracies[best], tuple(accuracies))
 
 
-def set_aside(labels: np.ndarray, seed: int) -> np.ndarray:
+def set_aside(labels: np.ndarray, seed: int, groups: np.ndarray | None = None) -> np.ndarray:
     """(images) bool: about a fifth of each class, drawn at random, to choose on; never the last
-    image of a class."""
-    chance = seeding.uniform(seed, "linear probe", rows=len(labels), columns=1)[:, 0]
+    image of a class. Where images have (images) `groups`, those of a class in one group are on one
+    side, and it may be more than a fifth; a class of a single group is divided by its images."""
+    unit = np.arange(len(labels)) if groups is None else units_of(labels, groups)
+    count = int(unit.max(initial=-1)) + 1
+    chance = seeding.uniform(seed, "linear probe", rows=count, columns=1)[unit, 0]
     order = np.lexsort((chance, labels))
     place = np.empty(len(labels), int)
     place[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
     sizes = np.bincount(labels)[labels]
-    return place < np.maximum(sizes // PARTS, (sizes > 1).astype(int))
+    first, last = np.full(count, len(labels)), np.zeros(count, int)
+    np.minimum.at(first, unit, place)
+    np.maximum.at(last, unit, place)
+    wanted = np.maximum(sizes // PARTS, (sizes > 1).astype(int))
+    return (first[unit] < wanted) & (last[unit] < sizes - 1)
+
+
+def units_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(images) from 0: the same number for the images of a class in one group; where a class has
+    one group only, a number for each image."""
+    number = np.unique(groups, return_inverse=True)[1]
+    pairs = np.unique(np.stack([labels, number]), axis=1)
+    is_alone = np.bincount(pairs[0])[labels] == 1
+    own = np.where(is_alone, number.max() + 1 + np.arange(len(labels)), number)
+    return np.unique(np.stack([labels, own]), axis=1, return_inverse=True)[1].reshape(-1)

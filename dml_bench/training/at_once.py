@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from dml_bench.data.grouping import groups_of
 from dml_bench.evaluation.linear_probe import choose_l2, fit_linear_probe, set_aside
 from dml_bench.system import distributed
 
@@ -38,6 +39,8 @@ class FitImages:
     valid_labels: np.ndarray
     num_classes: int
     seed: int
+    groups: np.ndarray | None = None
+    """(images) which of them belong together, as `data.group` says; None where it is not set."""
 
 
 class AtOnce(torch.optim.Optimizer):
@@ -70,7 +73,8 @@ class ClassMeans(AtOnce):
 
 class LinearProbe(AtOnce):
     """Logistic regression. Without validation images, a fifth of each class is set aside to choose
-    the l2, and the probe is then fitted on all training images."""
+    the l2, in whole groups where `data.group` is set. The probe is then fitted on all training
+    images."""
 
     def fit(
         self, images: FitImages, progress: Callable[[int, int], None]
@@ -81,7 +85,7 @@ class LinearProbe(AtOnce):
         chosen_on = "validation images"
         if not len(valid_labels):
             chosen_on = "training images that were set aside"
-            aside = set_aside(labels, images.seed)
+            aside = set_aside(labels, images.seed, images.groups)
             valid_features, valid_labels = features[aside], labels[aside]
             features, labels = features[~aside], labels[~aside]
         choice = choose_l2(
@@ -121,6 +125,7 @@ def fit_at_once(state: "TrainingState") -> None:
 def fit_images(state: "TrainingState") -> FitImages:
     """The training images of the phase, and the validation images of its classes. Test images have
     no part in it."""
+    rule = state.experiment.data.group
     valid = state.monitored.queries.get("valid", state.images[:0])
     valid = valid[np.isin(state.labels.initial[valid], state.trained)]
 
@@ -137,4 +142,5 @@ def fit_images(state: "TrainingState") -> FitImages:
         valid_labels=labels_of(valid),
         num_classes=len(state.trained),
         seed=state.experiment.seed,
+        groups=groups_of(state.dataset, rule)[state.images] if rule else None,
     )

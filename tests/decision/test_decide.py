@@ -376,6 +376,17 @@ def test_features_are_counted_for_the_first_row_that_needs_them():
     assert planned.left_of({"photos", "features"}) == (0, 0)
 
 
+def test_a_backbone_of_random_weights_has_all_seeds_where_the_split_is_the_same(tmp_path):
+    names = tuple("abcde")
+    parts = Parts(photos=tmp_path, out=tmp_path, class_names=names, num_photos=25, split="given")
+    of_loaded, of_drawn = (
+        rows.experiments_of(rows.ROWS[0], parts, overrides)
+        for overrides in ((), ("model.weights=none",))
+    )
+    assert [one.seed for one in of_loaded] == [42]
+    assert [one.seed for one in of_drawn] == [42, 43, 44]
+
+
 def test_a_run_that_took_longer_than_guessed_makes_the_next_of_its_kind_longer():
     pace = rows.Pace()
     assert pace.slower == 1

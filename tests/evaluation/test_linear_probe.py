@@ -92,6 +92,16 @@ def test_an_image_of_weight_2_counts_as_that_image_twice():
     assert np.allclose(first.weights, second.weights, rtol=0.03, atol=0.01)
 
 
+def test_images_of_a_class_in_one_group_are_never_on_both_sides():
+    labels = np.repeat([0, 1, 2], [20, 12, 5])
+    groups = np.array([*"aaaabbbbccccddddeeee", *"aaaaaabbbbbb", *"fffff"])
+    for seed in range(5):
+        aside = set_aside(labels, seed, groups)
+        assert np.bincount(labels[aside]).tolist() == [4, 6, 1]
+        for label, group in {(0, "a"), (0, "c"), (0, "e"), (1, "a"), (1, "b")}:
+            assert len(set(aside[(labels == label) & (groups == group)])) == 1
+
+
 def test_the_strongest_l2_is_chosen_where_no_image_can_be_set_aside():
     features, labels = np.eye(3, dtype=np.float32), np.arange(3)
     none = set_aside(labels, seed=0)
