@@ -378,7 +378,7 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
     if dataset.has_field(ANSWER_UNSEEN):
         answers.append(ANSWER_UNSEEN)
     colour_answers(dataset, answers)
-    group_sidebar(dataset, images.phases, answers)
+    group_sidebar(dataset, tuple(images.phases), answers)
     if dataset.has_field(THUMBNAIL):
         dataset.app_config.media_fields = ["filepath", THUMBNAIL]
         dataset.app_config.grid_media_field = THUMBNAIL
