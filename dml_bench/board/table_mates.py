@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from stat import S_ISLNK
 from typing import Any
 
 from dml_bench.board.submission import Finding
@@ -17,17 +18,20 @@ from dml_bench.runs.folder import completed, decisive
 from dml_bench.runs.layout import records_below
 from dml_bench.runs.record_schema import Record
 
-__all__ = ["answered_alike", "beside_others", "recorded_again"]
+__all__ = ["Mate", "answered_alike", "beside_others", "readable", "recorded_again"]
 
 Mate = tuple[Path, Record]
 SHOWN_SEEDS = 8
 
 
-def beside_others(path: Path, record: Record) -> Iterator[Finding]:
-    """What is wrong or odd of one submission beside those of its table."""
-    of_table = readable(path.absolute().parent.parent)
-    others = [mate for mate in of_table if mate[0] != path.absolute()]
-    of_row = [mate for other, mate in others if other.parent == path.absolute().parent]
+def beside_others(
+    path: Path, record: Record, read_table: Callable[[Path], list[Mate]]
+) -> Iterator[Finding]:
+    """What is wrong or odd of one submission beside those of its table, which `read_table`
+    reads."""
+    own = path.absolute()
+    others = [mate for mate in read_table(own.parent.parent) if mate[0] != own]
+    of_row = [mate for other, mate in others if other.parent == own.parent]
     same_seed = [mate for mate in others if mate[1].seed == record.seed]
     yield from unlike_most(record, others, "protocol", "protocol", lambda mate: mate.protocol)
     yield from unlike_most(record, others, "split kind", "split", lambda mate: mate.split.kind)
@@ -160,9 +164,9 @@ def readable(folder: Path) -> list[Mate]:
 def of_files(paths: Sequence[Path]) -> list[Mate]:
     mates = []
     for path in paths:
-        if path.is_symlink():
+        stat = path.lstat()
+        if S_ISLNK(stat.st_mode):
             continue
-        stat = path.stat()
         record = read_once(path, stat.st_mtime_ns, stat.st_size)
         if record is not None:
             mates.append((path, record))

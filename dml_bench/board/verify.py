@@ -1,14 +1,15 @@
 """`dml-bench verify`: what is wrong with submissions, by name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from dml_bench.board import checks
 from dml_bench.board.against_images import check_images, needs_folder
 from dml_bench.board.rerun import run_again
 from dml_bench.board.submission import Finding, Refused, Submission, open_submission
-from dml_bench.board.table_mates import answered_alike, beside_others
+from dml_bench.board.table_mates import Mate, answered_alike, beside_others, readable
 from dml_bench.runs.layout import records_below
 from dml_bench.system.callbacks import Callback
 
@@ -84,13 +85,19 @@ def submissions_below(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def verify(path: Path, request: VerifyRequest) -> Verified:
-    """Check one submission. Nothing that it names is imported."""
+def verify(
+    path: Path, request: VerifyRequest, read_table: Callable[[Path], list[Mate]] = readable
+) -> Verified:
+    """Check one submission, beside those of its table, which `read_table` reads. Nothing that it
+    names is imported."""
     try:
         submission = open_submission(path)
         findings = [*first_findings(submission)]
         if not findings:
-            findings = [*measured_findings(submission), *further_findings(submission, request)]
+            findings = [
+                *measured_findings(submission, read_table),
+                *further_findings(submission, request),
+            ]
     except Refused as refusal:
         findings = [refusal.finding]
     return Verified(path, tuple(findings))
@@ -101,8 +108,9 @@ def verify_all(paths: Sequence[Path], request: VerifyRequest) -> list[Verified]:
     tables. Raises ValueError where there is none."""
     verified: dict[Path, Verified] = {}
     below = submissions_below(paths)
+    read_once = cache(readable)  # a table of 300 would else be listed 300 times
     for path in below:
-        verified[path] = verify(path, request)
+        verified[path] = verify(path, request, read_once)
         request.callback.progress("checking submissions", len(verified), len(below))
     sound = [path for path, one in verified.items() if not one.is_refused]
     for path, other, same in answered_alike(sound):
@@ -118,10 +126,12 @@ def first_findings(submission: Submission) -> Iterator[Finding]:
         yield from contained(check, submission)
 
 
-def measured_findings(submission: Submission) -> Iterator[Finding]:
+def measured_findings(
+    submission: Submission, read_table: Callable[[Path], list[Mate]]
+) -> Iterator[Finding]:
     for check in checks.CHECKS:
         yield from contained(check, submission)
-    yield from beside_others(submission.path, submission.record)
+    yield from beside_others(submission.path, submission.record, read_table)
 
 
 def contained(check: checks.Check, submission: Submission) -> Iterator[Finding]:

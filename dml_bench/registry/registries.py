@@ -313,11 +313,11 @@ class Registry:
     def __getitem__(self, name: str) -> Entry:
         """The entry called `name`, or the entry of its prefix for `prefix:anything`. Raises
         UnknownName."""
-        names = self.names()
+        importlib.import_module(self.module)
         if family := self._family(name):
             return self._entries[family]
         if name not in self._entries or name.endswith("*"):
-            names = [*names, *self.plug_in_names()]
+            names = [*self.names(), *self.plug_in_names()]
             if self.kind == "dataset" and Path(name).is_dir():
                 raise UnknownName(
                     f"{name} is a folder and no name of a dataset: name how it is read, e.g."

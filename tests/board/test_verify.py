@@ -17,7 +17,7 @@ from tiny import dml_bench, refusal
 import dml_bench as db
 from dml_bench.board.rerun import differs
 from dml_bench.board.submission import Finding, open_submission
-from dml_bench.board.verify import VerifyRequest, verify
+from dml_bench.board.verify import VerifyRequest, verify, verify_all
 from dml_bench.evaluation.calibration import Calibration
 from dml_bench.runs import record_format, record_schema
 from dml_bench.runs.metrics import metrics_of
@@ -85,9 +85,8 @@ def for_review(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("folder", EXPERIMENTS, ids=lambda folder: "/".join(folder.parts[-3:]))
 def test_every_record_of_the_repository_adds_up(folder):
-    for path in sorted(folder.glob("seed-*.json")):
-        refused = [one for one in findings_of(path) if one.verdict == "refused"]
-        assert refused == [], f"{path}: dml-bench submit {path}"
+    for one in verify_all([folder], VerifyRequest(cache_dir=folder)):
+        assert not one.is_refused, f"{one.lines()}: dml-bench submit {one.path}"
 
 
 # What a forger says
