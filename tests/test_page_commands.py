@@ -1,9 +1,10 @@
 """Every `dml-bench` line of README.md and docs/ can be typed: the real command line parses it, its
-experiments and settings are resolved, its suite is planned, and what only looks something up is
-run."""
+experiments and settings are resolved, its suite is planned, and what only looks something up,
+checks or ranks is run."""
 
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,20 @@ LOOKED_UP = [arguments for _, arguments in EVERY if " ".join(arguments).startswi
 def test_every_line_that_looks_something_up_runs(arguments, monkeypatch, capsys):
     assert dml_bench(monkeypatch, *arguments) == 0
     assert capsys.readouterr().out
+
+
+ON_RESULTS = re.compile(r"(verify|leaderboard) results( --out \w+)?")
+LINES = {spelled(arguments) for _, arguments in EVERY}
+SUBMITTED = sorted(filter(ON_RESULTS.fullmatch, LINES))
+
+
+@pytest.mark.parametrize("line", SUBMITTED)
+def test_every_line_that_checks_or_ranks_submissions_runs(line, tmp_path, monkeypatch, capsys):
+    row = "omniglot/stratified-last-42/EPSHN_cosine_characters"
+    shutil.copytree(ROOT / "results" / row, tmp_path / "results" / row)
+    assert dml_bench(monkeypatch, *shlex.split(line)) == 0
+    said = capsys.readouterr()
+    assert "1 checked: 0 refused" in said.out or "site/index.html: 1 run in 1 table" in said.err
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=str)
