@@ -865,15 +865,17 @@ def test_other_protocols_never_share_a_table(birds, cache_dir, tmp_path):
         "train.epochs=1",
     )
     said: list[str] = []
-    left: list[int] = []
+    left: dict[str, list[int]] = {}
     report(
         [tmp_path / "runs"],
         tmp_path / "out",
         ["dml-bench", "report"],
         said.append,
-        progress=lambda message, done, total: left.append(total - done),
+        progress=lambda message, done, total: left.setdefault(message, []).append(total - done),
     )
-    assert left == [*reversed(range(len(left)))]
+    assert [*left] == ["reading runs", "sections of the report"]
+    for steps in left.values():
+        assert steps == [*reversed(range(len(steps)))]
     assert said[0].startswith(
         "these runs cannot all be compared; the report has one part for each of "
     )
