@@ -258,8 +258,9 @@ class AnswerJob:
         for first in range(0, len(lacking), PART):
             part = lacking[first : first + PART]
             states = {file: state_of(file) for file in part}
+            before = done + first
             _, predictions = self.lookup.predict(
-                part, partial(self._looked_up, done + first, len(files))
+                part, partial(self._looked_up, before, before + len(part), len(files))
             )
             rows = [
                 (prediction.path, states[prediction.path], prediction_json(prediction))
@@ -269,11 +270,14 @@ class AnswerJob:
                 answer = {"image": str(problem.path), "reason": problem.reason}
                 rows.append((problem.path, states[problem.path], answer))
             self.answers.add(rows)
+            self.progress(before + len(part), len(files))
         listed = list(dict.fromkeys([*earlier, *files]))
         return self.answers.write(listed, threshold_json(self.lookup.threshold))
 
-    def _looked_up(self, before: int, total: int, done: int) -> None:
-        self.progress(before + done, total)
+    def _looked_up(self, before: int, kept: int, total: int, done: int) -> None:
+        """Of a part, whose last image is done when its answers are kept."""
+        if before + done < kept:
+            self.progress(before + done, total)
 
 
 def answer_file(

@@ -210,7 +210,7 @@ class Run:
         if f"{phase}/{layout.WEIGHTS}" in files:
             return [phase]
         folds = layout.folds_of(phase, files)
-        if not folds:
+        if not folds and not (self.folder / phase).is_dir():
             self.require_phase(phase, self.phases, "models")
         return folds
 

@@ -133,7 +133,10 @@ def test_an_enrolled_class_is_found_though_nothing_was_trained_on_it(run, photos
     turned = photos.parent / "turned.jpg"
     Image.open(next((photos / NEW).iterdir())).rotate(2).save(turned, quality=90)
     (prediction,) = predict(
-        place.read(), GalleryEmbedder(place.run, "limited", "cpu"), [turned], k=5, threshold=0.0
+        place.read(),
+        GalleryEmbedder(place.run, "limited", "cpu").embed([turned]),
+        k=5,
+        threshold=0.0,
     ).predictions
     assert prediction.class_name == NEW
     assert len(prediction.closest) == 5
@@ -208,7 +211,8 @@ def test_a_removed_class_is_no_longer_an_answer_and_a_renamed_one_answers_by_its
     network = GalleryEmbedder(place.run, "all", "cpu")
 
     def nearest() -> str:
-        return predict(place.read(), network, [photo], k=3, threshold=0.0).predictions[0].class_name
+        embedded = network.embed([photo])
+        return predict(place.read(), embedded, k=3, threshold=0.0).predictions[0].class_name
 
     assert nearest() == NEW
     enrol(place, rename=((NEW, "Shrike"),))
