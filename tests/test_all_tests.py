@@ -132,6 +132,7 @@ def test_what_a_test_may_be_skipped_for_is_pinned_or_comes_with_install_for_all_
     assert ".[encoders,lora]" in recipe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forks", [(), ("--forks",)])
 @pytest.mark.parametrize(
     ("option", "passed", "code"), [("", 1, 0), ("--all", 2, 0), ("--require-all", 2, 1)]

@@ -18,6 +18,9 @@ from tiny import SETTINGS, dml_bench
 
 import dml_bench as db
 
+pytestmark = pytest.mark.slow
+"""They are followed by `make tutorials`, which CI runs, and by `make test-all`."""
+
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"Save this as\s+`([\w.]+)`")
@@ -124,7 +127,6 @@ def one_row(monkeypatch):
     monkeypatch.setattr("dml_bench.decision.rows.SEEDS", (42,))
 
 
-@pytest.mark.slow
 def test_photos_lead_to_a_decision_and_a_new_class_is_enrolled(desk, one_row, monkeypatch, capsys):
     small = ("images.size=96",)
     answers: list[str] = []

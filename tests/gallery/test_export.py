@@ -396,6 +396,7 @@ def test_in_onnx_it_embeds_all_43_forms_of_an_image_as_the_run_does(
     assert len(np.unique(vectors.round(4), axis=0)) > 15  # the forms do differ
 
 
+@pytest.mark.slow
 def test_the_card_of_an_onnx_export_needs_neither_this_package_nor_pytorch(
     place, exported_onnx, birds
 ):

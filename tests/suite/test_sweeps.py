@@ -46,6 +46,7 @@ def test_a_sweep_has_a_folder_for_each_value(swept):
     assert [run.experiment.optimizer.options["lr"] for run in runs] == [0.01, 0.1]
 
 
+@pytest.mark.slow
 def test_the_tables_of_a_sweep_have_a_column_for_what_is_swept(swept):
     for table in ("table.csv", "runs.csv"):
         with open(swept / "page" / table, encoding="utf-8", newline="") as file:
@@ -54,6 +55,7 @@ def test_the_tables_of_a_sweep_have_a_column_for_what_is_swept(swept):
     assert "| experiment | optimizer.lr |" in (swept / "page" / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_reports_comparisons_and_tables_of_runs_tell_a_sweep_apart(swept):
     names = ["small~optimizer.lr=0.01", "small~optimizer.lr=0.1"]
     [study] = studies_of(collect([swept / "runs"]))
