@@ -6,7 +6,7 @@ UV := $(shell command -v uv || echo $(BIN)/uv)
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all bench wheel check install install-cpu install-for-all-tests pins docs site tutorials reports clean
+.PHONY: demo test test-all bench wheel check install install-cpu install-for-all-tests pins docs site tutorials evidence reports clean
 
 demo: install
 	$(BIN)/dml-bench run EPSHN_cosine_resnet18_sgd_aug --demo
@@ -99,6 +99,11 @@ site: install
 # The tutorials of docs/, followed from their first line to their last.
 tutorials: install
 	$(BIN)/python -m pytest --all tests/test_tutorials.py
+
+# Every record adds up, and the numbers of the pages are those of the records.
+evidence: install
+	$(BIN)/dml-bench verify results/*
+	$(BIN)/python benchmarks/page_numbers.py --check
 
 clean:
 	rm -rf .venv

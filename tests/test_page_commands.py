@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,12 @@ def test_every_command_that_a_sentence_mentions_exists(page, arguments):
     verb_of(arguments)
 
 
+@cache
+def suites_over_data(table):
+    """It is planned by the settings of all records, and several pages type it."""
+    return db.plan_suites(table, results="results").suites
+
+
 SUITES = [
     (page, arguments) for page, arguments in EVERY if arguments[0] == "suite" and len(arguments) > 1
 ]
@@ -127,7 +134,7 @@ SUITES = [
 def test_every_suite_of_the_guides_has_rows(page, arguments):
     _, parameters = parsed(arguments)
     if parameters["table"] in tables_over_data():
-        assert db.plan_suites(parameters["table"], results="results").suites
+        assert suites_over_data(parameters["table"])
         return
     planned = db.plan_suite(
         parameters["names"],

@@ -117,6 +117,7 @@ def marked(folder: str = "") -> list[re.Match[str]]:
     return matches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted({match[2] for match in marked()}))
 def test_the_numbers_of_all_pages_are_those_of_the_records(folder):
     for match in marked(folder):

@@ -83,6 +83,7 @@ def for_review(path: Path) -> dict[str, str]:
 # The records of this repository
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", EXPERIMENTS, ids=lambda folder: "/".join(folder.parts[-3:]))
 def test_every_record_of_the_repository_adds_up(folder):
     for one in verify_all([folder], VerifyRequest(cache_dir=folder)):
@@ -541,6 +542,7 @@ def test_a_published_data_set_has_its_published_images_or_a_folder_of_its_own(su
     assert findings_of(own) == ()
 
 
+@pytest.mark.slow
 def test_images_in_the_layout_of_a_published_data_set_are_not_that_data_set(
     trained, tmp_path, monkeypatch, capsys
 ):
