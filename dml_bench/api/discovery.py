@@ -148,8 +148,9 @@ def discover(
     opened, heard = run_of(run), callback_or_log(callback)
     file = GalleryFile(opened, chosen_phase(opened, phase), optional_path(folder))
     require_free(path_of(out))
-    labels = labelled_photos(paths_of(images), heard.note) if labelled else None
-    files = named_images(paths_of(images), heard.note) if labels is None else list(labels)
+    paths = paths_of(images)
+    labels = labelled_photos(paths, heard.note) if labelled else None
+    files = named_images(paths, heard.note) if labels is None else list(labels)
     gallery = file.read()
     clusterer = choose_clusterer(opened, file.phase, gallery, method=by, link=link, fewest=fewest)
     discovery = discover(

@@ -342,13 +342,15 @@ def write_record(path: Path, record: IndexRecord, coming: IndexRecord | None = N
 
 
 def bring_up_to_date(gallery_file: GalleryFile, gallery: Gallery, path: Path) -> None:
-    """Update an index that is of the gallery before its last change, or wait until the process that
-    is changing the gallery has. Raises GalleryIsBusy where that takes over PATIENCE_SECONDS."""
+    """Update an index that is of the gallery before its last change, where it can be, or wait until
+    the process that is changing the gallery has. Raises GalleryIsBusy where that takes over
+    PATIENCE_SECONDS."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while waits_for_update(gallery_file, path):
         try:
             with gallery_file.lock():
                 catch_up(gallery_file, gallery)
+            return
         except GalleryIsBusy:
             if time.monotonic() > deadline:
                 raise

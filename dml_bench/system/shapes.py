@@ -76,7 +76,8 @@ def shaped(marked: Marked) -> Marked:
 
     @cache
     def hints() -> dict[str, Any]:  # when it is first called: by then all names are defined
-        return get_type_hints(marked, include_extras=True)
+        hints_of_all = get_type_hints(marked, include_extras=True)
+        return {name: hint for name, hint in hints_of_all.items() if names_a_shape(hint)}
 
     @wraps(marked)
     def checked(*args: Any, **options: Any) -> Any:
@@ -91,6 +92,13 @@ def shaped(marked: Marked) -> Marked:
         return result
 
     return checked  # type: ignore[return-value]
+
+
+def names_a_shape(hint: Any) -> bool:
+    """Whether a part of it does: the other arguments of a call need no look."""
+    if get_origin(hint) is Annotated:
+        return any(isinstance(fact, Shape) for fact in hint.__metadata__)
+    return any(names_a_shape(part) for part in get_args(hint))
 
 
 def check_hint(hint: Any, value: Any, known: dict[str, int], where: str) -> None:

@@ -559,6 +559,22 @@ def test_who_looks_up_waits_for_the_process_that_has_written_the_gallery(place, 
     assert len(pauses) == 1
 
 
+@pytest.mark.timeout(60)
+def test_an_index_that_can_not_follow_a_change_is_built_anew(place):
+    """Of a gallery that grew to more than twice its size while no process updated its index."""
+    gallery, kept = enlarged(GALLERY, 2 * len(GALLERY.entries))
+    place = GalleryFile(read_folder(place.run.folder), "all")
+    place.path.parent.mkdir(exist_ok=True)
+    place.write(GALLERY)
+    open_or_build(place, GALLERY, parse("sq8"), queries, lambda text: None)
+    step = step_between(place, GALLERY, kept, gallery)
+    place.write(gallery, step)
+    shown = []
+    opened = open_or_build(place, gallery, parse("sq8"), queries, shown.append)
+    assert opened.index.ntotal == len(gallery.entries)
+    assert len(shown) == 1 and "building index" in shown[0]
+
+
 # What is said
 
 
