@@ -291,6 +291,7 @@ def curve_of_phase(run: Run, phase: str, by: By, draws: int) -> FewShotCurve:
             held_out(run)[phase],
             draws=min(REFITS, draws),
             seed=run.seed,
+            groups=groups_in_split(run, stored.images("gallery")),
         )
     return few_shot_curve(
         stored.gallery,

@@ -130,18 +130,21 @@ def refit_curve(
     ks: Sequence[int] = (1, 2, 5, 10, 20),
     draws: int = 3,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> RefitCurve:
     """What the same images are worth to a classifier: logistic regression on the vectors of the old
     classes' images and of the k new ones, in which all classes count the same however few images
     they have.
 
     Its l2 is chosen once, on a fifth of the old classes' gallery images; no query chooses anything.
-    Arguments and errors are those of `few_shot_curve`; draw i enrols the same images.
+    Where these have (images) `groups`, that fifth is of whole groups, as photos of one session
+    would choose too weak a penalty. Other arguments and errors are those of `few_shot_curve`; draw
+    i enrols the same images.
     """
     images, steps, places = enrolments(
         (gallery, gallery_labels), (query, query_labels), unseen, ks, draws, seed
     )
-    right, seconds = right_by_refit(images, places, steps, seed)
+    right, seconds = right_by_refit(images, places, steps, seed, groups)
     curves = unseen_and_seen(right, query_labels, unseen)
     return RefitCurve(steps, *curves, "refit", seconds)
 
@@ -279,13 +282,17 @@ def right_by_centroids(
 
 
 def right_by_refit(
-    images: FewShotImages, places: np.ndarray, ks: tuple[int, ...], seed: int
+    images: FewShotImages,
+    places: np.ndarray,
+    ks: tuple[int, ...],
+    seed: int,
+    groups: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(k, draws, query) whether a refitted classifier names the query's class, and (k, draws) the
     seconds of each fit."""
     vectors, labels = images.gallery[images.old], images.gallery_labels[images.old]
     old_classes, rows = np.unique(labels, return_inverse=True)
-    aside = set_aside(rows, seed)
+    aside = set_aside(rows, seed, None if groups is None else groups[images.old])
     l2 = choose_l2(
         vectors[~aside], rows[~aside], vectors[aside], rows[aside], len(old_classes), COARSE_L2_GRID
     ).l2

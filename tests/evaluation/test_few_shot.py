@@ -9,6 +9,7 @@ from test_metrics import random_problem
 
 from dml_bench.evaluation import few_shot
 from dml_bench.evaluation.few_shot import FewShotCurve, few_shot_curve, refit_curve
+from dml_bench.evaluation.linear_probe import choose_l2
 from dml_bench.evaluation.metrics import macro, precision_at_1
 from dml_bench.evaluation.search import search
 from dml_bench.system import seeding
@@ -302,3 +303,21 @@ def test_no_query_has_a_part_in_a_refit():
     last = slice(len(query) - 6, None)
     first = refit_curve(gallery, query[last], gallery_labels, query_labels[last], [3], draws=1)
     assert np.array_equal(of_all.unseen, first.unseen)
+
+
+def test_no_session_is_on_both_sides_of_the_choice_of_a_refit(monkeypatch):
+    """All images of a session have one vector, so that it shows on which side they are."""
+    sessions = np.repeat(np.arange(20), 4)
+    labels = sessions // 5
+    vectors = np.eye(20, dtype=np.float32)[sessions]
+    sides: list[tuple[set[int], set[int]]] = []
+
+    def listened(fitted: np.ndarray, fitted_labels: np.ndarray, chosen_on: np.ndarray, *rest):
+        sides.append((set(fitted.argmax(1).tolist()), set(chosen_on.argmax(1).tolist())))
+        return choose_l2(fitted, fitted_labels, chosen_on, *rest)
+
+    monkeypatch.setattr(few_shot, "choose_l2", listened)
+    refit_curve(vectors, vectors, labels, labels, [3], ks=(), draws=1, groups=sessions)
+    [(fitted, chosen_on)] = sides
+    assert chosen_on and not fitted & chosen_on
+    assert fitted | chosen_on == set(range(15)), "of the old classes"
