@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import xxhash
+from PIL import Image
 
 from dml_bench.config import Data
 from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, decode
+from dml_bench.data.same_picture import first_of_picture, small_copy
 from dml_bench.data.sessions import Sessions
 from dml_bench.data.split import Split, make_disjoint_split, make_split
 from dml_bench.registry import protocols
@@ -71,7 +73,8 @@ class DataReport:
     duplicates: Copies
     """All groups of files that are equal byte for byte."""
     resaved: Copies = ()
-    """All groups of the same pixels, of which some were saved again in other bytes."""
+    """All groups of the same picture, of which some were saved again in another format, quality or
+    size."""
     conflicting: Copies
     """Groups of either kind with more than one class."""
     across_split: Copies | None
@@ -94,7 +97,7 @@ class DataReport:
 
     @property
     def one_picture(self) -> bool:
-        """Whether all images that can be decoded have the same pixels."""
+        """Whether all images that can be decoded show the same picture."""
         return any(
             len(group) == self.num_images - len(self.unreadable) > 1 for group in self.copies
         )
@@ -122,14 +125,14 @@ def check(
     sessions: Sessions | None = None,
     progress: Progress | None = None,
 ) -> DataReport:
-    """Decode every image; compare all files by SHA-256, and all images by the XXH3 of their pixels.
-    `refused` says why there is no split of the whole data set; `sessions` are reported as they
-    are."""
+    """Decode every image; compare all files by SHA-256, and all images by their pixels and by small
+    copies (`data.same_picture`). `refused` says why there is no split of the whole data set;
+    `sessions` are reported as they are."""
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
-    unreadable, pixels = decoded(dataset, progress or (lambda stage, done, total: None))
+    unreadable, pictures = decoded(dataset, progress or (lambda stage, done, total: None))
     file_of = dict(zip(dataset.paths, dataset.image_digests, strict=True))
     duplicates = equal(file_of)
-    resaved = tuple(group for group in equal(pixels) if differ(file_of, group))
+    resaved = tuple(group for group in equal(pictures) if differ(file_of, group))
     both = united(duplicates, resaved)
     label_of = dict(zip(dataset.paths, dataset.labels.tolist(), strict=True))
     return DataReport(
@@ -199,33 +202,37 @@ def both_sides(split: Split, images: np.ndarray) -> Sides:
     return Sides(images[looked_up], images[split.test])
 
 
-def decoded(dataset: Dataset, report: Progress) -> tuple[dict[str, str], dict[str, str]]:
-    """By path, why an image can't be decoded, and the digests of the pixels of the others."""
+def decoded(dataset: Dataset, report: Progress) -> tuple[dict[str, str], dict[str, int]]:
+    """By path, why an image can't be decoded, and of each a number for the picture it shows."""
+    nothing = small_copy(Image.new("RGB", (1, 1)))
 
-    def look(image: int) -> tuple[str, str]:
+    def look(image: int) -> tuple[str, str, np.ndarray]:
         try:
             picture = decode(
                 dataset.root / dataset.paths[image],
                 None if dataset.boxes is None else dataset.boxes[image],
             )
         except Unreadable as problem:
-            return problem.reason, ""
-        return "", f"{picture.size} {xxhash.xxh3_128_hexdigest(picture.tobytes())}"
+            return problem.reason, dataset.paths[image], nothing
+        digest = f"{picture.size} {xxhash.xxh3_128_hexdigest(picture.tobytes())}"
+        return "", digest, small_copy(picture)
 
     reasons: dict[str, str] = {}
-    pixels: dict[str, str] = {}
-    for image, (reason, digest) in enumerate(threaded_map(look, range(len(dataset)))):
+    digests: list[str] = []
+    small = np.empty((len(dataset), *nothing.shape), np.uint8)
+    for image, (reason, digest, copy) in enumerate(threaded_map(look, range(len(dataset)))):
         if reason:
             reasons[dataset.paths[image]] = reason
-        else:
-            pixels[dataset.paths[image]] = digest
+        digests.append(digest)
+        small[image] = copy
         report("decoding images", image + 1, len(dataset))
-    return reasons, pixels
+    pictures = first_of_picture(digests, small).tolist()
+    return reasons, dict(zip(dataset.paths, pictures, strict=True))
 
 
-def equal(digests: dict[str, str]) -> Copies:
-    """The groups of paths with one digest."""
-    groups: dict[str, list[str]] = defaultdict(list)
+def equal(digests: Mapping[str, str | int]) -> Copies:
+    """The groups of paths with one digest, or one picture."""
+    groups: dict[str | int, list[str]] = defaultdict(list)
     for path, digest in digests.items():
         groups[digest].append(path)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
@@ -275,9 +282,9 @@ def render(report: DataReport) -> "RenderableType":
     damages = [f"{damage.path}: {damage.reason}" for damage in report.unreadable]
     lines += finding("images that can't be decoded", damages)
     lines += finding("groups of exact copies", joined(report.duplicates))
-    lines += finding("groups of the same pixels in other bytes", joined(report.resaved))
+    lines += finding("groups of the same picture, saved again", joined(report.resaved))
     if report.one_picture:
-        lines.append("all images have the same pixels: nothing can tell their classes apart")
+        lines.append("all images show the same picture: nothing can tell their classes apart")
     lines += finding("of these with more than one class", joined(report.conflicting))
     lines += split_finding(report)
     if report.sessions is not None and report.sessions.divides:

@@ -116,6 +116,8 @@ class Decision:
             },
             "photos": self.num_photos,
             "photos_unreadable": list(self.unreadable),
+            "photos_left_out_as_copies": self.parts.copies,
+            "pictures_in_two_classes": self.parts.in_two_classes,
             "classes": len(self.parts.class_names),
             "classes_left_out": list(self.parts.left_out),
             "skipped_rows": list(self.skipped),

@@ -13,6 +13,7 @@ from dml_bench.data.cache import view_of
 from dml_bench.data.digests import digest_of
 from dml_bench.data.images import box_of
 from dml_bench.data.photos import photo_batches
+from dml_bench.data.same_picture import first_of_picture, small_copies
 from dml_bench.decision.choice import By
 from dml_bench.evaluation.class_means import class_means
 from dml_bench.evaluation.metrics import precision_at_1
@@ -82,14 +83,12 @@ class FinalPhotos:
         self._outputs: dict[tuple[Path, str], tuple[Tensor, np.ndarray]] = {}
 
     def without_copies_of(self, images: Sequence[Path]) -> "FinalPhotos":
-        """Those that are none of these images, byte for byte; itself where none is."""
-        others = {(digest_of(image), box_of(image)) for image in images}
+        """Those that show none of the pictures of these images; itself where none does."""
+        files = [*images, *self.files]
         # A file that can't be read has an empty digest, and is a copy of nothing.
-        kept = [
-            place
-            for place, file in enumerate(self.files)
-            if not (digest := digest_of(file)) or (digest, box_of(file)) not in others
-        ]
+        digests = [f"{digest_of(file) or file} {box_of(file)}" for file in files]
+        first = first_of_picture(digests, small_copies(files))[len(images) :]
+        kept = np.flatnonzero(first >= len(images)).tolist()
         if len(kept) == len(self.files):
             return self
         files = [self.files[place] for place in kept]

@@ -5,6 +5,7 @@ a comparison, where sessions are known or can be seen."""
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,13 @@ from dml_bench.data.csv_table import PARTS, visible
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.grouped_split import by_groups
 from dml_bench.data.grouping import groups_of
+from dml_bench.data.same_picture import first_of_picture, small_copies
 from dml_bench.data.sessions import estimate_sessions
 from dml_bench.data.split import catalogue_images, make_split
 from dml_bench.gallery.enrol import photos_by_class
 from dml_bench.registry.names import spelling
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.counted import counted
 from dml_bench.system.files import read_csv, read_json, write_csv, write_json
 
 __all__ = ["PHOTOS", "SEEDS", "Parts", "divide", "without_data_settings"]
@@ -59,6 +62,10 @@ class Parts:
     """Classes with too few photos or sessions."""
     num_photos: int
     """Of the classes that have photos enough."""
+    copies: int = 0
+    """Photos that were left out, as another of their class shows the same picture."""
+    in_two_classes: int = 0
+    """Pictures that lie in several classes, of which at most one is right."""
     split: Literal["stratified", "grouped", "given"] = "stratified"
     """How rows divide the photos that they train on and those that they are compared by: drawn
     anew for each seed, or `given` by the division."""
@@ -146,24 +153,26 @@ def divide(
                 f"{out} holds a decision about other photos or another --group than {photos} and"
                 f" {group!r}: choose another folder with --out"
             )
-        if not facts.get("one_of_each") and (copies := copies_in(dataset)):
-            callback.note(named_copies(dataset, copies))
-            callback.warn(
-                f"an older version divided {out} with these copies in it, which answer for each"
-                " other: --out another folder divides anew"
-            )
+        if "copies" not in facts["parts"]:
+            warn_of_copies(dataset, out, callback)
         write_catalogue(listed, out)
         return parts_of(facts["parts"], dataset.root, out)
-    if copies := copies_in(dataset):
+    first = first_photos(dataset, callback)
+    contradictory = in_two_classes(first, dataset.labels)
+    if contradictory:
+        callback.warn(contradiction(dataset, first, contradictory))
+    copies = copies_in(first, dataset.labels)
+    if copies:
         callback.note(f"left out, as {named_copies(dataset, copies)}")
         dataset = replace(dataset.without(copies), left_out=dataset.left_out)
     require_photos(dataset, photos)
     write_catalogue(listed, out)
     parts, usable, sessions, roles = divided(dataset, group, photos, out)
+    parts = replace(parts, copies=len(copies), in_two_classes=len(contradictory))
     write_parts(parts, usable, sessions, roles)
     kept: dict[str, Any] = asdict(parts)
     del kept["photos"], kept["out"]
-    write_json(file, {**request, "one_of_each": True, "parts": kept})
+    write_json(file, {**request, "parts": kept})
     return parts
 
 
@@ -243,21 +252,51 @@ def require_photos(dataset: Dataset, photos: Path) -> None:
     )
 
 
-def copies_in(dataset: Dataset) -> set[int]:
-    """All photos but one of each, in a class: a copy in another part would be a right answer to
-    itself."""
-    seen: set[tuple[str, int]] = set()
-    copies: set[int] = set()
-    for photo, of_class in enumerate(zip(dataset.image_digests, dataset.labels, strict=True)):
-        if of_class in seen:
-            copies.add(photo)
-        seen.add(of_class)
-    return copies
+def first_photos(dataset: Dataset, callback: Callback) -> np.ndarray:
+    """(photos) the first one that shows the same picture."""
+    files = [dataset.root / path for path in dataset.paths]
+    small = small_copies(files, dataset.boxes, partial(callback.progress, "looking for copies"))
+    return first_of_picture(dataset.image_digests, small)
+
+
+def copies_in(first: np.ndarray, labels: np.ndarray) -> set[int]:
+    """All photos but one of each picture, in a class: a copy in another part would be a right
+    answer to itself."""
+    _, kept = np.unique(np.stack([first, labels]), axis=1, return_index=True)
+    return set(range(len(first))) - set(kept.tolist())
 
 
 def named_copies(dataset: Dataset, copies: set[int]) -> str:
     first = dataset.paths[min(copies)]
-    return f"exact copies of others in their class: {len(copies)} (first: {first})"
+    return f"copies of others in their class: {len(copies):,} (first: {first})"
+
+
+def warn_of_copies(dataset: Dataset, out: Path, callback: Callback) -> None:
+    """Of photos that a version without this look at pictures has divided."""
+    if copies := copies_in(first_photos(dataset, callback), dataset.labels):
+        callback.note(named_copies(dataset, copies))
+        callback.warn(
+            f"an older version divided {out} with these copies in it, which answer for each"
+            " other: --out another folder divides anew"
+        )
+
+
+def in_two_classes(first: np.ndarray, labels: np.ndarray) -> list[int]:
+    """The first photos of the pictures that have several classes."""
+    pictures = np.unique(np.stack([first, labels]), axis=1)[0]
+    photos: list[int] = pictures[1:][pictures[1:] == pictures[:-1]].tolist()
+    return sorted(set(photos))
+
+
+def contradiction(dataset: Dataset, first: np.ndarray, pictures: Sequence[int]) -> str:
+    photo = pictures[0]
+    is_other = (first == photo) & (dataset.labels != dataset.labels[photo])
+    other = dataset.paths[int(np.flatnonzero(is_other)[0])]
+    return (
+        f"{counted(len(pictures), 'picture')} in two classes, of which at most one is right (first:"
+        f" {dataset.paths[photo]} and {other}): remove the wrong ones; `dml-bench data check` lists"
+        " them"
+    )
 
 
 def divided(

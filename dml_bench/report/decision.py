@@ -185,6 +185,18 @@ def remarks(decision: Decision) -> Iterator[Text]:
         yield Text(f"Not run, for want of time: {rows}.", "notice")
     for labels, reason in by_reason(decision.unavailable):
         yield Text(f"Not run: {'; '.join(labels)}. {reason}.", "notice")
+    if parts.copies:
+        yield Text(
+            "Left out, as another of their class shows the same picture:"
+            f" {counted(parts.copies, 'photo')}.",
+            "notice",
+        )
+    if parts.in_two_classes:
+        yield Text(
+            f"{counted(parts.in_two_classes, 'picture')} in two classes, of which at most one is"
+            " right: `dml-bench data check` lists them.",
+            "notice",
+        )
     for names, noun, why in (
         (parts.left_out, "class", "with too few photos or sessions"),
         (decision.unreadable, "photo", "which can't be read"),

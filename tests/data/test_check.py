@@ -182,7 +182,18 @@ def test_the_same_pixels_saved_again_in_other_bytes_are_found_beside_byte_copies
     assert report.resaved == report.across_split == (("a/0.png", "a/1.png", "a/2.png"),)
     assert report.conflicting == ()
     assert report.problems
-    assert "groups of the same pixels in other bytes: 1" in printed(report)
+    assert "groups of the same picture, saved again: 1" in printed(report)
+
+
+def test_a_picture_in_another_format_under_another_class_is_a_contradiction(dataset):
+    patches = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    picture = Image.fromarray(patches).resize((160, 120), Image.Resampling.BICUBIC)
+    picture.save(dataset.root / PATHS[0])
+    picture.save(dataset.root / PATHS[3], "JPEG", quality=60)
+    report = check(dataset, split=sides(3, 4))
+    assert report.duplicates == ()
+    assert report.resaved == report.conflicting == (("a/0.png", "b/3.png"),)
+    assert report.across_split == report.conflicting
 
 
 def test_images_that_all_have_the_same_pixels_are_told_as_that(dataset):
@@ -190,7 +201,7 @@ def test_images_that_all_have_the_same_pixels_are_told_as_that(dataset):
         resave(dataset, 0, target)
     report = check(dataset, split=sides(2, 4))
     assert report.one_picture and report.problems
-    assert "all images have the same pixels: nothing can tell their classes apart" in printed(
+    assert "all images show the same picture: nothing can tell their classes apart" in printed(
         report
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dml_bench.decision import final
 from dml_bench.decision.decide import by_catalogue
@@ -55,6 +56,8 @@ def test_a_final_photo_that_is_a_studio_photo_too_does_not_answer_for_itself(
         photos=tmp_path, out=tmp_path, class_names=(), left_out=(), num_photos=0, reason=""
     )
     copies = [Path(shutil.copy(file, tmp_path / f"studio_{file.name}")) for file in opened.files]
+    with Image.open(copies[0]) as image:
+        image.save(copies[0], "PNG")
     rows = zip(map(str, copies), opened.classes, strict=True)
     write_catalogue(list(rows), tmp_path)
     assert by_catalogue(opened, parts, read_folder(trained(*FROZEN).folder), "cpu") is None
