@@ -3,12 +3,14 @@ the same images and the same cores.
 
     python benchmarks/epoch.py
 
-Writes reports/speed/epoch-SIZE.json and epoch-SIZE.md. What is compared, and how fair that is:
+Writes reports/speed/epoch-SIZE.json and epoch-SIZE.md; then floor-SIZE, of ours and the bare loop alone
+in more rounds, for they are close together. What is compared, and how fair that is:
 benchmarks/README.md.
 """
 
 import argparse
 import gc
+import itertools
 import os
 import resource
 import statistics
@@ -247,7 +249,7 @@ def arguments() -> argparse.Namespace:
         "--workers", type=int, default=2, help="the usual loop's DataLoader workers"
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto")
-    parser.add_argument("--only", choices=("ours", "usual", "all"), default="all")
+    parser.add_argument("--only", choices=("ours", "usual", "floor", "all"), default="all")
     parser.add_argument("--float32", action="store_true", help="also time ours in float32")
     parser.add_argument("--out", type=Path, default=REPORTS)
     parser.add_argument(
@@ -270,8 +272,8 @@ def contestants_of(options: argparse.Namespace, setting: Setting) -> list[Contes
         contestants.append(Ours(setting, choose_precision("auto", setting.device)))
         if options.float32:
             contestants.append(Ours(setting, "float32", "ours, float32"))
-    if options.only == "all":
-        contestants.append(Bare(setting, choose_precision("auto", setting.device)))
+    if options.only == "floor":
+        return [*contestants, Bare(setting, choose_precision("auto", setting.device))]
     if options.only != "ours":
         contestants.append(Usual(setting))
     if options.only == "all":
@@ -293,13 +295,15 @@ def measure(options: argparse.Namespace, console: Console, pixels_dir: Path) -> 
     same = check_same(setting) if options.only == "all" else None
     contestants = contestants_of(options, setting)
     warm_up(contestants)
-    seconds = race(contestants, options.rounds, console)
-    rates = parts(contestants, setting, options.rounds)
+    rounds = options.rounds if options.only != "floor" else 2 * options.rounds + 1
+    seconds = race(contestants, rounds, console)
+    rates = parts(contestants, setting, rounds)
     for name in seconds:
         seconds[name] |= rates[name]
     ours = [contestant for contestant in contestants if isinstance(contestant, Ours)]
     return {
         **about(options, setting),
+        "rounds": rounds,
         "precision": (
             dict.fromkeys(("usual", "usual, in memory"), "float32")
             | dict.fromkeys(("usual, two lines", "usual, both"), "bfloat16")
@@ -327,7 +331,6 @@ def about(options: argparse.Namespace, setting: Setting) -> dict[str, Any]:
         "experiment": EXPERIMENT,
         "size": options.size,
         "batch_size": options.batch_size,
-        "rounds": options.rounds,
         "train_images": len(setting.split.train),
         "test_images": len(setting.split.test),
         "image_pixels": [WIDTH, HEIGHT],
@@ -339,12 +342,13 @@ def main() -> None:
     options = arguments()
     console = Console(width=None if sys.stdout.isatty() else 140)
     options.cache_dir.mkdir(parents=True, exist_ok=True)
-    for size in options.sizes:
-        options.size = size
+    races = ("all", "floor") if options.only == "all" else (options.only,)
+    for options.size, options.only in itertools.product(options.sizes, races):
         with tempfile.TemporaryDirectory(prefix="pixels-", dir=options.cache_dir) as pixels_dir:
             result = measure(options, console, Path(pixels_dir))
         show(result, console)
-        save(f"epoch-{options.size}", result, markdown(result), options.out)
+        name = "floor" if options.only == "floor" else "epoch"
+        save(f"{name}-{options.size}", result, markdown(result), options.out)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def beside_other_loops(size: int, *, usual: float, two_lines: float) -> tuple[Go
         ),
         Goal(
             f"whole epoch at {size} px over the bare loop",
-            *(1.05, False, "x", file),
+            *(1.05, False, "x", f"floor-{size}"),
             lambda r: ratio(r, "ours", "floor"),
         ),
     )

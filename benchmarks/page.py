@@ -134,7 +134,7 @@ def markdown(result: dict[str, Any]) -> str:
     )
     commit = f"dml-bench {machine['dml_bench']} (commit {machine['commit'] or 'unknown'})"
     lines = [
-        "# One epoch: dml-bench and the usual loop",
+        f"# One epoch: dml-bench and the {'bare' if 'floor' in result['values'] else 'usual'} loop",
         "",
         (
             f"Made by `{made['command']}` on {made['date']}; never edited by hand. How to read it:"
