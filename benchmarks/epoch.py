@@ -3,8 +3,8 @@ the same images and the same cores.
 
     python benchmarks/epoch.py
 
-Writes reports/speed/epoch-SIZE.json and epoch-SIZE.md; then floor-SIZE, of ours and the bare loop alone
-in more rounds, for they are close together. What is compared, and how fair that is:
+Writes reports/speed/epoch-SIZE.json and epoch-SIZE.md; then floor-SIZE, of ours and the bare loop
+alone in more rounds, for they are close together. What is compared, and how fair that is:
 benchmarks/README.md.
 """
 
@@ -343,12 +343,13 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
     options.cache_dir.mkdir(parents=True, exist_ok=True)
     races = ("all", "floor") if options.only == "all" else (options.only,)
-    for options.size, options.only in itertools.product(options.sizes, races):
+    for size, only in itertools.product(options.sizes, races):
+        options.size, options.only = size, only
         with tempfile.TemporaryDirectory(prefix="pixels-", dir=options.cache_dir) as pixels_dir:
             result = measure(options, console, Path(pixels_dir))
         show(result, console)
-        name = "floor" if options.only == "floor" else "epoch"
-        save(f"{name}-{options.size}", result, markdown(result), options.out)
+        name = "floor" if only == "floor" else "epoch"
+        save(f"{name}-{size}", result, markdown(result), options.out)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ All pixels lie in memory as one array of bytes; a batch is copied out of it with
 mirrors; the network computes in bfloat16 where the machine is fast at it, on channels-last memory;
 gradients of small maps are products, SGD goes along the memory of each weight, and on a CPU what
 embeds in bfloat16 has BatchNorm in its convolutions, as in ours; the look-up is one matrix product.
-There is no cache on the disk, no record, no progress, no resuming, no determinism, no choice of anything. What
-ours takes longer than this is what its features cost.
+There is no cache on the disk, no record, no progress, no resuming, no determinism, no choice of
+anything. What ours takes longer than this is what its features cost.
 """
 
 from collections.abc import Iterator
