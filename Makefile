@@ -96,9 +96,9 @@ docs: install
 site: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-# The tutorials of docs/, followed from their first line to their last.
+# The tutorials of docs/, followed from their first line to their last, and the lines of other pages.
 tutorials: install
-	$(BIN)/python -m pytest --all tests/test_tutorials.py
+	$(BIN)/python -m pytest --all tests/test_tutorials.py tests/test_typed_lines.py
 
 # Every record adds up, and the numbers of the pages are those of the records.
 evidence: install
