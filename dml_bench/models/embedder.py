@@ -230,7 +230,8 @@ def fold_where_it_pays(
     )
     one = device.type == "cpu" and distributed.world_size() == 1
     is_one_part = not experiment.model.last_stages
-    return one and fast and is_one_part and embedder.fold_batch_norm(precision)
+    pays = one and fast and is_one_part
+    return pays and (embedder.is_folded or embedder.fold_batch_norm(precision))
 
 
 def freeze(embedder: Embedder, experiment: Experiment) -> None:

@@ -285,31 +285,33 @@ class HoldoutResult(Result):
         return ResultTable.of_columns(columns)
 
     def _classification_report(self, neighbours: Neighbours) -> ResultTable:
-        """scikit-learn's report with the nearest neighbour's class as the prediction."""
-        from sklearn.metrics import classification_report
-
-        names = self.dataset.class_names
-        report = classification_report(
-            neighbours.query_labels,
-            neighbours.labels[:, 0],
-            labels=range(len(names)),
-            output_dict=True,
-            zero_division=0,
+        """scikit-learn's report with the nearest neighbour's class as the prediction; 0 where a
+        measure is undefined."""
+        labels, predicted = neighbours.query_labels, neighbours.labels[:, 0]
+        right, support, answers = (
+            np.bincount(classes, minlength=self.dataset.num_classes)
+            for classes in (labels[labels == predicted], labels, predicted)
         )
-        measures = ("precision", "recall", "f1-score", "support")
-        means = [name for name in report if name.endswith(" avg")]
-        named = [(name, report[str(label)]) for label, name in enumerate(names)] + [
-            (name, report[name]) for name in means
-        ]
-        rows = []
-        for name, row in named:
-            values = [float(row[measure]) for measure in measures]
-            rows.append((name, *values))
-        return ResultTable(("class name", *measures), tuple(rows))
+        measures = {
+            "precision": share(right, answers),
+            "recall": share(right, support),
+            "f1-score": share(2 * right, support + answers),
+        }
+        columns = [values.tolist() for values in (*measures.values(), support.astype(float))]
+        rows = list(zip(self.dataset.class_names, *columns, strict=True))
+        for name, weights in (("macro avg", None), ("weighted avg", support)):
+            means = [float(np.average(values, weights=weights)) for values in measures.values()]
+            rows.append((name, *means, float(support.sum())))
+        return ResultTable(("class name", *measures, "support"), tuple(rows))
 
     def predictions(self) -> ResultTable:
         unseen = self.holdouts.unseen(ALL)
         return predictions(self.dataset, self.split, unseen, self.neighbours, self.predicted)
+
+
+def share(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """(classes) counts -> (classes) their quotient; 0 where there are none."""
+    return np.where(total > 0, part / np.maximum(total, 1), 0.0)
 
 
 LOGITS_COLUMN = Column(

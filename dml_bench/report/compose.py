@@ -15,7 +15,7 @@ from dml_bench.data.datasets import Progress
 from dml_bench.report import assets, csv, html, markdown
 from dml_bench.report.document import Block, Data, Details, Document, Heading, Items, Text
 from dml_bench.report.sections import DATA_FILES, SECTIONS, Section
-from dml_bench.system.provenance import commit
+from dml_bench.system.provenance import commit_here
 from dml_bench.version import __version__
 
 __all__ = ["compose", "report", "write"]
@@ -66,7 +66,7 @@ def problems_of(problems: Sequence[str]) -> list[Block]:
 def made_by(command: Sequence[str]) -> list[Block]:
     """What made the report."""
     version = f"dml-bench {__version__}"
-    digest, plus, changes = (commit() or "").partition("+")
+    digest, plus, changes = (commit_here() or "").partition("+")
     if digest:
         version += f" (commit {digest[:10]}{plus}{changes})"
     today = f"{datetime.now(UTC):%Y-%m-%d}"

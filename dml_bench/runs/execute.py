@@ -134,7 +134,9 @@ def open_session(
     precision = network_precision(experiment.train.precision, device, embedder)
     folded = fold_where_it_pays(embedder, experiment, device, precision)
     numerics = Numerics(precision, folded)
-    return RunSession(request, folder, dataset, split, pixels, device, numerics)
+    session = RunSession(request, folder, dataset, split, pixels, device, numerics)
+    session.untrained = embedder
+    return session
 
 
 def finish_phases(session: RunSession) -> None:

@@ -31,7 +31,7 @@ from dml_bench.evaluation.hubness import hubness
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.evaluation.scatter import scatter, scatter_by_group
 from dml_bench.evaluation.statistics import PROPORTION, Scores, interval
-from dml_bench.models.embedder import Numerics
+from dml_bench.models.embedder import Embedder, Numerics
 from dml_bench.protocols import protocol_of
 from dml_bench.protocols.base import PhaseOutput, Result
 from dml_bench.runs import arrays, layout
@@ -89,6 +89,9 @@ class RunSession:
         self.pixels = pixels
         self.device = device
         self.numerics = numerics
+        self.untrained: Embedder | None = None
+        """For the first training, where it has been built already: that takes as long as loading
+        its weights."""
         self.protocol = protocol_of(self.experiment)
         self.phases = self.protocol.phases(self.experiment, dataset, split)
         self.members = {
@@ -352,6 +355,7 @@ class RunSession:
             self._end(job.folder, (job,))
 
     def _trained(self, job: TrainingJob, phase_folder: Path) -> TrainingState:
+        untrained, self.untrained = self.untrained, None
         run = build(
             job.experiment,
             job.phase,
@@ -367,6 +371,7 @@ class RunSession:
                 if job.labels_only
                 else distributed.broadcast_object(lambda: self._judged(phase_folder))
             ),
+            untrained=untrained,
         )
         unfinished = job.folder / layout.CHECKPOINT
         if distributed.broadcast_object(unfinished.exists):
@@ -517,7 +522,7 @@ class RunSession:
             self.experiment, self.dataset, self.split, self.phases, outputs
         )
         kind = self.experiment.data.described_split
-        write_tables(result, self.folder.path, kind)
+        tables = write_tables(result, self.folder.path, kind)
         metrics = result.summary()
         for phase in self.phases:
             of_training = self._of_training(self.folder.phase(phase.name)) | self._spread(phase)
@@ -547,7 +552,7 @@ class RunSession:
                 **({"phases_at_once": at_once} if at_once > 1 else {}),
             },
         }
-        self.mirror.tables(tables_of(result, kind))
+        self.mirror.tables(tables)
         self.mirror.summary({"split": kind, **result.highlights()})
         return self.folder.write_summary(summary)
 
@@ -564,17 +569,15 @@ def total_seconds(costs: Iterable[PhaseCost]) -> float:
     return seconds
 
 
-def tables_of(result: Result, split_kind: str) -> dict[str, ResultTable]:
-    """The tables of a result, by name, with the kind of split beside the numbers."""
-    return {name: table.beside("split", split_kind) for name, table in result.tables().items()}
-
-
-def write_tables(result: Result, folder: Path, split_kind: str) -> None:
-    """Write all tables of a result, and its predictions, into the run folder."""
-    for name, table in tables_of(result, split_kind).items():
+def write_tables(result: Result, folder: Path, split_kind: str) -> dict[str, ResultTable]:
+    """Write all tables of a result, and its predictions, into the run folder. Returns the tables by
+    name, with the kind of split beside the numbers."""
+    tables = {name: table.beside("split", split_kind) for name, table in result.tables().items()}
+    for name, table in tables.items():
         write_csv(layout.table(folder, name), table.columns, table.rows)
     predictions = result.predictions()
     write_csv(folder / layout.PREDICTIONS, predictions.columns, predictions.rows)
+    return tables
 
 
 def what_is_logged(phases: Sequence[Phase]) -> str:

@@ -36,7 +36,6 @@ IMPORTED_LATE = (
     "pytorch_metric_learning.losses",
     "pytorch_metric_learning.miners",
     "safetensors.numpy",
-    "sklearn.metrics",
     "timm",
     "torch._dynamo",
 )

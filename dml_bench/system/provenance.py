@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
@@ -48,7 +49,7 @@ def describe() -> Provenance:
 
     return {
         "dml_bench": __version__,
-        "commit": commit(),
+        "commit": commit_here(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor(),
@@ -59,11 +60,19 @@ def describe() -> Provenance:
     }
 
 
+@cache
 def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+@cache
+def commit_here() -> str | None:
+    """That of the source tree when this process first needed it: a process keeps the code that it
+    has imported."""
+    return commit()
 
 
 def commit(root: Path = ROOT) -> str | None:

@@ -35,7 +35,10 @@ def seed_everything(*what: object) -> None:
     import torch
 
     key = _key(*what)
-    torch.manual_seed(key % 2**63)
+    # As torch.manual_seed, which formats the stack for each kind of device that is not there.
+    torch.default_generator.manual_seed(key % 2**63)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(key % 2**63)
     np.random.seed(key % 2**32)
     random.seed(key)
 

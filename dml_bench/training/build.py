@@ -40,14 +40,19 @@ def build(
     callback: Callback,
     start: dict[str, Tensor] | None = None,
     predicted: np.ndarray | None = None,
+    untrained: Embedder | None = None,
 ) -> TrainingState:
     """The state of one phase before its first epoch. `start` are backbone weights that replace the
     configured ones; `predicted` are (images) the class ids that labelling `softlabels` weighs
-    against those that are given."""
+    against those that are given; `untrained` is the embedder of the experiment where it has been
+    built already, which is trained then unless it lacks channel statistics of its images."""
     images = phase.trains_on(dataset, split)
     labels = build_labels(experiment, phase, dataset, split, images, predicted)
-    statistics = pixels.statistics(images) if experiment.images.normalization == "train" else None
-    embedder = build_embedder(experiment, statistics)
+    embedder = untrained
+    if experiment.images.normalization == "train":
+        embedder = build_embedder(experiment, pixels.statistics(images))
+    elif embedder is None:
+        embedder = build_embedder(experiment)
     if start is not None:
         embedder.backbone.load_state_dict(start)
     if experiment.train.sync_bn:
