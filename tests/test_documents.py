@@ -1,6 +1,7 @@
 """What README.md, docs/ and reports/ promise: links that lead somewhere, numbers that
 were measured, and a repository that stays small."""
 
+import functools
 import itertools
 import re
 import subprocess
@@ -24,6 +25,13 @@ def tracked(*patterns: str) -> list[Path]:
     return [path for path in paths if (ROOT / path).exists()]
 
 
+@functools.cache
+def places() -> set[Path]:
+    """The tracked files, and the folders that hold them."""
+    paths = tracked()
+    return {*paths, *itertools.chain.from_iterable(path.parents for path in paths)}
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
@@ -37,14 +45,12 @@ GUIDES = [path for path in PAGES if path == Path("README.md") or path.parent == 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_relative_link_and_picture_of_a_page_leads_to_a_tracked_file(page):
-    paths = tracked()
-    folders = {folder for path in paths for folder in path.parents}
     for link in LINK.findall((ROOT / page).read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", link):
             continue
         target, _, anchor = link.partition("#")
         place = (ROOT / page.parent / target).resolve() if target else ROOT / page
-        assert place.relative_to(ROOT) in {*paths, *folders}, f"{page} links to {link}"
+        assert place.relative_to(ROOT) in places(), f"{page} links to {link}"
         if anchor and place.suffix == ".md":
             assert anchor in anchors(place), f"{page} links to {link}"
 

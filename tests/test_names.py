@@ -29,6 +29,16 @@ OLD_NAMES = (
 WANTED = {*VARIABLES, *OLD_NAMES.split()}
 NESTED = "nested-comprehension"
 LONG = "long-line"
+NAMED_BY: dict[type[ast.AST], str] = {
+    ast.Name: "id",
+    ast.Attribute: "attr",
+    ast.FunctionDef: "name",
+    ast.AsyncFunctionDef: "name",
+    ast.ClassDef: "name",
+    ast.arg: "arg",
+    ast.keyword: "arg",
+}
+"""The attribute in which a node of a kind has its name."""
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
@@ -48,18 +58,10 @@ def python_files() -> list[Path]:
 
 def names_in(node: ast.AST) -> Iterable[str]:
     """Names that a node by itself defines, takes, passes or uses."""
-    match node:
-        case ast.Name():
-            return (node.id,)
-        case ast.Attribute():
-            return (node.attr,)
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            return (node.name,)
-        case ast.arg() | ast.keyword():
-            return (node.arg or "",)
-        case ast.alias():
-            return (node.asname or node.name).split(".")
-    return ()
+    if isinstance(node, ast.alias):
+        return (node.asname or node.name).split(".")
+    attribute = NAMED_BY.get(type(node))
+    return () if attribute is None else (getattr(node, attribute),)
 
 
 def counts_of(source: str) -> Counter[str]:
@@ -68,7 +70,9 @@ def counts_of(source: str) -> Counter[str]:
     nodes: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
     while nodes:
         node, is_inside = nodes.pop()
-        counts.update(WANTED.intersection(names_in(node)))
+        for name in names_in(node):
+            if name in WANTED:
+                counts[name] += 1
         if isinstance(node, COMPREHENSIONS):
             counts[NESTED] += is_inside
             is_inside = True
