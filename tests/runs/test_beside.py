@@ -55,10 +55,10 @@ def same(first, second):
 
 
 def test_phases_beside_each_other_have_the_bits_of_phases_one_after_another(
-    birds, cache_dir, tmp_path, forks
+    birds, cache_dir, tmp_path, forks, trained
 ):
     heard = Hears()
-    apart = train(birds, cache_dir, tmp_path / "apart", phases_at_once=1)
+    apart = trained()
     beside = train(birds, cache_dir, tmp_path / "beside", phases_at_once=2, callback=heard)
     assert same(weights(apart.folder), weights(beside.folder))
     assert (apart.folder / "predictions.csv").read_text() == (
@@ -76,13 +76,12 @@ def test_phases_beside_each_other_have_the_bits_of_phases_one_after_another(
 
 
 def test_a_run_goes_on_with_phases_beside_each_other_to_the_same_bits(
-    birds, cache_dir, tmp_path, forks
+    birds, cache_dir, tmp_path, forks, trained
 ):
     with pytest.raises(KeyboardInterrupt):
         train(birds, cache_dir, tmp_path / "a", phases_at_once=2, callback=StopsAfter(2))
-    apart = train(birds, cache_dir, tmp_path / "b", phases_at_once=1)
     beside = train(birds, cache_dir, tmp_path / "a", phases_at_once=2)
-    assert same(weights(apart.folder), weights(beside.folder))
+    assert same(weights(trained().folder), weights(beside.folder))
 
 
 class StopsInLimited(Callback):

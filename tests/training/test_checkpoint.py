@@ -119,7 +119,12 @@ def test_neither_queries_nor_held_out_classes_choose_the_epoch(
 
     monkeypatch.setattr(validation, "valid_loss", spy)
     folder = train(
-        birds, cache_dir, tmp_path, "data.valid_fraction=0.2", f"train.checkpoint={chosen_by}"
+        birds,
+        cache_dir,
+        tmp_path,
+        "data.valid_fraction=0.2",
+        f"train.checkpoint={chosen_by}",
+        "train.epochs=1",
     ).folder
     with open(folder / "split.csv", newline="") as file:
         parts = np.array([row["part"] for row in csv.DictReader(file)])

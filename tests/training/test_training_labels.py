@@ -184,7 +184,13 @@ def test_every_training_image_is_judged_once_by_a_model_that_did_not_train_on_it
     from dml_bench.runs.arrays import read_arrays
 
     folder = train(
-        birds, cache_dir, tmp_path, "labelling=softlabels", "labelling.folds=3", *objective
+        birds,
+        cache_dir,
+        tmp_path,
+        "labelling=softlabels",
+        "labelling.folds=3",
+        "train.epochs=1",
+        *objective,
     ).folder
     with open(folder / "split.csv", newline="") as file:
         part = np.array([row["part"] for row in csv.DictReader(file)])
