@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.analysis.verdicts import FEWEST_SEEDS
+from dml_bench.data.datasets import Progress
 from dml_bench.evaluation.statistics import (
     Interval,
     Scores,
@@ -100,19 +101,28 @@ class Comparison:
         return len(self.seeds) < FEWEST_SEEDS
 
 
-def read_sides(paths: Sequence[Path]) -> list[Side]:
+def read_sides(
+    paths: Sequence[Path], progress: Progress = lambda message, done, total: None
+) -> list[Side]:
     """One side per path: a run folder, or a folder with the runs of one experiment on one data set.
     Raises ValueError in words for people."""
-    sides = []
-    for path in paths:
-        folders = run_folders(path)
+    below = [run_folders(path) for path in paths]
+    total = sum(map(len, below))
+    sides: list[Side] = []
+    done = 0
+    for path, folders in zip(paths, below, strict=True):
         if not folders:
             problem = "holds no run" if path.exists() else "does not exist"
             raise ValueError(
                 f"{path} {problem}: name a run folder (.../seed-42) or the folder of an"
                 " experiment's runs"
             )
-        runs = sorted((read_folder(folder) for folder in folders), key=lambda run: run.seed)
+        runs = []
+        for folder in folders:
+            runs.append(read_folder(folder))
+            done += 1
+            progress("reading runs", done, total)
+        runs.sort(key=lambda run: run.seed)
         kinds = {(run.experiment.name, run.dataset_fingerprint) for run in runs}
         if len(kinds) > 1:
             several = ", ".join(sorted({name for name, _ in kinds}))
@@ -133,12 +143,25 @@ def read_sides(paths: Sequence[Path]) -> list[Side]:
     ]
 
 
-def compare(sides: Sequence[Side]) -> list[Comparison]:
+def compare(
+    sides: Sequence[Side], progress: Progress = lambda message, done, total: None
+) -> list[Comparison]:
     """Each pair of sides on the seeds and metrics that both have. Raises ValueError where a pair
     can't be compared."""
     names = [(first.name, second.name) for first, second in combinations(sides, 2)]
     paired = [pair_runs(first, second) for first, second in combinations(sides, 2)]
-    overall = with_q_values([differences(pairs) for pairs in paired])
+    compared = [metrics_of_both(pairs) for pairs in paired]
+    total = sum(map(len, compared))
+    measured: list[list[Difference]] = []
+    done = 0
+    for pairs, metrics in zip(paired, compared, strict=True):
+        measured.append([])
+        for metric in metrics:
+            progress("differences", done, total)
+            measured[-1].append(one_difference(pairs, metric.name))
+            done += 1
+    progress("differences", total, total)
+    overall = with_q_values(measured)
     comparisons = []
     for (first, second), pairs, rows in zip(names, paired, overall, strict=True):
         comparisons.append(
@@ -155,8 +178,8 @@ def compare(sides: Sequence[Side]) -> list[Comparison]:
     return comparisons
 
 
-def differences(pairs: Sequence[RunPair]) -> list[Difference]:
-    """Of the metrics that both have; what depends on the classes held out only where those are the
+def metrics_of_both(pairs: Sequence[RunPair]) -> list[Metric]:
+    """The metrics that both have; what depends on the classes held out only where those are the
     same."""
     mine = metrics_of(pairs[0].first.experiment)
     theirs = metrics_of(pairs[0].second.experiment)
@@ -164,7 +187,7 @@ def differences(pairs: Sequence[RunPair]) -> list[Difference]:
     runs = [run for pair in pairs for run in (pair.first, pair.second)]
     if len({held_out(run) for run in runs}) > 1:
         compared = [metric for metric in compared if not metric.depends_on_holdouts]
-    return [one_difference(pairs, metric.name) for metric in compared]
+    return compared
 
 
 def are_equal(pairs: Sequence[RunPair], names: Sequence[str]) -> bool:

@@ -1,13 +1,14 @@
 """What embeddings are worth, whatever made them: P@1, votes, class means, new and unknown classes;
 of a pair that differs in its training classes, the drops and the cost of being unseen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dml_bench.data.datasets import Dataset
+from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.embeddings import LabelTable
 from dml_bench.data.split import make_split, unseen_classes
 from dml_bench.evaluation.class_means import nearest_class_mean
@@ -165,29 +166,54 @@ def require_both(table: LabelTable, gallery: np.ndarray, query: np.ndarray) -> N
 
 
 def evaluate_embeddings(
-    queries: Queries, embeddings: np.ndarray, of_all: np.ndarray | None = None
+    queries: Queries,
+    embeddings: np.ndarray,
+    of_all: np.ndarray | None = None,
+    progress: Progress = lambda message, done, total: None,
 ) -> EmbeddingsResult:
     """(images, dim) unit vectors of the data set's images -> what they are worth. `of_all` are
     those of a model that was also trained on the new classes."""
     gallery, query = embeddings[queries.gallery], embeddings[queries.query]
     labels = queries.gallery_labels, queries.query_labels
-    neighbours = neighbours_of(queries, embeddings)
-    curves = [
-        few_shot_curve(gallery, query, *labels, queries.unseen, draws=DRAWS, by=by)
-        for by in ("images", "centroids")
-    ]
-    known = search_without_classes(gallery, query, *labels, queries.unseen)
+    neighbours = neighbours_of(queries, embeddings, partial(progress, "searching"))
+    by_images = few_shot_curve(
+        gallery,
+        query,
+        *labels,
+        queries.unseen,
+        draws=DRAWS,
+        progress=partial(progress, "enrolling images"),
+    )
+    by_means = few_shot_curve(
+        gallery,
+        query,
+        *labels,
+        queries.unseen,
+        draws=DRAWS,
+        by="centroids",
+        progress=partial(progress, "enrolling class means"),
+    )
+    known = search_without_classes(
+        gallery,
+        query,
+        *labels,
+        queries.unseen,
+        progress=partial(progress, "searching without new classes"),
+    )
     unknown = open_set_result(
         known.similarities[:, 0],
         precision_at_1(known).astype(bool),
         np.isin(queries.query_labels, queries.unseen),
     )
     means = nearest_class_mean(gallery, query, queries.gallery_labels)
-    drops = {} if of_all is None else drops_of(queries, neighbours_of(queries, of_all), neighbours)
+    drops = {}
+    if of_all is not None:
+        by_other = neighbours_of(queries, of_all, partial(progress, "searching by the other model"))
+        drops = drops_of(queries, by_other, neighbours)
     return EmbeddingsResult(
         lines=tuple(lines_of(queries, neighbours, means)),
-        by_images=curves[0],
-        by_means=curves[1],
+        by_images=by_images,
+        by_means=by_means,
         unknown=unknown,
         drops=drops,
         scatter=scatter_by_group(scatter(gallery, query, *labels), queries.unseen),
@@ -195,7 +221,9 @@ def evaluate_embeddings(
     )
 
 
-def neighbours_of(queries: Queries, embeddings: np.ndarray) -> Neighbours:
+def neighbours_of(
+    queries: Queries, embeddings: np.ndarray, progress: Callable[[int, int], None]
+) -> Neighbours:
     """As many as the largest class has images, which R-precision and MAP@R look at."""
     k = max(*VOTES, int(np.bincount(queries.gallery_labels).max()))
     return search(
@@ -204,6 +232,7 @@ def neighbours_of(queries: Queries, embeddings: np.ndarray) -> Neighbours:
         queries.gallery_labels,
         queries.query_labels,
         k,
+        progress,
     )
 
 

@@ -167,7 +167,10 @@ class Comparisons(PrintedRecord):
 
 
 def compare(
-    first: "Run | str | Path", second: "Run | str | Path", *others: "Run | str | Path"
+    first: "Run | str | Path",
+    second: "Run | str | Path",
+    *others: "Run | str | Path",
+    callback: Callback | None = None,
 ) -> Comparisons:
     """How much several experiments differ, and how sure that is.
 
@@ -190,7 +193,8 @@ def compare(
     from dml_bench.analysis.compare import read_sides
 
     folders = [folder_and_images(run, None)[0] for run in (first, second, *others)]
-    return Comparisons(tuple(compare_sides(read_sides(folders))))
+    progress = callback_or_log(callback).progress
+    return Comparisons(tuple(compare_sides(read_sides(folders, progress), progress)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -221,6 +225,7 @@ def evaluate(
     labels: PathLike,
     unseen: str = "",
     seed: int = 42,
+    callback: Callback | None = None,
     command: Sequence[str] = (),
 ) -> EmbeddingsReport:
     """What embeddings are worth that any program computed. PyTorch is not needed.
@@ -256,13 +261,14 @@ def evaluate(
     table = read_labels(path_of(labels))
     queries = queries_of(table, unseen, seed)
     first = read_embeddings(path_of(embeddings), table)
-    results = {path_of(embeddings).name: evaluate_embeddings(queries, first)}
+    progress = callback_or_log(callback).progress
+    results = {path_of(embeddings).name: evaluate_embeddings(queries, first, progress=progress)}
     if without is not None:
         second = read_embeddings(path_of(without), table)
         name = path_of(without).name
         if name in results:
             name = str(without)
-        results[name] = evaluate_embeddings(queries, second, first)
+        results[name] = evaluate_embeddings(queries, second, first, progress)
     maker = tuple(command) or ("dml_bench.evaluate", str(embeddings))
     document = compose_embeddings(queries, results, made_by(maker))
     return EmbeddingsReport(document=document, results=results)

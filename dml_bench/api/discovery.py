@@ -190,6 +190,7 @@ def measure_discovery(
     threshold: float | None = None,
     precision: float | None = None,
     phase: str = "",
+    callback: Callback | None = None,
 ) -> MeasuredDiscovery:
     """How well the held-out classes of a run's phase would be discovered among its test images.
 
@@ -212,7 +213,13 @@ def measure_discovery(
     opened = run_of(run)
     named = phase or next(iter(opened.protocol.held_out(opened.summary)), "")
     file = GalleryFile(opened, chosen_phase(opened, named))
-    return MeasuredDiscovery(measure_discovery(file, threshold=threshold, precision=precision))
+    measure = measure_discovery(
+        file,
+        threshold=threshold,
+        precision=precision,
+        progress=callback_or_log(callback).progress,
+    )
+    return MeasuredDiscovery(measure)
 
 
 def require_one(threshold: float | None, precision: float | None) -> None:

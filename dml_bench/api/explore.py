@@ -308,6 +308,7 @@ def export_decisions(
     *,
     gallery: PathLike | None = None,
     data_dir: PathLike | None = None,
+    callback: Callback | None = None,
     cache_dir: PathLike | None = None,
 ) -> "DecidedTable":
     """Write the images of what was browsed as a table for the data set `csv`, with the decisions
@@ -323,7 +324,8 @@ def export_decisions(
     from dml_bench.browse.session import export
 
     browsable = browsable_of(run, data_dir, cache_dir, gallery)
-    return export(browsable, path_of(out), cache_folder(cache_dir))
+    progress = callback_or_log(callback).progress
+    return export(browsable, path_of(out), cache_folder(cache_dir), progress)
 
 
 def forget_browsed(

@@ -283,7 +283,9 @@ class Gallery:
         files = named_images(paths_of(images), self.callback.note)
         if boxes:
             files = parts_of_photo(files, boxes)
-        opened = open_lookup(self.file, options, self.device, self.callback.note)
+        opened = open_lookup(
+            self.file, options, self.device, self.callback.note, self.callback.progress
+        )
         if other is not None:
             others = named_images([path_of(other)], self.callback.note)
             opened = opened.with_others(others, self._embedded("looking up others", len(others)))
@@ -317,7 +319,9 @@ class Gallery:
         if watch_seconds and not (len(paths) == 1 and paths[0].is_dir()):
             raise ValueError("--watch looks at one folder: give one folder that exists, and no -")
         files = [] if watch_seconds else named_images(paths, self.callback.note)
-        opened = open_lookup(self.file, options, self.device, self.callback.note)
+        opened = open_lookup(
+            self.file, options, self.device, self.callback.note, self.callback.progress
+        )
         answers = answer_file(self.file, opened, options, path_of(out))
         job = AnswerJob(opened, answers, partial(self.callback.progress, "looking up"))
         if watch_seconds:
@@ -453,9 +457,9 @@ class Gallery:
 
         phase, gallery = self.file.phase, self.file.read()
         if to in STORES:
-            return export_to_store(self.file, gallery, STORES[to](str(out)), index)
+            store = STORES[to](str(out))
+            return export_to_store(self.file, gallery, store, index, self.callback.progress)
         name = "torch" if to == "torchscript" else to
-        progress = partial(self.callback.progress, "test images with 8 bits")
         return export(
             self.run,
             phase,
@@ -464,7 +468,7 @@ class Gallery:
             parse(index),
             to=name,
             int8=int8,
-            progress=progress,
+            progress=self.callback.progress,
         )
 
     def _embedded(self, step: str, total: int) -> Callable[[int], None]:

@@ -20,6 +20,7 @@ from dml_bench.browse.decisions import DecidedTable, write_decisions
 from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.server import Guard
 from dml_bench.browse.thumbnails import ThumbnailFolder
+from dml_bench.data.datasets import Progress
 from dml_bench.system.loopback import is_loopback, listener, url_of
 
 __all__ = ["BrowseRequest", "browse", "database_folder", "export", "forget"]
@@ -112,7 +113,7 @@ def prepare(request: BrowseRequest) -> None:
     request.say(f"ready after {time.monotonic() - start:.0f} s")
 
 
-def export(browsable: Browsable, out: Path, cache_dir: Path) -> DecidedTable:
+def export(browsable: Browsable, out: Path, cache_dir: Path, progress: Progress) -> DecidedTable:
     """Write the images of what was browsed as a table, with the decisions that a person kept as
     tags. Raises ValueError where it was not browsed, or is open."""
     database, name = database_folder(browsable, cache_dir), browsable.name
@@ -121,8 +122,10 @@ def export(browsable: Browsable, out: Path, cache_dir: Path) -> DecidedTable:
     if URI not in os.environ and not database.folder.exists():
         raise ValueError(never)
     fiftyone_app.require_installed()
+    progress("reading decisions", 0, 1)
     with database.lock(), serve_database(database) as uri, fiftyone_app.connected(uri):
         tags = fiftyone_app.tags_of(name)
+    progress("reading decisions", 1, 1)
     if tags is None:
         raise ValueError(never)
     images = [image for _, image in browsable.images]

@@ -39,7 +39,9 @@ def compare(
     """
     if len(runs) < 2:
         raise ValueError("compare needs two runs or more: dml-bench compare RUN RUN")
-    options.show(db.compare(*runs), as_json)
+    with options.beside_result() as callback:
+        compared = db.compare(*runs, callback=callback)
+    options.show(compared, as_json)
 
 
 @app.command()
@@ -76,14 +78,16 @@ def evaluate(
     \b
     Example: dml-bench evaluate embeddings.npz --labels labels.csv
     """
-    made = db.evaluate(
-        embeddings,
-        without,
-        labels=labels,
-        unseen=unseen,
-        seed=seed,
-        command=("dml-bench", *sys.argv[1:]),
-    )
+    with options.beside_result() as callback:
+        made = db.evaluate(
+            embeddings,
+            without,
+            labels=labels,
+            unseen=unseen,
+            seed=seed,
+            callback=callback,
+            command=("dml-bench", *sys.argv[1:]),
+        )
     options.show(made, as_json)
     if out is not None:
         typer.echo(str(made.write(out)), err=as_json)

@@ -92,7 +92,10 @@ def discover(
     if measure == bool(images):
         raise ValueError("discover needs --images DIR, or --measure alone: give one of them")
     if measure:
-        measured = db.measure_discovery(run, threshold=threshold, precision=precision, phase=phase)
+        with options.beside_result() as callback:
+            measured = db.measure_discovery(
+                run, threshold=threshold, precision=precision, phase=phase, callback=callback
+            )
         options.show(measured, as_json)
         return
     with options.beside_result() as callback:

@@ -164,7 +164,10 @@ def browse(
         typer.echo("forgotten" if removed else "there was nothing to forget")
         return
     if export:
-        decided = db.export_decisions(shown, export, data_dir=data_dir, **place)
+        with options.beside_result() as callback:
+            decided = db.export_decisions(
+                shown, export, data_dir=data_dir, callback=callback, **place
+            )
         typer.echo(f"{export}: {decided.describe()}")
         return
     with options.stopped_by_ctrl_c(), options.terminal_callback() as callback:

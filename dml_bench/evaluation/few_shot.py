@@ -12,7 +12,7 @@ A classifier's answer to a new class is to fit its last layer again, on the same
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,6 +99,7 @@ def few_shot_curve(
     draws: int = 100,
     seed: int = 0,
     by: Literal["images", "centroids"] = "images",
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FewShotCurve:
     """What k images per unseen class are worth, for every k of `ks` below the largest class's
     count, for none and for all.
@@ -108,7 +109,8 @@ def few_shot_curve(
     draws: how often each class's images are put in a random order, of which the first k are
     enrolled. Draw i depends on the seed and on i alone. by: nearest image (equally near ones in
     gallery order, as `search`), or nearest normalised class mean of the enrolled images (an old
-    class before an unseen one where equally near, then the lower id).
+    class before an unseen one where equally near, then the lower id). progress: hears of queries,
+    or of draws for class means, that are done.
 
     Raises ValueError where the gallery lacks images of unseen classes, or of others, or where a k
     or `draws` is not positive.
@@ -116,7 +118,8 @@ def few_shot_curve(
     images, steps, places = enrolments(
         (gallery, gallery_labels), (query, query_labels), unseen, ks, draws, seed
     )
-    right = {"images": right_by_images, "centroids": right_by_centroids}[by](images, places, steps)
+    right_by = {"images": right_by_images, "centroids": right_by_centroids}[by]
+    right = right_by(images, places, steps, progress)
     return FewShotCurve(steps, *unseen_and_seen(right, query_labels, unseen), by)
 
 
@@ -214,7 +217,12 @@ def macro_of(right: np.ndarray, labels: np.ndarray, group: np.ndarray) -> np.nda
     return (np.add.reduceat(right[:, :, order], starts, axis=2, dtype=np.int64) / counts).mean(2)
 
 
-def right_by_images(images: FewShotImages, places: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
+def right_by_images(
+    images: FewShotImages,
+    places: np.ndarray,
+    ks: tuple[int, ...],
+    progress: Callable[[int, int], None],
+) -> np.ndarray:
     """(k, draws, query) whether the nearest image is of the query's class.
 
     The new images are ranked once for each query. Sorted by their places, those that a larger k
@@ -226,6 +234,7 @@ def right_by_images(images: FewShotImages, places: np.ndarray, ks: tuple[int, ..
     orders = np.argsort(places, axis=1, kind="stable")
     right = np.empty((len(ks), len(places), len(images.query)), bool)
     for start in range(0, len(images.query), CHUNK):
+        progress(start, len(images.query))
         part = slice(start, start + CHUNK)
         ranks, right_at, right_without = ranked(images, part)
         right[0, :, part] = right_without
@@ -234,6 +243,7 @@ def right_by_images(images: FewShotImages, places: np.ndarray, ks: tuple[int, ..
             for k in range(1, len(ks)):
                 best = np.minimum(best, ranks[order[ends[k - 1] : ends[k]]].min(axis=0))
                 right[k, draw, part] = right_at[best, np.arange(len(best))]
+    progress(len(images.query), len(images.query))
     return right
 
 
@@ -258,7 +268,10 @@ def ranked(images: FewShotImages, part: slice) -> tuple[np.ndarray, np.ndarray, 
 
 
 def right_by_centroids(
-    images: FewShotImages, places: np.ndarray, ks: tuple[int, ...]
+    images: FewShotImages,
+    places: np.ndarray,
+    ks: tuple[int, ...],
+    progress: Callable[[int, int], None],
 ) -> np.ndarray:
     """(k, draws, query) whether the nearest class mean is that of the query's class."""
     labels = images.query_labels
@@ -270,6 +283,7 @@ def right_by_centroids(
     right = np.empty((len(ks), len(places), len(images.query)), bool)
     right[0] = right_without
     for draw, place in enumerate(places):
+        progress(draw, len(places))
         step = np.searchsorted(ks[1:], place, side="right")
         added = sums(vectors, step * len(classes) + rows, (len(ks) - 1) * len(classes))
         means = unit(np.cumsum(added.reshape(len(ks) - 1, len(classes), -1), axis=0))
@@ -278,6 +292,7 @@ def right_by_centroids(
             nearest = new.argmax(1)
             wins = np.take_along_axis(new, nearest[:, None], 1)[:, 0] > best_known
             right[k, draw] = np.where(wins, classes[nearest] == labels, right_without)
+    progress(len(places), len(places))
     return right
 
 

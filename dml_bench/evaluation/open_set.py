@@ -11,7 +11,7 @@ queries, at each threshold:
   queries (Dhamija, Günther & Boult 2018, "Reducing network agnostophobia").
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,7 @@ def search_without_classes(
     left_out: Sequence[int] | np.ndarray,
     *,
     k: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Neighbours:
     """Search all queries in the gallery without the images of the classes `left_out`.
 
@@ -69,7 +70,7 @@ def search_without_classes(
     kept = ~np.isin(gallery_labels, left_out)
     if not kept.any():
         raise ValueError("no class is left in the gallery; leave out fewer")
-    return search(gallery[kept], query, gallery_labels[kept], query_labels, k)
+    return search(gallery[kept], query, gallery_labels[kept], query_labels, k, progress)
 
 
 def open_set_result(

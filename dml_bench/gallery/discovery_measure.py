@@ -7,9 +7,11 @@ Where some of these are test images, they are not clustered.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from dml_bench.data.datasets import Progress
 from dml_bench.evaluation.discovery import (
     Agreement,
     agreement_of,
@@ -83,7 +85,11 @@ class DiscoveryMeasure:
 
 
 def measure_discovery(
-    gallery_file: GalleryFile, *, threshold: float | None = None, precision: float | None = None
+    gallery_file: GalleryFile,
+    *,
+    threshold: float | None = None,
+    precision: float | None = None,
+    progress: Progress = lambda message, done, total: None,
 ) -> DiscoveryMeasure:
     """Take the held-out classes of the phase out of the run's own gallery and discover them.
 
@@ -100,13 +106,17 @@ def measure_discovery(
     chosen_on = never_trained_on(run, phase, gallery, half=True)
     links: dict[ClusterMethod, float] = {}
     without_link: dict[ClusterMethod, str] = {}
-    for method in LINKED:
+    for number, method in enumerate(LINKED):
+        progress("choosing links", number, len(LINKED))
         try:
             links[method] = chosen_link(chosen_on.images, method)
         except NoLink as problem:
             without_link[method] = str(problem)
+    progress("choosing links", len(LINKED), len(LINKED))
     is_new = np.isin(labels, held_out)
-    alone = clusters_by_way(vectors[is_new], labels[is_new], links)
+    alone = clusters_by_way(
+        vectors[is_new], labels[is_new], links, partial(progress, "clustering held-out classes")
+    )
     similarity, labelled, rejected = None, None, None
     if threshold is not None or precision is not None:
         applied = threshold_of(gallery_file, gallery, threshold=threshold, precision=precision)
@@ -114,7 +124,12 @@ def measure_discovery(
         nearest = exact_search(gallery, vectors, np.full(len(labels), -1), 1).similarities[:, 0]
         unknown = np.flatnonzero((nearest < similarity) & ~chosen_on.are_queries)
         labelled = on_labelled(gallery, labels, unknown, np.full(len(unknown), -1))
-        rejected = clusters_by_way(vectors[unknown], labels[unknown], links)
+        rejected = clusters_by_way(
+            vectors[unknown],
+            labels[unknown],
+            links,
+            partial(progress, "clustering what is unknown"),
+        )
     return DiscoveryMeasure(
         phase=phase,
         held_out=tuple(held_out),
@@ -147,7 +162,10 @@ def test_images(gallery_file: GalleryFile) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clusters_by_way(
-    vectors: np.ndarray, labels: np.ndarray, links: dict[ClusterMethod, float]
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    links: dict[ClusterMethod, float],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ClusteredWays:
     """Of (images, dim) unit vectors with (images) classes, of which only the last way uses the
     number."""
@@ -159,8 +177,10 @@ def clusters_by_way(
     ways["hdbscan"] = lambda: hdbscan_clusters(vectors)
     ways["ward_estimated"] = lambda: ward_clusters(vectors, estimated_number(vectors))
     ways["ward_known"] = lambda: ward_clusters(vectors, len(np.unique(labels)))
-    agreements = {}
+    agreements: dict[str, Agreement] = {}
     if len(labels) > 1:
         for name, clusters in ways.items():
+            progress(len(agreements), len(ways))
             agreements[name] = agreement_of(labels, clusters())
+        progress(len(ways), len(ways))
     return ClusteredWays(len(labels), agreements)

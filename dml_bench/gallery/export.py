@@ -8,6 +8,7 @@ Hugging Face Hub: model.safetensors  graph.pt2  config.json in place of the firs
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch.nn import functional
 
 from dml_bench.data.cache import View, view_of
+from dml_bench.data.datasets import Progress
 from dml_bench.data.images import Unreadable, decode, photo_file
 from dml_bench.gallery.calibration import calibration_set, recall_queries
 from dml_bench.gallery.embedder import GalleryEmbedder
@@ -108,12 +110,12 @@ def export(  # noqa: PLR0913 - what a person can choose
     *,
     to: str = "torch",
     int8: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda message, done, total: None,
 ) -> Exported:
     """Make the folder `out`, completely or not at all, with the network in a format of `FORMATS`,
     and with 8 bits besides. Raises ValueError where it exists, where no image of the gallery can be
     read to check the network, where that check fails, or where the index does not fit the
-    gallery. `progress` hears of the test images on which 8 bits are measured."""
+    gallery. `progress` hears of the test images on which 8 bits are measured, and of the index."""
     if out.exists():
         raise ValueError(f"{out} exists already: name a folder that does not")
     index.plan(*gallery.embeddings.shape)
@@ -133,10 +135,16 @@ def export(  # noqa: PLR0913 - what a person can choose
         if int8:
             calibration = readable_images(run, gallery, CALIBRATED)[1]
             quantize(file, draft / INT8_FILE, calibration)
-            loss = int8_loss(run, phase, gallery, exported, open_onnx(draft / INT8_FILE), progress)
-        open_index = build_index(
-            draft / "gallery.faiss", gallery, index, lambda: recall_queries(run, phase, gallery)
-        )
+            loss = int8_loss(
+                run,
+                phase,
+                gallery,
+                exported,
+                open_onnx(draft / INT8_FILE),
+                partial(progress, "test images with 8 bits"),
+            )
+        queries = partial(recall_queries, run, phase, gallery)
+        open_index = build_index(draft / "gallery.faiss", gallery, index, queries, progress)
         write_table(draft, gallery, Path(run.summary["dataset"]["root"]))
         write_atomically(
             draft / "preprocess.py",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dml_bench.data.datasets import Progress
 from dml_bench.gallery.indexes import one_thread
 from dml_bench.system.seeding import permutation
 
@@ -205,7 +206,11 @@ def search_without_self(
 
 
 def measure_recall(
-    find: Finder, embeddings: np.ndarray, queries: RecallQueries, size: int
+    find: Finder,
+    embeddings: np.ndarray,
+    queries: RecallQueries,
+    size: int,
+    progress: Progress = lambda message, done, total: None,
 ) -> IndexRecall:
     """Compare `find` with the exact search of `embeddings` (images, dim). `size` is the number of
     bytes of its file."""
@@ -213,6 +218,7 @@ def measure_recall(
     query = np.ascontiguousarray(queries.embeddings, np.float32)
     find_exactly = exact_finder(embeddings)
     k = min(K, len(embeddings) - 1)
+    progress("measuring what the index misses", 0, 1)
     with one_thread():
         _, exact_rows = search_without_self(find_exactly, query, queries.own_rows, k)
         similarities, rows = search_without_self(find, query, queries.own_rows, k)
@@ -221,6 +227,7 @@ def measure_recall(
     at_1 = float(recalls(embeddings, query, exact_rows, rows, 1).mean())
     at_k = float(recalls(embeddings, query, exact_rows, rows, k).mean())
     errors = np.abs(similarities - inner(embeddings, query, rows))
+    progress("measuring what the index misses", 1, 1)
     return IndexRecall(
         queries=len(query),
         query_source=queries.description,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dml_bench.data.datasets import Progress
 from dml_bench.evaluation.search import Neighbours, ask, nearest, search
 from dml_bench.gallery.index_recall import (
     Finder,
@@ -206,6 +207,7 @@ def open_or_build(
     spec: IndexSpec,
     queries: Callable[[], RecallQueries],
     say: Callable[[str], None],
+    progress: Progress = lambda message, done, total: None,
 ) -> OpenIndex:
     """The kept index of a gallery. An index that is missing, damaged or of another gallery is
     built, and `say` is called with the reason.
@@ -222,7 +224,7 @@ def open_or_build(
         plan = spec.plan(*gallery.embeddings.shape)
         because = f", because {reason}" if reason else ""
         say(f"building index {spec.name} of {len(gallery.entries):,} images{because}")
-        record = build_and_record(path, gallery, spec, plan)
+        record = build_and_record(path, gallery, spec, plan, progress)
     else:
         size_then = record.images, gallery.embeddings.shape[1]
         plan = spec.plan(*size_then, chosen=record.chosen, **record.built)
@@ -230,7 +232,7 @@ def open_or_build(
     if spec.exact:
         return open_index
     if not record.chosen and spec.tunes:
-        open_index = tuned(open_index)
+        open_index = tuned(open_index, progress)
         plan = open_index.plan
         record = replace(record, chosen={"nprobe": plan.search_parameters["nprobe"]})
         write_record(path, record)
@@ -238,31 +240,37 @@ def open_or_build(
     key = ",".join(f"{name}={value}" for name, value in plan.search_parameters.items())
     if key not in record.measured:
         size = path.stat().st_size
-        recall = measure_recall(open_index.find, gallery.embeddings, queries(), size)
+        recall = measure_recall(open_index.find, gallery.embeddings, queries(), size, progress)
         record = replace(record, measured={**record.measured, key: recall.as_dict()})
         write_record(path, record)
     return replace(open_index, measured=IndexRecall.from_dict(record.measured[key]))
 
 
 def build_index(
-    path: Path, gallery: Gallery, spec: IndexSpec, queries: Callable[[], RecallQueries]
+    path: Path,
+    gallery: Gallery,
+    spec: IndexSpec,
+    queries: Callable[[], RecallQueries],
+    progress: Progress = lambda message, done, total: None,
 ) -> OpenIndex:
     """An index of a gallery in a file of its own, with what it misses. Raises ValueError where the
     index does not fit the gallery."""
     plan = spec.plan(*gallery.embeddings.shape)
     live = np.ones(len(gallery.embeddings), bool)
-    built = OpenIndex(spec, plan, build(plan, gallery.embeddings), live, gallery.embeddings)
-    built = tuned(built)
+    index = build(plan, gallery.embeddings, progress)
+    built = tuned(OpenIndex(spec, plan, index, live, gallery.embeddings), progress)
     write_index(path, built.index)
     open_index = replace(built, index=open_mapped(path))
     if spec.exact:
         return open_index
     size = path.stat().st_size
-    recall = measure_recall(open_index.find, gallery.embeddings, queries(), size)
+    recall = measure_recall(open_index.find, gallery.embeddings, queries(), size, progress)
     return replace(open_index, measured=recall)
 
 
-def tuned(open_index: OpenIndex) -> OpenIndex:
+def tuned(
+    open_index: OpenIndex, progress: Progress = lambda message, done, total: None
+) -> OpenIndex:
     """The index with the number of cells that its gallery needs, where nobody has set one."""
     if not open_index.spec.tunes:
         return open_index
@@ -276,7 +284,9 @@ def tuned(open_index: OpenIndex) -> OpenIndex:
         return open_index.find
 
     first, cells = plan.search_parameters["nprobe"], plan.build_parameters["nlist"]
+    progress("choosing the cells to search", 0, 1)
     chosen = among(tune_recall(find_among, first, cells, open_index.embeddings))
+    progress("choosing the cells to search", 1, 1)
     tune(open_index.index, chosen)
     return replace(open_index, plan=chosen)
 
@@ -290,11 +300,13 @@ def reason_to_rebuild(path: Path, record: IndexRecord, gallery: Gallery) -> str:
     return ""
 
 
-def build_and_record(path: Path, gallery: Gallery, spec: IndexSpec, plan: IndexPlan) -> IndexRecord:
+def build_and_record(
+    path: Path, gallery: Gallery, spec: IndexSpec, plan: IndexPlan, progress: Progress
+) -> IndexRecord:
     """Build an index and keep it with its record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     images = len(gallery.embeddings)
-    sha256 = write_index(path, build(plan, gallery.embeddings))
+    sha256 = write_index(path, build(plan, gallery.embeddings, progress))
     record = IndexRecord(
         name=spec.name,
         built=plan.build_parameters,

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from dml_bench.data.datasets import Progress
 from dml_bench.registry import indexes
 
 __all__ = [
@@ -313,7 +314,11 @@ def one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(threads)
 
 
-def build(plan: IndexPlan, embeddings: np.ndarray) -> Any:
+def build(
+    plan: IndexPlan,
+    embeddings: np.ndarray,
+    progress: Progress = lambda message, done, total: None,
+) -> Any:
     """The FAISS index of (images, dim) float32 unit vectors; position i is image i. The same bit
     for bit for the same vectors."""
     import faiss
@@ -321,9 +326,14 @@ def build(plan: IndexPlan, embeddings: np.ndarray) -> Any:
     index = faiss.index_factory(embeddings.shape[1], plan.factory, faiss.METRIC_INNER_PRODUCT)
     prepare(index, plan)
     with one_thread():
-        index.train(np.ascontiguousarray(embeddings, np.float32))
+        if not index.is_trained:
+            progress("training the index", 0, 1)
+            index.train(np.ascontiguousarray(embeddings, np.float32))
+            progress("training the index", 1, 1)
         for first in range(0, len(embeddings), CHUNK):
+            progress("filling the index", first, len(embeddings))
             index.add(np.ascontiguousarray(embeddings[first : first + CHUNK], np.float32))
+        progress("filling the index", len(embeddings), len(embeddings))
     tune(index, plan)
     return index
 

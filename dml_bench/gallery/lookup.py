@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict, get_args
 
+from dml_bench.data.datasets import Progress
 from dml_bench.gallery.calibration import recall_queries
 from dml_bench.gallery.classifier import PhotoClassifier, open_classifier
 from dml_bench.gallery.embedder import GalleryEmbedder
@@ -132,12 +133,14 @@ def open_lookup(
     options: LookupOptions,
     device: str = "auto",
     say: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda message, done, total: None,
 ) -> PhotoLookup:
-    """Open a gallery; `say` is called where an index is built. Raises ValueError where the gallery,
-    the index or the store can't be opened, NoPromise where a precision can't be promised."""
+    """Open a gallery; `say` is called where an index is built, and `progress` with its steps.
+    Raises ValueError where the gallery, the index or the store can't be opened, NoPromise where a
+    precision can't be promised."""
     store = named_store(options.index)
     if store is None:
-        lookup = open_gallery(gallery_file, options, device, say)
+        lookup = open_gallery(gallery_file, options, device, say, progress)
     else:
         opened = open_store(gallery_file, store)
         applied = store_threshold(
@@ -160,7 +163,11 @@ def open_lookup(
 
 
 def open_gallery(
-    gallery_file: GalleryFile, options: LookupOptions, device: str, say: Callable[[str], None]
+    gallery_file: GalleryFile,
+    options: LookupOptions,
+    device: str,
+    say: Callable[[str], None],
+    progress: Progress,
 ) -> PhotoLookup:
     """As `open_lookup`, in the run's own or changed gallery."""
     run, phase = gallery_file.run, gallery_file.phase
@@ -170,7 +177,7 @@ def open_gallery(
     open_index = None
     if spec is not None:
         queries = partial(recall_queries, run, phase, gallery)
-        open_index = open_or_build(gallery_file, gallery, spec, queries, say)
+        open_index = open_or_build(gallery_file, gallery, spec, queries, say, progress)
     find = open_index.search if open_index else exact_search
     search = mean_search if options.by == "mean" else find
     applied = AppliedThreshold(value=-math.inf)

@@ -5,11 +5,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dml_bench.data.datasets import Progress
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.gallery.calibration import calibration_set, recall_queries
 from dml_bench.gallery.embedder import GalleryEmbedder
@@ -147,7 +149,11 @@ def open_store(gallery_file: GalleryFile, store: VectorStore) -> OpenStore:
 
 
 def export_to_store(
-    gallery_file: GalleryFile, gallery: Gallery, store: VectorStore, index: str
+    gallery_file: GalleryFile,
+    gallery: Gallery,
+    store: VectorStore,
+    index: str,
+    progress: Progress = lambda message, done, total: None,
 ) -> OpenStore:
     """Write a gallery into a store. Raises ValueError where the place is taken, or the store has no
     index of that name."""
@@ -173,13 +179,16 @@ def export_to_store(
         thresholds=thresholds_of(gallery_file, gallery),
         dml_bench=__version__,
     )
-    store.write(gallery, record, index)
+    store.write(gallery, record, index, partial(progress, "writing images"))
     if not index:
         return OpenStore(store, record)
     approximate = type(store)(store.location, approximate=True)
     queries = recall_queries(run, phase, gallery)
     differing = share_of_differing(
-        OpenStore(store, record), OpenStore(approximate, record), queries
+        OpenStore(store, record),
+        OpenStore(approximate, record),
+        queries,
+        partial(progress, "measuring what the index misses"),
     )
     record = replace(record, approximate={"index": index, **differing})
     store.write_record(record)
@@ -187,18 +196,22 @@ def export_to_store(
 
 
 def share_of_differing(
-    exact: OpenStore, approximate: OpenStore, queries: RecallQueries
+    exact: OpenStore,
+    approximate: OpenStore,
+    queries: RecallQueries,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """How many queries get another class from an approximate search than from the exact one, where
     the similarities are no tie."""
     queries = queries.evenly_spaced()
-    differing = 0
-    for vector, own_row in zip(queries.embeddings, queries.own_rows.tolist(), strict=True):
+    differing, count = 0, len(queries.own_rows)
+    pairs = zip(queries.embeddings, queries.own_rows.tolist(), strict=True)
+    for done, (vector, own_row) in enumerate(pairs, start=1):
         exactly = nearest_other(exact, vector, own_row)
         roughly = nearest_other(approximate, vector, own_row)
         tied = abs(exactly[1] - roughly[1]) < TIE
         differing += exactly[0] != roughly[0] and not tied
-    count = len(queries.own_rows)
+        progress(done, count)
     return {
         "differing": differing / count,
         "queries": count,

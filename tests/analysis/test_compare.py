@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from handmade import experiment, finish
 from rich.console import Console
+from steps import Steps
 from tiny import dml_bench
 
+import dml_bench as db
 from dml_bench.analysis.compare import compare, q_values, read_sides
 from dml_bench.config import Data
 from dml_bench.runs.pairing import Side
@@ -216,6 +218,9 @@ def test_a_folder_is_read_with_all_of_its_seeds_and_several_experiments_are_refu
         [tmp_path / "first" / "cub" / "seed-42", tmp_path / "first" / "cub" / "seed-43"]
     )
     assert same[0].name != same[1].name, "the same experiment twice is named by its paths"
+    steps = Steps()
+    overall = db.compare(tmp_path / "first", tmp_path / "second", callback=steps)[0].overall
+    assert steps.last == {"reading runs": (3, 3), "differences": (len(overall), len(overall))}
 
 
 def test_drops_of_other_hold_outs_are_not_compared_even_where_the_same_classes_are_ever_unseen(

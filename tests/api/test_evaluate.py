@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from steps import Steps
 
 import dml_bench as db
 from dml_bench.data.embeddings import read_embeddings, read_labels
@@ -49,6 +50,19 @@ def write_labels(name: str, *, split: bool) -> None:
 def accuracy(report: db.EmbeddingsReport, way: str, group: str = "all", model: int = 0) -> float:
     result = list(report.results.values())[model]
     return result.as_table()["accuracy"][way][group]["estimate"]
+
+
+def test_it_says_how_far_it_is(desk):
+    steps = Steps()
+    db.evaluate("all.npz", "without.npz", labels="labels.csv", unseen="last:2", callback=steps)
+    queries = int(IS_QUERY.sum())
+    assert steps.last == {
+        "searching": (queries, queries),
+        "enrolling images": (queries, queries),
+        "enrolling class means": (20, 20),
+        "searching without new classes": (queries, queries),
+        "searching by the other model": (queries, queries),
+    }
 
 
 def macro(right: np.ndarray, labels: np.ndarray) -> float:

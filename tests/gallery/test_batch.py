@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 from pyarrow import parquet
+from steps import Steps
 from tiny import dml_bench, refusal
 
 import dml_bench as db
@@ -53,18 +54,25 @@ def test_all_settings_of_a_look_up_can_be_handed_on_and_none_is_taken_on_trust(g
         gallery.predict(photos, by="vote")
 
 
-class Steps(db.Callback):
-    def __init__(self) -> None:
-        self.last: dict[str, tuple[int, int]] = {}
-
-    def progress(self, message: str, done: int, total: int) -> None:
-        self.last[message] = (done, total)
-
-
 def test_a_look_up_without_a_file_says_how_far_it_is(folder, photos):
     steps = Steps()
     db.Gallery(folder, device="cpu", callback=steps).predict(photos, other=photos)
     assert steps.last == {"looking up others": (13, 13), "looking up": (13, 13)}
+
+
+def test_an_index_that_is_built_says_how_far_it_is(folder, photos, tmp_path):
+    steps = Steps()
+    own = shutil.copytree(folder, tmp_path.joinpath(*folder.parts[-3:]))
+    gallery = db.Gallery(own, device="cpu", callback=steps)
+    count = len(gallery.file.read().entries)
+    gallery.predict(photos, index="ivf")
+    assert steps.last == {
+        "training the index": (1, 1),
+        "filling the index": (count, count),
+        "choosing the cells to search": (1, 1),
+        "measuring what the index misses": (1, 1),
+        "looking up": (13, 13),
+    }
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from chromium import CHROMIUM, needs_chromium
 from PIL import Image
+from steps import Steps
 from tiny import dml_bench, refusal
 
 import dml_bench as db
@@ -226,7 +227,14 @@ def test_classes_that_are_too_similar_for_a_link_are_said_to_be_so():
 
 def test_held_out_classes_are_looked_for_among_the_test_images(finished):
     run = open_run(finished)
-    measure = db.measure_discovery(run, threshold=2.0).measure
+    steps = Steps()
+    measure = db.measure_discovery(run, threshold=2.0, callback=steps).measure
+    ways = len(measure.alone.agreements)
+    assert steps.last == {
+        "choosing links": (2, 2),
+        "clustering held-out classes": (ways, ways),
+        "clustering what is unknown": (ways, ways),
+    }
     held_out = run.protocol.held_out(run.summary)["limited"]
     assert measure.phase == "limited"
     assert list(measure.held_out) == held_out

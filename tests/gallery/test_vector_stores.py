@@ -260,7 +260,9 @@ def test_a_parquet_file_of_several_parts_is_searched_as_one(tmp_path, monkeypatc
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     gallery, record = hand_made(tmp_path, vectors.tolist())
     store = ParquetStore(str(tmp_path / "g.parquet"))
-    store.write(gallery, record, "")
+    heard: list[tuple[int, int]] = []
+    store.write(gallery, record, "", lambda *at: heard.append(at))
+    assert heard == [(done, 11) for done in (0, 4, 8, 11)]
     assert store._file().num_row_groups == 3
     query = gallery.embeddings[[2, 9]]
     expected = np.argsort(-(query @ gallery.embeddings.T), axis=1)[:, :6]

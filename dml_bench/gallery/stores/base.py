@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from typing import Any, TypeAlias
@@ -11,13 +11,24 @@ import numpy as np
 
 from dml_bench.gallery.store import Gallery, GalleryImage
 
-__all__ = ["Hit", "Hits", "StoreRecord", "VectorStore", "batches_of", "columns", "require_package"]
+__all__ = [
+    "SMALL_BATCH",
+    "Hit",
+    "Hits",
+    "StoreRecord",
+    "VectorStore",
+    "batches_of",
+    "columns",
+    "require_package",
+]
 
 FORMAT = "1"
 TABLE = "gallery"
 """The name of the table or collection."""
 BATCH = 65_536
 """The number of images that are written at a time."""
+SMALL_BATCH = 2048
+"""The same where a store takes images one by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,9 +108,15 @@ class VectorStore(ABC):
         """Where it is, in words that hold no password."""
 
     @abstractmethod
-    def write(self, gallery: Gallery, record: StoreRecord, index: str) -> None:
+    def write(
+        self,
+        gallery: Gallery,
+        record: StoreRecord,
+        index: str,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         """Write a gallery, completely or not at all, with an approximate index where one is named.
-        Raises ValueError where the place is taken."""
+        `progress` hears of images. Raises ValueError where the place is taken."""
 
     @abstractmethod
     def write_record(self, record: StoreRecord) -> None:
@@ -150,11 +167,15 @@ def columns(gallery: Gallery, rows: slice) -> dict[str, list[Any]]:
     }
 
 
-def batches_of(gallery: Gallery) -> Iterator[slice]:
-    """The rows of a gallery, so many at a time."""
-    count = len(gallery.entries)
-    for first in range(0, count, BATCH):
-        yield slice(first, min(first + BATCH, count))
+def batches_of(
+    gallery: Gallery, progress: Callable[[int, int], None], at_most: int = BATCH
+) -> Iterator[slice]:
+    """The rows of a gallery, so many at a time; `progress` hears of those that were taken."""
+    count, size = len(gallery.entries), min(at_most, BATCH)
+    for first in range(0, count, size):
+        progress(first, count)
+        yield slice(first, min(first + size, count))
+    progress(count, count)
 
 
 def require_package(name: str, wanted_for: str) -> None:

@@ -1,5 +1,6 @@
 """A gallery in LanceDB, an embedded store of columns on a disk or in object storage."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,13 @@ class LanceStore(VectorStore):
         """The folder."""
         return self.location
 
-    def write(self, gallery: Gallery, record: StoreRecord, index: str) -> None:
+    def write(
+        self,
+        gallery: Gallery,
+        record: StoreRecord,
+        index: str,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         """The index is LanceDB's own."""
         require_package("lancedb", "LanceDB")
         path = Path(self.location)
@@ -40,7 +47,7 @@ class LanceStore(VectorStore):
         with drafted(path) as draft:
             table = None
             schema = schema_of(record).remove_metadata()
-            for rows in batches_of(gallery):
+            for rows in batches_of(gallery, progress):
                 part = table_of(gallery, rows, schema)
                 if table is None:
                     table = connected(draft).create_table(TABLE, part)

@@ -1,6 +1,7 @@
 """A gallery as one Parquet file, which pandas, DuckDB, Spark and BigQuery read. A search reads it
 a part at a time."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ class ParquetStore(VectorStore):
         """The file."""
         return self.location
 
-    def write(self, gallery: Gallery, record: StoreRecord, index: str) -> None:
+    def write(
+        self,
+        gallery: Gallery,
+        record: StoreRecord,
+        index: str,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         """A row group for each batch."""
         require_package("pyarrow", "a Parquet file")
         from pyarrow import parquet
@@ -37,7 +44,7 @@ class ParquetStore(VectorStore):
         path.parent.mkdir(parents=True, exist_ok=True)
         schema = schema_of(record)
         with drafted(path) as draft, parquet.ParquetWriter(str(draft), schema) as writer:
-            for rows in batches_of(gallery):
+            for rows in batches_of(gallery, progress):
                 writer.write_table(table_of(gallery, rows, schema))
 
     def write_record(self, record: StoreRecord) -> None:

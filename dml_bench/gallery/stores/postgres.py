@@ -1,6 +1,6 @@
 """A gallery in PostgreSQL with the extension pgvector: a table beside those of an application."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import finalize
@@ -9,6 +9,7 @@ import numpy as np
 
 from dml_bench.gallery.store import Gallery, GalleryImage
 from dml_bench.gallery.stores.base import (
+    SMALL_BATCH,
     TABLE,
     Hit,
     StoreRecord,
@@ -47,7 +48,13 @@ class PostgresStore(VectorStore):
         """The table."""
         return f"PostgreSQL table {self._name}"
 
-    def write(self, gallery: Gallery, record: StoreRecord, index: str) -> None:
+    def write(
+        self,
+        gallery: Gallery,
+        record: StoreRecord,
+        index: str,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         """In one transaction."""
         if index and record.dim > MOST_INDEXED:
             raise ValueError(
@@ -69,7 +76,7 @@ class PostgresStore(VectorStore):
                 raise ValueError(
                     f"{self.place} exists already: name another behind # in the address, or drop it"
                 ) from None
-            copy_rows(connection, table, gallery)
+            copy_rows(connection, table, gallery, progress)
             if index:
                 using = sql.SQL(INDEXES[index])
                 connection.execute(sql.SQL("CREATE INDEX ON {} USING {}").format(table, using))
@@ -165,7 +172,9 @@ def connected(address: str, extension: bool) -> Any:
     return connection
 
 
-def copy_rows(connection: Any, table: Any, gallery: Gallery) -> None:
+def copy_rows(
+    connection: Any, table: Any, gallery: Gallery, progress: Callable[[int, int], None]
+) -> None:
     """Copy a gallery into a table, in PostgreSQL's binary format."""
     from psycopg import sql
 
@@ -174,7 +183,7 @@ def copy_rows(connection: Any, table: Any, gallery: Gallery) -> None:
     )
     with connection.cursor() as cursor, cursor.copy(copy.format(table)) as writer:
         writer.set_types(["int8", "text", "text", "text", "text", "vector"])
-        for rows in batches_of(gallery):
+        for rows in batches_of(gallery, progress, SMALL_BATCH):
             parts = columns(gallery, rows)
             vectors = np.asarray(gallery.embeddings[rows], np.float32)
             for values in zip(*parts.values(), vectors, strict=True):

@@ -2,6 +2,7 @@
 meant for some 20,000 images; a server takes the same calls. Opening reads all vectors, so that a
 folder stays open as long as a store of it is in use."""
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from dml_bench.gallery.store import Gallery
 from dml_bench.gallery.stores.arrow import image_of
 from dml_bench.gallery.stores.base import (
+    SMALL_BATCH,
     TABLE,
     Hit,
     StoreRecord,
@@ -52,7 +54,13 @@ class QdrantStore(VectorStore):
         """The folder."""
         return self.location
 
-    def write(self, gallery: Gallery, record: StoreRecord, index: str) -> None:
+    def write(
+        self,
+        gallery: Gallery,
+        record: StoreRecord,
+        index: str,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         """A point for each image, whose number is the row."""
         require_package("qdrant_client", "Qdrant")
         from qdrant_client import models
@@ -64,7 +72,7 @@ class QdrantStore(VectorStore):
             client = folder.client
             metadata = {RECORD: record.as_json()}
             client.create_collection(TABLE, vectors_config=vectors, metadata=metadata)
-            for rows in batches_of(gallery):
+            for rows in batches_of(gallery, progress, SMALL_BATCH):
                 parts = columns(gallery, rows)
                 names = list(parts)
                 payloads = [
