@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin
 
@@ -104,6 +104,13 @@ class Option:
         return cls(wanted, parameter.default, allowed)
 
 
+@cache
+def options_of(build: Callable[..., Any]) -> dict[str, Option]:
+    """The keyword-only parameters of a registered function, by name."""
+    parameters = inspect.signature(build).parameters.values()
+    return {p.name: Option.of(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """A registered component: how to build it, and what people should know about it."""
@@ -126,8 +133,7 @@ class Entry:
     @property
     def options(self) -> dict[str, Option]:
         """The options by name, read off the function's signature."""
-        parameters = inspect.signature(self.build).parameters.values()
-        return {p.name: Option.of(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return options_of(self.build)
 
     def built(self, wanted: type[T], *arguments: Any, **options: Any) -> T:
         """What its function returns. Raises ValueError where that of a plug-in returns something
