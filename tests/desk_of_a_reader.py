@@ -54,9 +54,9 @@ def lay_out(folder: Path) -> None:
     photographer = Photographer()
     photographer.fill(folder / "photos", COLOURS, 40)
     photographer.fill(folder / "new_classes", NEW_COLOURS, 8)
-    photographer.fill(folder / "parts" / "train", COLOURS, 6)
-    photographer.fill(folder / "parts" / "test", COLOURS, 3)
-    photographer.fill(folder / "parts" / "catalogue", COLOURS, 1)
+    photographer.fill(folder / "parts" / "train", (*COLOURS, *NEW_COLOURS), 6)
+    photographer.fill(folder / "parts" / "test", (*COLOURS, *NEW_COLOURS), 3)
+    photographer.fill(folder / "parts" / "catalogue", (*COLOURS, *NEW_COLOURS), 1)
     for name, colours in (("new_photos", COLOURS), ("holiday_photos", ("gold", "navy"))):
         for number, colour in enumerate(colours):
             photographer.save(folder / name / f"{number}.jpg", colour)

@@ -1,10 +1,9 @@
-"""Every `dml-bench` line of README.md and docs/ can be typed: the real command line parses it, its
-experiments and settings are resolved, its suite is planned, and what only looks something up,
-checks or ranks is run."""
+"""Every `dml-bench` line of README.md and docs/ is one that the real command line takes: it is
+parsed, its experiments and settings are resolved, and its suite is planned. test_typed_lines types
+it."""
 
 import re
 import shlex
-import shutil
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,6 @@ import click
 import pytest
 import typer
 from test_documents import GUIDES, ROOT
-from tiny import dml_bench
 
 import dml_bench as db
 from dml_bench.cli import options
@@ -23,7 +21,6 @@ from dml_bench.config.tables import tables_over_data
 
 PLACEHOLDERS = {"NAME", "EXPERIMENT"}
 """What stands in a page for the name of an experiment; a .toml is a file of the reader."""
-LOOK_UPS = ("list", "show", "cache", "data card")
 
 
 def blocks(page: Path) -> list[str]:
@@ -147,36 +144,6 @@ def test_every_suite_of_the_guides_has_rows(page, arguments):
         sweeps=parameters["sweep"],
     )
     assert planned.rows
-
-
-def needs_no_file(arguments: list[str]) -> bool:
-    """Whether a line can be run without a file of the reader, or a name for NAME."""
-    return "NAME" not in arguments and not any(part.endswith(".toml") for part in arguments)
-
-
-LOOKED_UP = [arguments for _, arguments in EVERY if " ".join(arguments).startswith(LOOK_UPS)]
-
-
-@pytest.mark.parametrize(
-    "arguments", [line for line in LOOKED_UP if needs_no_file(line)], ids=spelled
-)
-def test_every_line_that_looks_something_up_runs(arguments, monkeypatch, capsys):
-    assert dml_bench(monkeypatch, *arguments) == 0
-    assert capsys.readouterr().out
-
-
-ON_RESULTS = re.compile(r"(verify|leaderboard) results( --out \w+)?")
-LINES = {spelled(arguments) for _, arguments in EVERY}
-SUBMITTED = sorted(filter(ON_RESULTS.fullmatch, LINES))
-
-
-@pytest.mark.parametrize("line", SUBMITTED)
-def test_every_line_that_checks_or_ranks_submissions_runs(line, tmp_path, monkeypatch, capsys):
-    row = "omniglot/stratified-last-42/EPSHN_cosine_characters"
-    shutil.copytree(ROOT / "results" / row, tmp_path / "results" / row)
-    assert dml_bench(monkeypatch, *shlex.split(line)) == 0
-    said = capsys.readouterr()
-    assert "1 checked: 0 refused" in said.out or "site/index.html: 1 run in 1 table" in said.err
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=str)

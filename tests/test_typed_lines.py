@@ -30,15 +30,16 @@ from tiny import dml_bench
 
 import dml_bench as db
 from dml_bench.config import Experiment
-from dml_bench.config.tables import choose, read_table
+from dml_bench.config.tables import choose, read_table, tables_over_data
 from dml_bench.config.variants import base_name, variant_name
 from dml_bench.decision import rows as decision_rows
 from dml_bench.system.files import write_csv
 
 pytestmark = pytest.mark.slow
-"""They are typed by `make tutorials`, which CI runs, and by `make test-all`."""
+"""Most pages are typed by `make tutorials`, which CI runs, and all by `make test-all`."""
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
+CLASSIFIER = "crossentropy_resnet18_sgd_aug"
 RECORD = "omniglot/stratified-last-42/EPSHN_cosine_characters"
 LAST_SPECIES = "008.Cream_breasted_Warbler"
 
@@ -51,6 +52,8 @@ STANDS_FOR = {
     rf"\b(discover|enrol) runs/{BASELINE}": r"\1 runs/NAME",
     r" RUN\b": " runs/NAME",
     r"submit FILE": f"submit results/{RECORD}/seed-42.json --by me",
+    # Small birds under the name of a published data set are refused, as they have to be.
+    r"^dml-bench verify$": "dml-bench verify results/demo results/omniglot",
     r"040\.Azure_throated_spotted_Tit": LAST_SPECIES,
     # Data.
     r"/data/IMAGES": "parts",
@@ -92,6 +95,8 @@ DATA = {"cub": "CUB_200_2011"} | dict.fromkeys(
 """Where images of a data set are; those that `parts` stands for are read as a folder."""
 ROWS = {
     "study": (BASELINE, "ArcFace_cosine_resnet18_sgd_aug"),
+    "techniques": (BASELINE, f"{BASELINE}+mixup"),
+    "few_images": (f"{CLASSIFIER}~data.per_class=3", f"{CLASSIFIER}~data.per_class=5"),
     "characters": ("crossentropy_characters", "EPSHN_cosine_characters"),
 }
 """Of a suite, the rows that are run: of other tables the first two that the line asks for."""
@@ -127,12 +132,11 @@ CODE = re.compile(r"^```\w*\n(.*?)^```|`([^`]+)`", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(.+ \| )?dml-bench [a-z]|torchrun |curl ")
 FOLLOWED = ("tutorial_loss.md", "tutorial_notebook.md", "tutorial_photos.md")
 """From their first line to their last, by test_tutorials."""
-NOT_TYPED = (
-    *("data_sets.md", "performance.md", "pictures.md", "protocols_and_statistics.md"),
-    *("quickstart.md", "scale.md", "study.md", "techniques.md"),
-)
-"""Pages whose lines are only parsed, resolved and planned so far, by test_page_commands."""
-PAGES = [page for page in GUIDES if page.name not in (*FOLLOWED, *NOT_TYPED)]
+WITH_MISTAKES = ("explore.md", "pictures.md")
+"""Pages on whose desk lies a run of drawn birds: that of photos makes none."""
+WITH_REPORTS = ("scale.md", "study.md", "your_photos.md")
+"""Pages that write reports, whose figures are drawn for pictures.md alone: they take long."""
+PAGES = [page for page in GUIDES if page.name not in FOLLOWED]
 
 
 def lines_of(page: Path) -> Iterator[str]:
@@ -238,6 +242,8 @@ class Typist:
     def shrunk(self, arguments: list[str]) -> list[str]:
         """The words of a line that trains, with settings and data that take a second."""
         command, parameters = parsed(arguments)
+        if parameters.get("table") in tables_over_data():
+            return arguments
         demo, own = parameters.get("demo", False), overrides_of(parameters)
         names = [parameters["name"]] if "name" in parameters else parameters["names"]
         if command.name == "suite" and not names:
@@ -344,8 +350,10 @@ def accept_proposals() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_every_line_of_a_page_can_be_typed(page, desk, made, monkeypatch, capsys):
-    copy_desk(made, desk, "demo" if page.name == "explore.md" else "photos")
+def test_every_line_of_a_page_can_be_typed(page, desk, made, monkeypatch, capsys, request):
+    copy_desk(made, desk, "demo" if page.name in WITH_MISTAKES else "photos")
+    if page.name in WITH_REPORTS:
+        request.getfixturevalue("blank_figures")
     for place in (RECORD, "demo/stratified-last-10/EPSHN_cosine_resnet18_sgd_aug"):
         shutil.copytree(ROOT / "results" / place, desk / "results" / place)
     typist = Typist(monkeypatch, capsys)
@@ -358,9 +366,8 @@ def test_every_line_of_a_page_can_be_typed(page, desk, made, monkeypatch, capsys
 
 
 def test_what_is_left_out_or_typed_otherwise_is_still_in_a_page():
-    pages = [page for page in GUIDES if page.name not in FOLLOWED]
-    lines = "\n".join(line for page in pages for line in lines_of(page))
+    lines = "\n".join(line for page in PAGES for line in lines_of(page))
     for pattern in LEFT_OUT:
         assert re.search(f"^{pattern}$", lines, re.MULTILINE), f"no line is left out by {pattern}"
     for pattern in STANDS_FOR:
-        assert re.search(pattern, lines), f"no line has {pattern}"
+        assert re.search(pattern, lines, re.MULTILINE), f"no line has {pattern}"
