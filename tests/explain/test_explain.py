@@ -371,6 +371,7 @@ def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_
     birds, cache_dir, tmp_path
 ):
     overrides = ["loss=crossentropy", "miner=none", "model.head={name='cam', dim=32}"]
+    overrides.append("train.epochs=1")
     overrides.append("train.precision=float32")  # else map and logit are rounded apart
     folder = train(birds, cache_dir, tmp_path / "runs", *overrides).folder
     run_images = RunImages(read_folder(folder))
@@ -394,7 +395,8 @@ def test_a_classifier_is_asked_about_its_logit_and_the_phase_that_does_not_know_
 
 
 def test_a_transformer_is_explained_by_its_attention(birds, cache_dir, tmp_path):
-    folder = train(birds, cache_dir, tmp_path / "runs", "model.backbone=timm:test_vit").folder
+    settings = ("model.backbone=timm:test_vit", "train.epochs=1")
+    folder = train(birds, cache_dir, tmp_path / "runs", *settings).folder
     explained(folder, tmp_path / "out", scored=2)
     assert {row["method"] for row in table(tmp_path / "out")} == {
         "attention",
