@@ -135,10 +135,11 @@ def rows_of(
     """The rows on one data set, with `tuned` each trained one beside itself with the settings of
     its search."""
     fixed, trained = planned_rows(entry, seeds, tuned=tuned)
-    if tuned:
-        overrides = entry.overrides(tuned=True)
-        trained = with_tuned_rows(trained, searched_in(places), entry.profile, overrides)
-    return (*fixed, *trained)
+    rows = (*fixed, *trained)
+    if not tuned:
+        return rows
+    overrides = entry.overrides(tuned=True)
+    return with_tuned_rows(rows, searched_in(places), entry.profile, overrides)
 
 
 def planned_rows(

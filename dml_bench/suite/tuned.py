@@ -58,18 +58,22 @@ def with_tuned_rows(
     overrides: Sequence[str],
     data_dir: Path | None = None,
 ) -> tuple[PlannedRow, ...]:
-    """Each row, followed by itself with the settings of its search, which is looked for in the
-    first of these folders and then in the next. Raises NoSearch, and ValueError where searches
-    differ in how much they tried."""
-    if missing := missing_searches(rows, places, profile, overrides, data_dir):
+    """Each row, followed by itself with the settings of its search where it trains. A search is
+    looked for in the first of these folders and then in the next. Raises NoSearch, and ValueError
+    where searches differ in how much they tried."""
+    trained = [row for row in rows if not row.seeds[0].no_drop_because]
+    if missing := missing_searches(trained, places, profile, overrides, data_dir):
         raise NoSearch(missing, places)
     both: list[PlannedRow] = []
     budgets: dict[tuple[str, int], str] = {}
     for row in rows:
+        both.append(row)
+        if row not in trained:
+            continue
         searches = list(filter(None, searches_of(row, places, overrides)))
         for search in searches:
             budgets.setdefault((search.space, len(search.trials)), row.name)
-        both += [row, tuned_row(row, searches, profile, overrides)]
+        both.append(tuned_row(row, searches, profile, overrides))
     if len(budgets) > 1:
         said = ", ".join(f"{trials} in {space} ({row})" for (space, trials), row in budgets.items())
         raise ValueError(

@@ -105,6 +105,14 @@ def test_each_head_of_photographs_has_a_search_of_its_own_and_a_given_split_need
     assert all(ending in search.command for search in missing)
 
 
+def test_of_a_tuned_suite_the_rows_that_train_nothing_wait_for_no_search(tmp_path):
+    names = ["frozen_efficientnet_lite0", "crossentropy_head"]
+    with pytest.raises(ValueError, match="^crossentropy_head has no search with these settings"):
+        db.plan_suite(names, seeds=[42], tuned=True, out=tmp_path)
+    [row] = db.plan_suite(names[:1], seeds=[42], tuned=True, out=tmp_path).rows
+    assert row.name == names[0]
+
+
 def test_options_for_one_data_set_are_refused(monkeypatch, capsys):
     line = refusal(monkeypatch, capsys, "suite", "--table", "reality", "--demo", "--only", "Arc*")
     assert "brings its own data sets, rows and settings: leave out --only and --demo" in line
