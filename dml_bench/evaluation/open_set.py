@@ -59,7 +59,7 @@ def search_without_classes(
     left_out: Sequence[int] | np.ndarray,
     *,
     k: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Neighbours:
     """Search all queries in the gallery without the images of the classes `left_out`.
 

@@ -115,24 +115,19 @@ def search(
     gallery_labels: Annotated[np.ndarray, Int("gallery")],
     query_labels: Annotated[np.ndarray, Int("query")],
     k: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Neighbours:
     """Exact inner-product search (FAISS IndexFlatIP) of (query, dim) in (gallery, dim), both
     float32 unit vectors.
 
     Ties are broken by gallery order, also where they reach over the k-th place. k is cut to the
-    size of the gallery. Where `progress` hears of queries that are done, they are searched for in
-    parts, and the last part's similarities may differ in their last digit.
+    size of the gallery. `progress` hears of queries that are done.
     """
     for name, embeddings in (("gallery", gallery), ("query", query)):
         if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
             raise ValueError(f"{name} embeddings are not of unit length (or not finite)")
-    index = flat_index(gallery)
-    if progress is None:
-        similarities, indices = nearest(index, query, k, len(gallery))
-        return Neighbours(indices, similarities, gallery_labels, query_labels)
-    parts = []
-    for start in range(0, len(query), ROWS):
+    index, parts = flat_index(gallery), []
+    for start in range(0, max(1, len(query)), ROWS):
         progress(start, len(query))
         parts.append(nearest(index, query[start : start + ROWS], k, len(gallery)))
     progress(len(query), len(query))
