@@ -158,16 +158,14 @@ def browse(
     Example: dml-bench browse embeddings.npz --labels labels.csv --data-dir photos
     """
     shown = browsed(run, without, labels, unseen)
-    place: dict[str, Any] = {"gallery": gallery, "cache_dir": cache_dir}
     if forget:
-        removed = db.forget_browsed(shown, **place)
+        removed = db.forget_browsed(shown, gallery=gallery, cache_dir=cache_dir)
         typer.echo("forgotten" if removed else "there was nothing to forget")
         return
+    place: dict[str, Any] = {"gallery": gallery, "cache_dir": cache_dir, "data_dir": data_dir}
     if export:
         with options.beside_result() as callback:
-            decided = db.export_decisions(
-                shown, export, data_dir=data_dir, callback=callback, **place
-            )
+            decided = db.export_decisions(shown, export, callback=callback, **place)
         typer.echo(f"{export}: {decided.describe()}")
         return
     with options.stopped_by_ctrl_c(), options.terminal_callback() as callback:
@@ -176,7 +174,6 @@ def browse(
             port=port,
             address=address,
             opens_browser=not no_open,
-            data_dir=data_dir,
             callback=callback,
             **place,
         )
