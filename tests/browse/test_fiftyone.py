@@ -922,6 +922,7 @@ def test_the_maps_are_coloured_by_what_a_person_chooses_which_is_there_at_the_ne
     assert page.locator(".dml select").input_value() == "label"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_app_which_leaves_nothing_behind_and_its_database_can_be_forgotten(
     app, run
 ):

@@ -153,6 +153,7 @@ def test_its_kept_maps_are_no_features_of_another_head(birds, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_every_option_with_maps_that_grow_ends_as_one_that_never_was(
     birds, cache_dir, tmp_path
 ):
