@@ -16,6 +16,7 @@ __all__ = [
     "flat_index",
     "in_parts",
     "nearest",
+    "queries_at_a_time",
     "search",
     "search_leaving_one_out",
     "search_nearest_on",
@@ -87,15 +88,25 @@ class Neighbours:
         )
 
 
-def in_parts(num_queries: int, k: int, searched: Callable[[slice], Neighbours]) -> Neighbours:
-    """The neighbours of all queries, searched for so many at a time that memory does not grow with
-    queries times `k`. Of several parts, similarities may differ in their last digit from those of
+def queries_at_a_time(k: int) -> int:
+    """So many that memory does not grow with queries times `k`."""
+    return max(ENTRIES // max(k, 1), 1)
+
+
+def in_parts(
+    num_queries: int,
+    size: int,
+    searched: Callable[[slice], Neighbours],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Neighbours:
+    """The neighbours of all queries, searched for `size` of them at a time; `progress` hears of
+    those that are done. Of several parts, similarities may differ in their last digit from those of
     one search: FAISS rounds otherwise for other numbers of queries."""
-    size = max(ENTRIES // max(k, 1), 1)
-    parts = [
-        searched(slice(start, min(start + size, num_queries)))
-        for start in range(0, num_queries, size)
-    ]
+    parts = []
+    for start in range(0, max(1, num_queries), size):
+        progress(start, num_queries)
+        parts.append(searched(slice(start, min(start + size, num_queries))))
+    progress(num_queries, num_queries)
     if len(parts) == 1:
         return parts[0]
     of_relevant = [part.at_r for part in parts if part.at_r is not None]
@@ -126,13 +137,13 @@ def search(
     for name, embeddings in (("gallery", gallery), ("query", query)):
         if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
             raise ValueError(f"{name} embeddings are not of unit length (or not finite)")
-    index, parts = flat_index(gallery), []
-    for start in range(0, max(1, len(query)), ROWS):
-        progress(start, len(query))
-        parts.append(nearest(index, query[start : start + ROWS], k, len(gallery)))
-    progress(len(query), len(query))
-    similarities, indices = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Neighbours(indices, similarities, gallery_labels, query_labels)
+    index = flat_index(gallery)
+
+    def searched(rows: slice) -> Neighbours:
+        similarities, indices = nearest(index, query[rows], k, len(gallery))
+        return Neighbours(indices, similarities, gallery_labels, query_labels[rows])
+
+    return in_parts(len(query), ROWS, searched, progress)
 
 
 def nearest(

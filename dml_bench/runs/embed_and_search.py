@@ -25,6 +25,7 @@ from dml_bench.evaluation.search import (
     Neighbours,
     flat_index,
     in_parts,
+    queries_at_a_time,
     search,
     search_views,
     without_itself,
@@ -215,7 +216,8 @@ def look_up(
             neighbours = without_itself(neighbours, rows.start)
         return shortened(neighbours, kept)
 
-    return in_parts(len(query_labels), needed * (1 if views is None else len(views)), searched)
+    size = queries_at_a_time(needed * (1 if views is None else len(views)))
+    return in_parts(len(query_labels), size, searched)
 
 
 def write_answers(

@@ -26,6 +26,7 @@ from dml_bench.suite.tuned import (
     NoSearch,
     has_shared_split,
     missing_searches,
+    trains,
     with_tuned_rows,
 )
 from dml_bench.system.terminal import SuiteProgress
@@ -151,7 +152,7 @@ def planned_rows(
     trained: list[PlannedRow] = []
     overrides = entry.overrides(tuned=tuned)
     for row in resolved_rows(entry.rows, entry.profile, overrides, seeds):
-        if not row.seeds[0].no_drop_because:
+        if trains(row):
             trained.append(row)
         elif has_shared_split(row.seeds[0]):
             fixed.append(replace(row, seeds=row.seeds[:1]))

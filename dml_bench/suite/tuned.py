@@ -15,7 +15,14 @@ from dml_bench.runs.folder import differing
 from dml_bench.suite.plan import resolve_row
 from dml_bench.training.tuning import SEARCHES, Search, read_search, search_files
 
-__all__ = ["MissingSearch", "NoSearch", "has_shared_split", "missing_searches", "with_tuned_rows"]
+__all__ = [
+    "MissingSearch",
+    "NoSearch",
+    "has_shared_split",
+    "missing_searches",
+    "trains",
+    "with_tuned_rows",
+]
 
 NOT_COMPARED = ("name", "summary", "expects", "seed", "unseen", "plugins", "evaluate")
 """In which a run may differ from the experiment that was searched. The run itself checks that it
@@ -61,14 +68,13 @@ def with_tuned_rows(
     """Each row, followed by itself with the settings of its search where it trains. A search is
     looked for in the first of these folders and then in the next. Raises NoSearch, and ValueError
     where searches differ in how much they tried."""
-    trained = [row for row in rows if not row.seeds[0].no_drop_because]
-    if missing := missing_searches(trained, places, profile, overrides, data_dir):
+    if missing := missing_searches(rows, places, profile, overrides, data_dir):
         raise NoSearch(missing, places)
     both: list[PlannedRow] = []
     budgets: dict[tuple[str, int], str] = {}
     for row in rows:
         both.append(row)
-        if row not in trained:
+        if not trains(row):
             continue
         searches = list(filter(None, searches_of(row, places, overrides)))
         for search in searches:
@@ -90,8 +96,9 @@ def missing_searches(
     overrides: Sequence[str],
     data_dir: Path | None = None,
 ) -> tuple[MissingSearch, ...]:
-    """The searches that would have to be made before all rows could be tuned: of each row, or of
-    the experiment whose search it can share."""
+    """The searches that would have to be made before all rows that train could be tuned: of each
+    row, or of the experiment whose search it can share."""
+    rows = list(filter(trains, rows))
     by_name = {row.name: row for row in rows}
     seeds: dict[str, set[int]] = {}
     waiting: dict[str, list[str]] = {}
@@ -117,6 +124,11 @@ def missing_searches(
             )
         )
     return tuple(missing)
+
+
+def trains(row: PlannedRow) -> bool:
+    """Whether it trains a network or a head, whose settings can be searched for."""
+    return not row.seeds[0].no_drop_because
 
 
 def searched_for(row: PlannedRow, by_name: Mapping[str, PlannedRow]) -> str:

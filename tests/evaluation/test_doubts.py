@@ -14,7 +14,13 @@ from dml_bench.evaluation import hubness
 from dml_bench.evaluation import search as searching
 from dml_bench.evaluation.collapse import describe_doubts, doubts, widest_angle
 from dml_bench.evaluation.metrics import decided_by_order, map_at_r, r_precision, shortened
-from dml_bench.evaluation.search import Neighbours, in_parts, search, without_itself
+from dml_bench.evaluation.search import (
+    Neighbours,
+    in_parts,
+    queries_at_a_time,
+    search,
+    without_itself,
+)
 from dml_bench.runs import embed_and_search
 from dml_bench.runs.arrays import read_neighbours, write_neighbours
 from dml_bench.training import loop
@@ -76,7 +82,7 @@ def test_neighbours_in_parts_measure_the_same_as_all_at_once_and_keep_the_first(
     sizes = []
     parts = in_parts(
         len(query),
-        21,
+        queries_at_a_time(21),
         lambda rows: sizes.append(rows.stop - rows.start) or shortened(searched(rows), 4),
     )
     assert max(sizes) == 7
