@@ -103,9 +103,11 @@ def weights_of(run: Run) -> dict[str, str]:
 def cost_of(run: Run) -> dict[str, Any]:
     """What the run took, over all phases; each phase's cost is in the summary."""
     phases = run.costs.values()
+    cpu = [dict(phase).get("train_cpu_seconds") for phase in phases]
     return {
         "total_seconds": run.summary["cost"]["total_seconds"],
         "train_seconds": sum(phase["train_seconds"] for phase in phases),
+        "train_cpu_seconds": None if None in cpu else sum(cpu),
         "peak_memory_bytes": max(phase.get("peak_memory_bytes", 0) for phase in phases),
     }
 

@@ -77,6 +77,8 @@ class CostRecord(Section):
 
     total_seconds: Annotated[float, Field(ge=0)]
     train_seconds: Annotated[float, Field(ge=0)]
+    train_cpu_seconds: Annotated[float, Field(ge=0)] | None = None
+    """Of all cores; None where it is not known."""
     peak_memory_bytes: Count
 
 

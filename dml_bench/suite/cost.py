@@ -1,21 +1,22 @@
-"""What the runs and searches of a table over several data sets cost, estimated from records."""
+"""What runs and searches cost, estimated from the records of others."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dml_bench.config import Experiment
 from dml_bench.config.tables import PlannedRow
+from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import split_of
 from dml_bench.protocols import phases_of
 from dml_bench.runs import record_format
 from dml_bench.runs.layout import records_below
 from dml_bench.suite.plan import Job
-from dml_bench.suite.run import SuiteSession
 from dml_bench.suite.tuned import MissingSearch
 from dml_bench.system.counted import counted
 
-__all__ = ["cost_lines"]
+__all__ = ["core_hours", "measured_runs", "search_lines", "seconds_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +28,6 @@ class MeasuredRun:
     num_images: int
     seconds: float
     """Of one core, for one of its trainings; for all of a run that trains nothing."""
-
-
-def cost_lines(
-    sessions: Mapping[str, SuiteSession],
-    absent: Mapping[str, str],
-    searches: Mapping[str, Sequence[MissingSearch]],
-    results: Path,
-) -> list[str]:
-    """By data set the core-hours of the runs that are left to do, or why it is left out, and in
-    all; then the same of the searches that nobody has made yet, with their commands."""
-    measured = measured_runs(results)
-    lines, every = [], []
-    for name, session in sessions.items():
-        seconds = [seconds_of(job, session, measured) for job in session.unfinished]
-        done = f"{len(session.runs)} of {counted(len(session.jobs), 'run')} recorded or finished"
-        cost = f", the others take about {core_hours(seconds, 'run')}" if seconds else ""
-        lines.append(f"{name}: {done}{cost}")
-        every += seconds
-    lines += [f"{name} is left out: {reason}" for name, reason in absent.items()]
-    lines.append(
-        f"in all about {core_hours(every, 'run')}, estimated from {results}; the first look of a"
-        " frozen backbone at a data set is not in it"
-    )
-    return [*lines, *search_lines(searches, measured)]
 
 
 def search_lines(
@@ -82,12 +59,12 @@ def core_hours(seconds: Sequence[float | None], what: str) -> str:
 
 
 def measured_runs(results: Path) -> list[MeasuredRun]:
-    """What all records say of their cost."""
+    """What all records of runs on CPU say of their cost."""
     runs = []
     for path in records_below(results):
         description = record_format.read_description(path)
-        session = description["session"]
-        cores = session.get("threads", 1) * session.get("processes", 1)
+        if description["session"].get("device") != "cpu":
+            continue
         trainings = 1 + len(description["held_out"]) if description["trained"] else 1
         dataset = description["dataset"]
         runs.append(
@@ -95,18 +72,32 @@ def measured_runs(results: Path) -> list[MeasuredRun]:
                 description["experiment"],
                 dataset["name"],
                 dataset["num_images"],
-                description["cost"]["total_seconds"] * cores / trainings,
+                core_seconds(description) / trainings,
             )
         )
     return runs
 
 
-def seconds_of(job: Job, session: SuiteSession, measured: Sequence[MeasuredRun]) -> float | None:
-    """Seconds of one core that a run may take; None where nothing is known."""
+def core_seconds(description: Mapping[str, Any]) -> float:
+    """What a recorded run took of one core. Other work on the machine stretches the time of a
+    training and not its CPU time, which counts where it is known."""
+    session, cost = description["session"], description["cost"]
+    cores = session.get("threads", 1) * session.get("processes", 1)
+    training: float | None = cost.get("train_cpu_seconds")
+    if training is None:
+        training = cost["train_seconds"] * cores
+    beside: float = (cost["total_seconds"] - cost["train_seconds"]) * cores
+    return training + beside
+
+
+def seconds_of(
+    job: Job, dataset: Dataset, rows: Sequence[PlannedRow], measured: Sequence[MeasuredRun]
+) -> float | None:
+    """Seconds of one core that a run of a table with these rows may take; None where nothing is
+    known."""
     experiment = job.experiment
-    dataset = session.datasets[repr(experiment.data.dataset)]
-    rows = rows_alike(experiment, session.suite.rows)
-    seconds = estimate(experiment.name, dataset.name, len(dataset.labels), rows, measured)
+    alike = rows_alike(experiment, rows)
+    seconds = estimate(experiment.name, dataset.name, len(dataset.labels), alike, measured)
     if seconds is None or experiment.no_drop_because:
         return seconds
     return seconds * len(phases_of(experiment, dataset, split_of(experiment, dataset)))

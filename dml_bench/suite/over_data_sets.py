@@ -11,7 +11,7 @@ from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.datasets.dataset import NotThere
 from dml_bench.registry import datasets
 from dml_bench.report import terminal
-from dml_bench.suite.cost import cost_lines
+from dml_bench.suite.cost import core_hours, measured_runs, search_lines
 from dml_bench.suite.executor import ExecutorSetup, JobResult
 from dml_bench.suite.plan import resolved_rows
 from dml_bench.suite.run import (
@@ -29,6 +29,7 @@ from dml_bench.suite.tuned import (
     trains,
     with_tuned_rows,
 )
+from dml_bench.system.counted import counted
 from dml_bench.system.terminal import SuiteProgress
 from dml_bench.training.tuning import SEARCHES
 
@@ -238,8 +239,29 @@ def open_sessions(planned: SuitesOverData, display: SuiteProgress) -> list[Suite
     sessions = {name: open_session(suite, display) for name, suite in planned.suites.items()}
     without_search = planned.searches if planned.tuned else {}
     left_out = {name: why for name, why in planned.absent.items() if name not in without_search}
-    for line in cost_lines(sessions, left_out, planned.searches, planned.results):
+    for line in cost_lines(sessions, left_out, planned):
         display.say(line)
     if not sessions and without_search:
         raise ValueError("no data set has the searches that --tuned needs: make those above first")
     return list(sessions.values())
+
+
+def cost_lines(
+    sessions: Mapping[str, SuiteSession], absent: Mapping[str, str], planned: SuitesOverData
+) -> list[str]:
+    """By data set the core-hours of the runs that are left to do, or why it is left out, and in
+    all; then the same of the searches that nobody has made yet, with their commands."""
+    measured = measured_runs(planned.results)
+    lines, every = [], []
+    for name, session in sessions.items():
+        seconds = session.seconds_left(measured)
+        done = f"{len(session.runs)} of {counted(len(session.jobs), 'run')} recorded or finished"
+        cost = f", the others take about {core_hours(seconds, 'run')}" if seconds else ""
+        lines.append(f"{name}: {done}{cost}")
+        every += seconds
+    lines += [f"{name} is left out: {reason}" for name, reason in absent.items()]
+    lines.append(
+        f"in all about {core_hours(every, 'run')}, estimated from {planned.results}; the first look"
+        " of a frozen backbone at a data set is not in it"
+    )
+    return [*lines, *search_lines(planned.searches, measured)]

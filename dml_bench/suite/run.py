@@ -27,6 +27,7 @@ from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.record import find_record, is_recorded
 from dml_bench.runs.run import Run, find_run
 from dml_bench.suite import page, record
+from dml_bench.suite.cost import MeasuredRun, core_hours, measured_runs, seconds_of
 from dml_bench.suite.executor import ExecutorSetup, JobResult, Slots, SuitePaths
 from dml_bench.suite.plan import Job, in_order
 from dml_bench.suite.progress import SuiteListener
@@ -102,7 +103,9 @@ def commands(suite: Suite, device: str, display: SuiteProgress) -> list[str]:
     """A shell command for each run that is not finished, which does what the suite would do. Raises
     ValueError as `run_suite` does, and where a name has a line break, which xargs and SLURM would
     take for the end of a command."""
-    return session_commands(open_session(suite, display), device)
+    session = open_session(suite, display)
+    session.say_cost(display)
+    return session_commands(session, device)
 
 
 def session_commands(session: "SuiteSession", device: str) -> list[str]:
@@ -241,6 +244,25 @@ class SuiteSession:
         """The jobs whose runs are not finished."""
         return [job for job in self.jobs if job.key not in self.runs]
 
+    def seconds_left(self, measured: Sequence[MeasuredRun]) -> list[float | None]:
+        """Seconds of one core that each run that is not finished may take; None where nothing is
+        known."""
+        seconds = []
+        for job in self.unfinished:
+            dataset = self.datasets[repr(job.experiment.data.dataset)]
+            seconds.append(seconds_of(job, dataset, self.suite.rows, measured))
+        return seconds
+
+    def say_cost(self, display: SuiteProgress) -> None:
+        """Say what is left costs, where records tell it. A suite that is one of several has said so
+        with them."""
+        if self.suite.results is None or self.suite.any_code:
+            return
+        seconds = self.seconds_left(measured_runs(self.suite.results))
+        if any(value is not None for value in seconds):
+            hours = core_hours(seconds, "run")
+            display.say(f"about {hours}, estimated from {self.suite.results}")
+
     def find_finished(self) -> None:
         """Find the runs that are finished already. Raises OtherData where one, finished or begun,
         is of other data: no table may mix them."""
@@ -298,6 +320,7 @@ class SuiteSession:
         listener = SuiteListener(display, jobs, len(self.runs), slots.jobs, duration, warned)
         self.record.begin(slots)
         display.say(describe_plan(jobs, len(self.runs), slots))
+        self.say_cost(display)
         if self.not_counted:
             records = counted(len(self.not_counted), "record")
             display.say(f"{records} can't be counted as a run made now: {self.not_counted[0]}")

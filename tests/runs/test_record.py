@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from handmade import BASELINE, experiment, finish
 from rich.console import Console
-from tiny import SETTINGS, refusal, tiny
+from tiny import SETTINGS, dml_bench, refusal, tiny
 
 import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
@@ -396,6 +396,21 @@ def test_a_suite_records_finished_runs_and_counts_them_where_the_runs_are_gone(
     assert not list(runs.rglob("weights.safetensors"))
     for name in ("table.csv", "expectations.csv"):
         assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
+def test_a_suite_says_what_is_left_costs_where_records_tell(
+    trained, birds, cache_dir, tmp_path, monkeypatch, capsys
+):
+    results = tmp_path / "results"
+    write_record(results, read_folder(trained().folder))
+    for seed, said in (("43", f"about 0.0 core-hours, estimated from {results}"), ("42", "")):
+        typed = ["suite", BASELINE, "--data-dir", birds, "--cache-dir", cache_dir]
+        for setting in SETTINGS:
+            typed += ["--set", setting]
+        typed += ["--set", f"name={BASELINE}", "--seeds", seed, "--out", tmp_path / "none"]
+        assert dml_bench(monkeypatch, *typed, "--record", "--results", results, "--print-jobs") == 0
+        out, err = capsys.readouterr()
+        assert (bool(out), said in err) == (bool(said), True)
 
 
 def test_runs_and_records_are_compared_with_each_other(trained, tmp_path, monkeypatch, capsys):

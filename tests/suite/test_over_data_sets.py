@@ -13,7 +13,14 @@ from dml_bench.board.over_data_sets import aggregates_of_table
 from dml_bench.config.experiments import EXPERIMENTS
 from dml_bench.config.tables import read_table
 from dml_bench.runs.record import record_path
-from dml_bench.suite.cost import MeasuredRun, estimate, rows_alike, search_lines
+from dml_bench.suite.cost import (
+    MeasuredRun,
+    core_seconds,
+    estimate,
+    measured_runs,
+    rows_alike,
+    search_lines,
+)
 from dml_bench.suite.over_data_sets import planned_rows
 from dml_bench.suite.plan import in_order
 from dml_bench.suite.tuned import missing_searches
@@ -65,6 +72,19 @@ def test_the_cost_of_a_run_is_that_of_other_seeds_else_of_other_rows_else_by_ima
     assert estimate("new", "here", 100, {"A", "B", "new"}, measured) == 30
     assert estimate("C", "there", 200, {"C"}, measured) == 20
     assert estimate("D", "there", 200, {"D"}, measured) is None
+
+
+def test_a_run_beside_other_work_costs_its_cpu_time():
+    """On Omniglot two records said 33 core-hours of what takes six: they waited for the cores."""
+    cost = {"total_seconds": 2717.0, "train_seconds": 2601.0}
+    description = {"session": {"threads": 1, "processes": 1}, "cost": cost}
+    assert core_seconds(description) == 2717
+    description["cost"] = cost | {"train_cpu_seconds": 416.0}
+    assert core_seconds(description) == 416 + 116
+
+
+def test_what_a_gpu_took_is_no_core_hour():
+    assert measured_runs(RESULTS / "grocery_144px") == []
 
 
 def test_a_row_that_trains_is_not_estimated_by_rows_that_train_nothing(cache_dir):
