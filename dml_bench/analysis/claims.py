@@ -21,6 +21,7 @@ from dml_bench.analysis.verdicts import (
     verdict_on_value,
 )
 from dml_bench.config import Expectation, Experiment, as_table
+from dml_bench.config.experiments import why_untested
 from dml_bench.config.variants import suffix_of
 from dml_bench.evaluation.statistics import Interval, estimate, smallest_detectable
 from dml_bench.runs.folder import decisive, differing
@@ -167,6 +168,8 @@ def _measure_claim(row: DecidedRow, claim: Expectation, runs_of: RunsOf) -> Clai
     )
     if not runs:
         return replace(result, reason=f"{written.name} has no finished run")
+    if untested := describe_untested(runs):
+        return replace(result, reason=untested)
     if claim.metric not in metrics_of(runs[0].experiment):
         return replace(result, reason="not measured under these settings")
     others = (claim.versus,) if claim.versus else claim.above
@@ -235,9 +238,18 @@ def side_of(name: str, runs: Sequence[Run], metric: str) -> Side:
     """Raises ValueError where there is nothing to compare with."""
     if not runs:
         raise ValueError(f"{name} has no finished run")
+    if untested := describe_untested(runs):
+        raise ValueError(f"{name} is {untested}")
     if metric not in metrics_of(runs[0].experiment):
         raise ValueError(f"{name} has no {metric}")
     return Side(name, tuple(runs))
+
+
+def describe_untested(runs: Sequence[Run]) -> str:
+    """`untested under profile demo: too few epochs`; empty where its profile says nothing."""
+    experiment = runs[0].experiment
+    because = why_untested(experiment)
+    return f"untested under profile {experiment.profile}: {because}" if because else ""
 
 
 def _has_room(result: ClaimResult, first: Sequence[Run], second: Sequence[Run]) -> bool:

@@ -17,6 +17,7 @@ from dml_bench.analysis.claims import (
 )
 from dml_bench.analysis.compare import held_out
 from dml_bench.analysis.verdicts import FEWEST_SEEDS, describe_undetected
+from dml_bench.config.experiments import why_untested
 from dml_bench.config.tables import Family, table_of
 from dml_bench.config.variants import tuned_name
 from dml_bench.evaluation.statistics import Interval
@@ -143,11 +144,14 @@ def decide(rows: Sequence[DecidedRow], runs_of: RunsOf) -> Decisions:
 
 
 def contrasts_of(row: DecidedRow, family: Family, runs_of: RunsOf) -> Iterator[Contrast]:
-    """One, or none where there is nothing to compare with: no runs, or other classes held out."""
+    """One, or none where there is nothing to compare with: no runs, other classes held out, or one
+    of the two is untested under its profile."""
     runs = row.runs
     versus = family.other(row.name)
     others = runs_of(versus) if versus is not None else ()
     if versus is None or not others:
+        return
+    if any(why_untested(side[0].experiment) for side in (runs, others)):
         return
     if any(family.metric not in metrics_of(run.experiment) for run in (*runs, *others)):
         return

@@ -145,7 +145,13 @@ class Study:
         """Each experiment beside the one that it extends, where that is here too."""
         if not self.has_drop:
             return ()
-        return ablations({line.name: line.runs for line in self.finished}, self.group.priors)
+        return ablations({line.name: line.runs for line in self.tested}, self.group.priors)
+
+    @cached_property
+    def tested(self) -> tuple[TableRow, ...]:
+        """Those from which something is concluded; all where the profile leaves none."""
+        tested = tuple(line for line in self.finished if not line.untested)
+        return tested or self.finished
 
     @property
     def is_original(self) -> bool:
@@ -156,8 +162,8 @@ class Study:
 
     @cached_property
     def trained(self) -> tuple[TableRow, ...]:
-        """The experiments whose features are trained, so that phases may differ."""
-        return tuple(line for line in self.finished if not line.no_drop_because)
+        """The tested experiments whose features are trained, so that phases may differ."""
+        return tuple(line for line in self.tested if not line.no_drop_because)
 
     @cached_property
     def rivals(self) -> tuple[TableRow, ...]:
@@ -169,7 +175,7 @@ class Study:
     @cached_property
     def linear_probes(self) -> tuple[TableRow, ...]:
         """Classifiers of features that stay as they are."""
-        return tuple(line for line in self.finished if is_linear_probe(line.runs[0].experiment))
+        return tuple(line for line in self.tested if is_linear_probe(line.runs[0].experiment))
 
     @property
     def linear_probe(self) -> TableRow | None:
@@ -179,7 +185,7 @@ class Study:
     @property
     def no_training(self) -> TableRow | None:
         """Of the experiments that train nothing, the one with the highest P@1."""
-        lines = [line for line in self.finished if is_untrained(line.runs[0].experiment)]
+        lines = [line for line in self.tested if is_untrained(line.runs[0].experiment)]
         return max(lines, key=self.accuracy, default=None)
 
     @property
@@ -193,7 +199,7 @@ class Study:
         none has three; what trains nothing only where there is nothing else."""
         methods = tuple(line for line in self.trained if line not in self.rivals)
         if not methods and not self.rivals:
-            methods = self.finished
+            methods = self.tested
         ranked = tuple(line for line in methods if len(line.runs) >= FEWEST_SEEDS)
         return ranked or methods
 

@@ -11,6 +11,7 @@ from dml_bench.analysis.priors import SeedPriors
 from dml_bench.analysis.seen_images import seen_in_pretraining
 from dml_bench.analysis.short_names import short_names
 from dml_bench.config.experiments import value_at as value_in_experiment
+from dml_bench.config.experiments import why_untested
 from dml_bench.config.tables import PlannedRow
 from dml_bench.config.variants import settings_in
 from dml_bench.evaluation import collapse
@@ -19,6 +20,7 @@ from dml_bench.protocols import protocol_named
 from dml_bench.protocols.metric import Column, value_at
 from dml_bench.runs.metrics import COST, CostColumn, measure, metrics_of
 from dml_bench.runs.run import Run
+from dml_bench.system.counted import counted
 
 __all__ = ["Group", "TableRow", "grouped"]
 
@@ -43,6 +45,11 @@ class TableRow:
     """One per column."""
     cost: tuple[float | None, ...]
     """One per entry of COST."""
+
+    @property
+    def untested(self) -> str:
+        """Why nothing is concluded from it under its profile; empty where something is."""
+        return why_untested(self.runs[0].experiment) if self.runs else ""
 
     @property
     def no_drop_because(self) -> str:
@@ -114,9 +121,21 @@ class Group:
                 counts.append(f"{prior.degrees_of_freedom:.2g} for {column.head}")
         if counts:
             yield (
-                "Seeds: an interval also uses how much seeds differ in the other experiments of"
+                "Seeds: an interval also uses how much seeds differ in the trained experiments of"
                 f" the table. In degrees of freedom this counts {', '.join(counts)}."
             )
+
+    @property
+    def untested(self) -> str:
+        """The sentence on the rows from which nothing is concluded; empty where there are none."""
+        reasons = [f"{line.short} ({line.untested})" for line in self.lines if line.untested]
+        if not reasons:
+            return ""
+        are = "is" if len(reasons) == 1 else "are"
+        return (
+            f"{counted(len(reasons), 'row')} from which nothing can be concluded under the profile"
+            f" {self.profile} {are} left out of means, ranks and comparisons: {'; '.join(reasons)}."
+        )
 
     @property
     def slug(self) -> str:
@@ -173,15 +192,23 @@ def _group(
     failures: dict[tuple[str, int], str],
     names: Mapping[str, str],
 ) -> Group:
-    experiments, sound = [], []
+    experiments, trained = [], []
     for row in rows:
         finished = finished_runs(row, runs)
         experiments += [run.experiment for run in finished]
-        sound.append([run for run in finished if not any(collapse.describe_doubts(run.summary))])
+        trained.append(list(filter(says_how_seeds_differ, finished)))
     columns = protocol_named(key[0]).columns(experiments) if experiments else ()
-    priors = SeedPriors(sound)
+    priors = SeedPriors(trained)
     lines = tuple(_line(row, names[row.name], columns, runs, failures, priors) for row in rows)
     return Group(*key, columns, lines, priors)
+
+
+def says_how_seeds_differ(run: Run) -> bool:
+    """Whether it trained features, and is not in doubt: the others would draw the usual difference
+    of seeds towards 0, or towards that of failures."""
+    if run.experiment.no_drop_because or why_untested(run.experiment):
+        return False
+    return not any(collapse.describe_doubts(run.summary))
 
 
 def finished_runs(row: PlannedRow, runs: dict[tuple[str, int], Run]) -> tuple[Run, ...]:

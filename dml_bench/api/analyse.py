@@ -179,6 +179,8 @@ def compare(
     has a q-value over all differences; with fewer, it is about these networks only. Values are
     proportions from 0 to 1.
 
+    Of experiments from which nothing can be concluded under their profile, `callback` is warned.
+
     Raises ValueError where two did not answer the same queries.
     Source: Benjamini and Hochberg, "Controlling the false discovery rate" (1995).
 
@@ -191,10 +193,19 @@ def compare(
     """
     from dml_bench.analysis.compare import compare as compare_sides
     from dml_bench.analysis.compare import read_sides
+    from dml_bench.config.experiments import why_untested
 
     folders = [folder_and_images(run, None)[0] for run in (first, second, *others)]
-    progress = callback_or_log(callback).progress
-    return Comparisons(tuple(compare_sides(read_sides(folders, progress), progress)))
+    heard = callback_or_log(callback)
+    sides = read_sides(folders, heard.progress)
+    for side in sides:
+        experiment = side.runs[0].experiment
+        if because := why_untested(experiment):
+            heard.warn(
+                f"nothing can be concluded from {side.name} under the profile"
+                f" {experiment.profile}: {because}"
+            )
+    return Comparisons(tuple(compare_sides(sides, heard.progress)))
 
 
 @dataclass(frozen=True, repr=False)

@@ -100,8 +100,9 @@ class CostPicture:
 
 
 def cost_picture(table: BoardTable, metric: str) -> CostPicture | None:
-    """None where fewer than two rows have the metric."""
-    rows = [row for row in table.rows if isinstance(row.values.get(metric), Interval)]
+    """Of the tested rows; None where fewer than two have the metric."""
+    tested = [row for row in table.rows if not row.line.untested]
+    rows = [row for row in tested if isinstance(row.values.get(metric), Interval)]
     if len(rows) < 2:
         return None
     costs = [row.line.cost[0] or 0.0 for row in rows]

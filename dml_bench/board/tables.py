@@ -163,8 +163,9 @@ def kind_of(line: TableRow) -> str:
 def rivals_of(
     row: BoardRow, rows: Sequence[BoardRow], metrics: Sequence[Metric]
 ) -> dict[str, float | None]:
-    """Against the classifier on the same backbone."""
+    """Against the classifier on the same backbone; nothing of what is untested."""
     backbone = row.experiment.model.backbone.name
+    rows = [] if row.line.untested else [other for other in rows if not other.line.untested]
     rivals: dict[str, float | None] = {}
     for metric in metrics:
         if not metric.ranked:
@@ -215,8 +216,11 @@ class TableScores:
         """By row, those that have the metric."""
         scored = {}
         for line in self.lines:
+            lacking = "untested under its profile" if line.untested else ""
             if metric.name not in metrics_of(line.runs[0].experiment):
-                scored[line.name] = Scored({}, lacking=line.no_drop_because or "not measured")
+                lacking = lacking or line.no_drop_because or "not measured"
+            if lacking:
+                scored[line.name] = Scored({}, lacking=lacking)
                 continue
             by_key = {}
             for run in self.runs[line.name]:

@@ -4,6 +4,7 @@ loader."""
 import json
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from dml_bench.config.experiment import components_of
 from dml_bench.config.loader import import_components
 from dml_bench.registry import UnknownName, near_miss
 
-__all__ = ["EXPERIMENTS", "describe_profile", "find", "names", "parent", "resolve"]
+__all__ = [
+    "EXPERIMENTS",
+    "describe_profile",
+    "find",
+    "names",
+    "parent",
+    "resolve",
+    "why_untested",
+]
 
 _PACKAGE = Path(__file__).parent.parent
 _SHIPPED = _PACKAGE / "_experiments"
@@ -80,7 +89,10 @@ def resolve(
     if not is_record:
         with_absolute_imports(table, Path.cwd())
         import_components(table)
-    return load(table)
+    experiment = load(table)
+    if profile and why_untested(experiment):
+        return replace(experiment, expects=())
+    return experiment
 
 
 def read(path: Path, files: list[Path] | None = None) -> dict[str, Any]:
@@ -162,8 +174,7 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 def apply_profile(table: dict[str, Any], name: str) -> None:
     """Change `table` in place by `profiles/NAME.toml`: set values, swap one value for another,
-    scale numbers, keep them small, and set more where the experiment has certain values. Where a
-    rule says why the claims are not tested, the experiment loses them.
+    scale numbers, keep them small, and set more where the experiment has certain values.
 
     A factor that is a key stands for the ratio in which the profile changes the value of that key.
     A factor or limit that is a table gives it by the name of a component of the experiment: sgd and
@@ -177,8 +188,7 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
     before = load(table)  # sizes in pixels fit together before, and again when all are changed
     if before.train.epochs == 0:
         rules = without_steps(rules)
-    for key, value in rules["set"].items():
-        assign(table, key, value)
+    assign_all(table, rules["set"])
     for key, swaps in rules["swap"].items():
         current = value_at(before, key)
         if current in swaps:
@@ -191,8 +201,21 @@ def apply_profile(table: dict[str, Any], name: str) -> None:
         change_numbers(table, scaled, key, limits, min)
     for rule in rules.get("where", []):
         if all(value_at(before, key) == value for key, value in rule["is"].items()):
-            apply_rule(table, rule)
+            assign_all(table, rule["set"])
     table["profile"] = name
+
+
+def why_untested(experiment: Experiment) -> str:
+    """Why nothing is concluded from an experiment of these settings under its profile: its claims
+    are not tested, and nothing is compared with it. Empty where there is no such reason."""
+    try:
+        rules = read_profile(experiment.profile) if experiment.profile else {}
+    except UnknownName:  # of another version
+        return ""
+    for rule in rules.get("untested", []):
+        if all(value_at(experiment, key) == value for key, value in rule["is"].items()):
+            return str(rule["because"])
+    return ""
 
 
 def in_step(factors: Any, rules: dict[str, Any], before: Experiment) -> Any:
@@ -212,16 +235,8 @@ def without_steps(rules: dict[str, Any]) -> dict[str, Any]:
     def kept(settings: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in settings.items() if key not in OF_STEPS}
 
-    where = [rule | {"set": kept(rule.get("set", {}))} for rule in rules.get("where", [])]
+    where = [rule | {"set": kept(rule["set"])} for rule in rules.get("where", [])]
     return rules | {"set": kept(rules["set"]), "swap": kept(rules["swap"]), "where": where}
-
-
-def apply_rule(table: dict[str, Any], rule: dict[str, Any]) -> None:
-    """What a profile sets in some experiments only, and whether their claims are not tested."""
-    for key, value in rule.get("set", {}).items():
-        assign(table, key, value)
-    if "untested" in rule:
-        table.pop("expects", None)
 
 
 def change_numbers(
@@ -277,14 +292,18 @@ def describe_profile(name: str) -> tuple[str, ...]:
         limit = describe_value(limits, "with")
         sentences.append(f"{key} is at most {limit}{f': {reason}' if reason else ''}.")
     for rule in rules.get("where", []):
-        condition = " and ".join(f"{key} is {value}" for key, value in rule["is"].items())
-        settings = rule.get("set", {}).items()
+        settings = rule["set"].items()
         values = [f"{key} is {describe_value(value)}" for key, value in settings]
-        if values:
-            sentences.append(f"Where {condition}: {' and '.join(values)}.")
-        if "untested" in rule:
-            sentences.append(f"Where {condition}, claims are not tested: {rule['untested']}.")
+        sentences.append(f"Where {described(rule['is'])}: {' and '.join(values)}.")
+    for rule in rules.get("untested", []):
+        condition = described(rule["is"])
+        sentences.append(f"Where {condition}, claims are not tested: {rule['because']}.")
     return tuple(sentences)
+
+
+def described(condition: dict[str, Any]) -> str:
+    """`start.name is simclr`"""
+    return " and ".join(f"{key} is {value}" for key, value in condition.items())
 
 
 def describe_value(value: Any, relation: str = "") -> str:
@@ -303,6 +322,12 @@ def value_at(experiment: Experiment, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part) if hasattr(value, part) else value.options.get(part)
     return value
+
+
+def assign_all(table: dict[str, Any], values: dict[str, Any]) -> None:
+    """Set each `a.b.c`."""
+    for key, value in values.items():
+        assign(table, key, value)
 
 
 def assign(table: dict[str, Any], key: str, value: Any) -> None:

@@ -91,7 +91,7 @@ def accuracy_dots(study: Study) -> ReportFigure:
         ]
     else:
         groups = [("known", "classes never trained on", ORANGE, "D", 0.0)]
-    lines = rows_by(study, groups[0][0], study.finished)
+    lines = rows_by(study, groups[0][0], study.tested)
     figure, axes = row_canvas(len(lines))
     places = np.arange(len(lines))
     for quantity, _, colour, marker, shift in groups:
@@ -177,7 +177,7 @@ def enrolment_lines(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Rep
 
 def training_scatter(study: Study) -> ReportFigure | None:
     """P@1 against training time; the names that have room."""
-    lines = [line for line in study.finished if line.cost[0]]
+    lines = [line for line in study.tested if line.cost[0]]
     assert COST[0].key == "train_seconds"
     if not lines:
         study.missing.append("accuracy against cost: training seconds were not recorded")

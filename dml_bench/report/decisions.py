@@ -98,7 +98,10 @@ def count_verdicts(claims: Sequence[ClaimResult]) -> str:
     """`46 claims: 3 reproduced; 1 contradicted; 42 not tested (40 other data, ...)`"""
     counts = Counter(claim.verdict for claim in claims)
     parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
-    reasons = Counter(claim.reason for claim in claims if claim.verdict is Verdict.not_tested)
+    reasons: Counter[str] = Counter()
+    for claim in claims:
+        if claim.verdict is Verdict.not_tested:
+            reasons[claim.reason.partition(":")[0]] += 1
     because = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     listed = "; ".join(parts) + (f" ({because})" if because else "")
     return f"{counted(len(claims), 'claim')}: {listed}"
@@ -144,7 +147,9 @@ def claimed_size(claim: ClaimResult) -> str:
     """`+9.5 (tolerance 1.5)`, `below 20.0`, or `highest of 7`"""
     expectation = claim.expectation
     if expectation.above:
-        return f"highest of {len(expectation.above) + 1}"
+        compared = len(claim.differences) + 1
+        others = len(expectation.above) + 1
+        return f"highest of {others}" + (f" ({compared} tested)" if compared < others else "")
     size = hundred(claim.claimed, "+" if claim.signed else "")
     if expectation.below is not None:
         return f"below {size}"

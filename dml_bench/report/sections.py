@@ -74,6 +74,8 @@ def experiments(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterato
     """The table of all experiments, and what explains it."""
     yield Heading("The experiments")
     yield tables.main_table(study.group)
+    if study.group.untested:
+        yield Text(study.group.untested, "soft")
     yield tables.results_data(study.group)
     yield from tables.means_blocks(study)
     yield folded("What the columns mean", tables.explanations(study.group))

@@ -64,9 +64,11 @@ def write(folder: Path, report: SuiteReport) -> None:
 
 def show(console: "Console", report: SuiteReport) -> None:
     """The same tables in the terminal."""
-    blocks: list[Block] = [
-        results_table(group, f"{report.title}: {group.title_with_split}") for group in report.groups
-    ]
+    blocks: list[Block] = []
+    for group in report.groups:
+        blocks.append(results_table(group, f"{report.title}: {group.title_with_split}"))
+        if group.untested:
+            blocks.append(Text(group.untested, "soft"))
     blocks.append(Heading("What was decided"))
     blocks += with_short_names(decided_blocks(report.decisions), names_of(report))
     terminal.show(console, Document(report.title, tuple(blocks)))
@@ -86,7 +88,7 @@ def results_document(report: SuiteReport) -> Document:
         blocks += [
             Heading(group.title_with_split[:1].upper() + group.title_with_split[1:], 2),
             results_table(group),
-            Text(INTERVALS, "soft"),
+            Text(f"{INTERVALS} {group.untested}".strip(), "soft"),
             explanations(group),
             results_data(
                 group, "table" if len(report.groups) == 1 else f"table-{group.slug}"

@@ -8,6 +8,7 @@ from handmade import experiment, finish
 
 from dml_bench.analysis.priors import SeedPriors, digest
 from dml_bench.analysis.table import Group, grouped
+from dml_bench.config.experiments import resolve
 from dml_bench.config.tables import PlannedRow
 from dml_bench.evaluation.statistics import fit_seed_prior
 from dml_bench.runs.metrics import difference, measure, metric_of
@@ -67,6 +68,17 @@ def test_a_table_draws_every_interval_towards_what_is_usual_in_it(table):
     for line, runs in zip(group.lines, table, strict=True):
         assert line.values[place] == measure(runs, P_AT_1, group.priors.of(P_AT_1))
         assert line.values[place] != measure(runs, P_AT_1)
+
+
+def test_rows_that_train_no_features_do_not_say_how_much_seeds_usually_differ(table, tmp_path):
+    fixed = []
+    for name in ("frozen_resnet18", "linearprobe_resnet18"):
+        experiments = [resolve(name, overrides=[f"seed={seed}"]) for seed in range(3)]
+        answers = {phase: [[1, 0, 1, 0, 1, 1, 0, 0]] * 6 for phase in ("all", "limited")}
+        fixed.append([finish(tmp_path, one, answers, unseen=3) for one in experiments])
+    with_fixed, without = grouped_of([*table, *fixed]), grouped_of(table)
+    assert len(with_fixed.lines) == 7
+    assert with_fixed.priors.rows == without.priors.rows
 
 
 def test_below_a_table_stands_what_its_experiments_add_to_an_interval(table):

@@ -1333,9 +1333,9 @@ constant = "cosine"
 [[where]]
 is = { "miner.name" = "none", "model.weights" = "imagenet" }
 set = { "train.batch_size" = 64 }
-[[where]]
+[[untested]]
 is = { "start.name" = "simclr" }
-untested = "it is too short"
+because = "it is too short"
 """
 
 
