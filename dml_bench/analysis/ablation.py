@@ -56,10 +56,10 @@ class Ablation:
 
     name: str
     """The experiment; of a mean over several, what was changed in each."""
+    experiments: tuple[str, ...]
+    """With the change."""
     to: tuple[str, ...]
     """The experiments that were extended."""
-    changed: str
-    """What distinguishes the two names."""
     seeds: tuple[int, ...]
     seen: Difference
     unseen: Difference
@@ -70,12 +70,17 @@ class Ablation:
         """The experiment that was extended, or `mean of` several."""
         if len(self.to) == 1:
             return self.to[0]
-        return f"mean of {', '.join(map(in_short, self.to))}"
+        return f"mean of {', '.join(self.to)}"
 
-    @property
-    def without_in_short(self) -> str:
-        """The same for a figure."""
-        return in_short(self.to[0]) if len(self.to) == 1 else f"mean of {len(self.to)}"
+    def name_in_short(self, names: Mapping[str, str]) -> str:
+        """The experiment by its short name; of a mean, what a short name has beyond that of the
+        extended experiment, else `name`. `names` are the short ones."""
+        if len(self.experiments) == 1:
+            return names[self.name]
+        for experiment, extended in zip(self.experiments, self.to, strict=True):
+            if names[experiment].startswith(names[extended]):
+                return names[experiment].removeprefix(names[extended]).strip(" ,")
+        return self.name
 
 
 def ablations(
@@ -141,20 +146,13 @@ def ablation_of(changes: Sequence[Change], priors: SeedPriors) -> Ablation:
     first = changes[0]
     return Ablation(
         name=first.experiment if len(changes) == 1 else first.name,
+        experiments=tuple(change.experiment for change in changes),
         to=tuple(change.extended for change in changes),
-        changed=first.name,
         seeds=tuple(pair.first.seed for pair in first.pairs),
         seen=seen,
         unseen=unseen,
         cost=cost,
     )
-
-
-def in_short(name: str) -> str:
-    """The loss and what was added to the experiment: crossentropy_resnet18_sgd_aug+labelnoise is
-    crossentropy+labelnoise."""
-    first, *added = name.split("+")
-    return "+".join([first.partition("_")[0], *added])
 
 
 def changed(name: str, without: str) -> str:

@@ -1,5 +1,6 @@
 """What each change does to seen and to unseen classes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from dml_bench.analysis.ablation import Ablation
@@ -16,7 +17,7 @@ def change_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
     if not study.changes:
         return None
     changes = sorted(study.changes, key=lambda change: -change.unseen.difference.estimate)
-    figure, [[axes]] = canvas(1.2 + 0.34 * len(changes))
+    figure, [[axes]] = canvas(1.2 + 0.38 * len(changes))
     groups = (
         ("known classes", BLUE, -0.17, [change.seen for change in changes]),
         ("classes never trained on", ORANGE, 0.17, [change.unseen for change in changes]),
@@ -35,7 +36,7 @@ def change_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
             axes.errorbar(estimate, [row + shift], xerr=lengths, **how)
     finish_rows(
         axes,
-        [change_name(change) for change in changes],
+        [change_name(change, study.names) for change in changes],
         "P@1 with the change minus P@1 without, points",
     )
     axes.axvline(0, color=INK, linewidth=0.8)
@@ -58,7 +59,7 @@ def change_dots(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
     )
 
 
-def change_name(change: Ablation) -> str:
-    if len(change.to) == 1:
-        return f"{change.changed}  to {change.without_in_short}"
-    return f"{change.changed}  {change.without_in_short}"
+def change_name(change: Ablation, names: Mapping[str, str]) -> str:
+    """Two lines, as short names of both would be too long for one."""
+    without = names[change.to[0]] if len(change.to) == 1 else f"mean of {len(change.to)}"
+    return f"{change.name_in_short(names)}\nbeside {without}"

@@ -187,8 +187,9 @@ def percents(intervals: Sequence[Interval | None]) -> tuple[np.ndarray, np.ndarr
 
 
 def finish_rows(axes: Axes, names: Sequence[str], label: str) -> None:
-    """Axes with a row for each name, the first on top; `label` is that of the x axis."""
-    axes.set_yticks(range(len(names)), [shortened(name) for name in names])
+    """Axes with a row for each name, the first on top; a name may have several lines. `label` is
+    that of the x axis."""
+    axes.set_yticks(range(len(names)), ["\n".join(map(shortened, n.split("\n"))) for n in names])
     axes.set_ylim(len(names) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")

@@ -2,7 +2,7 @@
 measured by `dml_bench.analysis.ablation`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dml_bench.analysis.ablation import METRICS, Ablation
 from dml_bench.analysis.compare import Difference
@@ -12,20 +12,22 @@ from dml_bench.report.format import interval_cell
 __all__ = ["changes_data", "changes_table", "describe"]
 
 
-def changes_table(changes: Sequence[Ablation]) -> Table:
-    """A row for each change."""
+def changes_table(changes: Sequence[Ablation], names: Mapping[str, str]) -> Table:
+    """A row for each change; `names` are the short names of all experiments."""
     columns = (
-        Column("change", numeric=False),
-        Column("to", numeric=False),
+        Column("experiment", numeric=False),
+        Column("beside", numeric=False),
         Column("P@1 known"),
         Column("P@1 unseen"),
         Column("cost of being unseen"),
     )
-    return Table("What each change does", columns, tuple(map(change_row, changes)))
+    rows = [change_row(change, names) for change in changes]
+    return Table("What each change does", columns, tuple(rows))
 
 
-def change_row(change: Ablation) -> Row:
-    cells = [Cell(change.changed, change.changed), Cell(change.without, change.without)]
+def change_row(change: Ablation, names: Mapping[str, str]) -> Row:
+    experiment = change.name_in_short(names)
+    cells = [Cell(experiment, experiment, hover=change.name), Cell(change.without, change.without)]
     cells += map(difference_cell, (change.seen, change.unseen, change.cost))
     return Row(tuple(cells))
 

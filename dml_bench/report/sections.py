@@ -118,7 +118,7 @@ def changes(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Bl
     """Each experiment beside the one that it extends."""
     if not study.changes:
         return
-    table = change_text.changes_table(study.changes)
+    table = change_text.changes_table(study.changes, study.names)
     yield folded(
         f"What each change does: {counted(len(study.changes), 'change')}",
         Items(tuple(change_text.describe(study.changes))),

@@ -8,7 +8,12 @@ from handmade import BASELINE, experiment, finish
 
 from dml_bench.analysis.ablation import ablations, changed
 from dml_bench.analysis.compare import q_values
+from dml_bench.analysis.short_names import short_names
 from dml_bench.config import experiments
+from dml_bench.config.experiments import resolve
+from dml_bench.plots.ablation import change_name
+from dml_bench.report.changes import changes_table
+from dml_bench.report.short import with_short_names
 
 MIXUP = f"{BASELINE}+mixup"
 
@@ -43,12 +48,7 @@ def two_seeds(out: Path, shares: dict[str, tuple[float, float]]):
 def test_an_effect_is_the_difference_from_the_experiment_that_is_extended(tmp_path):
     runs = two_seeds(tmp_path, {BASELINE: (0.5, 0.9), MIXUP: (0.8, 0.3)})
     [effect] = ablations(runs)
-    assert (effect.name, effect.without, effect.changed, effect.seeds) == (
-        MIXUP,
-        BASELINE,
-        "+mixup",
-        (42, 43),
-    )
+    assert (effect.name, effect.without, effect.seeds) == (MIXUP, BASELINE, (42, 43))
     assert effect.seen.difference.estimate == pytest.approx(0.3)
     assert effect.unseen.difference.estimate == pytest.approx(-0.6)
     assert effect.cost.difference.estimate == pytest.approx(0.6 - -0.3)
@@ -72,7 +72,7 @@ def test_a_change_to_several_experiments_is_averaged_over_them_query_by_query(tm
     ]
     assert (last.to, last.without) == (
         (BASELINE, "ArcFace_cosine_resnet18_sgd_aug"),
-        "mean of EPSHN, ArcFace",
+        f"mean of {BASELINE}, ArcFace_cosine_resnet18_sgd_aug",
     )
     assert last.seen.difference.estimate == pytest.approx((0.3 + 0.1) / 2)
     assert last.unseen.difference.estimate == pytest.approx((-0.2 + 0.1) / 2)
@@ -129,6 +129,32 @@ def test_what_changed_is_what_one_name_has_and_the_other_has_not():
     )
 
 
+def test_table_and_figure_call_both_experiments_as_the_rest_of_the_page_does(tmp_path):
+    added = "crossentropy_resnet18_sgd_aug", "EPSHN_cosine_resnet18_classifier_sgd_aug"
+    both = ("EPSHN_cosine_resnet18", "EPSHN_cosine_resnet18_sgd", BASELINE, *added)
+    several = (MIXUP, "ArcFace_cosine_resnet18_sgd_aug", "ArcFace_cosine_resnet18_sgd_aug+mixup")
+    runs = {}
+    for name in (*both, *several):
+        answers = {phase: [[1, 0]] * 6 for phase in ("all", "limited")}
+        runs[name] = [finish(tmp_path, resolve(name), answers)]
+    names = short_names([resolve(name) for name in runs])
+    changes = ablations(runs)
+    [table] = with_short_names([changes_table(changes, names)], names)
+    rows = {row.cells[0].text: row.cells[1].text for row in table.rows}
+    assert rows == {
+        "EPSHN, no aug.": "EPSHN, Adam, no aug.",
+        "EPSHN": "EPSHN, no aug.",
+        "EPSHN, classifier first": "EPSHN",
+        "classifier": "EPSHN",
+        "ArcFace": "EPSHN",
+        "EPSHN + mixup": "EPSHN",
+        "ArcFace + mixup": "ArcFace",
+        "+ mixup": "mean of EPSHN, ArcFace",
+    }
+    assert change_name(changes[0], names) == "EPSHN, no aug.\nbeside EPSHN, Adam, no aug."
+    assert change_name(changes[-1], names) == "+ mixup\nbeside mean of 2"
+
+
 def test_the_report_shows_what_each_change_does_as_words_table_figure_and_csv(tmp_path):
     from dml_bench.report.compose import report
 
@@ -138,6 +164,6 @@ def test_the_report_shows_what_each_change_does_as_words_table_figure_and_csv(tm
     markdown, page = ((tmp_path / "out" / file).read_text() for file in ("report.md", "index.html"))
     assert "All this is exploratory." in markdown and "All this is exploratory." in page
     assert not [word for word in ("helps", "hurts") if word in markdown.lower()]
-    assert "| +mixup | EPSHN | +70.0 [" in markdown
+    assert "| EPSHN + mixup | EPSHN | +70.0 [" in markdown
     assert (tmp_path / "out" / "changes.csv").read_text().count("\n") == 4
     assert len(list((tmp_path / "out" / "figures").glob("changes-*.svg"))) == 1
