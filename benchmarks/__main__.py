@@ -19,7 +19,7 @@ from dml_bench.registry import UnknownName, near_miss
 __all__ = ["BENCHMARKS", "Benchmark", "available", "chosen", "main", "run"]
 
 BENCHMARKS = Path(__file__).parent
-BY_PATH = ("decide", "demo_rates", "gpu", "gpu_page", "page_numbers")
+BY_PATH = ("decide", "demo_rates", "gpu", "gpu_page", "page_numbers", "screens")
 """Scripts that have options of their own, or need a GPU: they are run by their path."""
 GOALS = "goals"
 """The one that reads what the others wrote, and so comes last."""
