@@ -17,6 +17,8 @@ from typing import Any
 
 from PIL import Image
 
+from dml_bench.version import __version__
+
 __all__ = ["SCREENS", "Screen"]
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +34,7 @@ class Screen:
     command: tuple[str, ...]
     """What makes the page; {out} is a folder."""
     page: str
-    """Inside that folder."""
+    """Seen from that folder."""
     windows: tuple[tuple[int, int], ...]
     """Pixels of the windows that stand side by side in the picture."""
 
@@ -53,7 +55,7 @@ SCREENS = (
     Screen(
         "documentation",
         ("mkdocs", "build", "--quiet", "--site-dir", "{out}"),
-        "study/index.html",
+        f"../{__version__}/study.html",
         ((1100, 760), (390, 760)),
     ),
 )
@@ -72,12 +74,12 @@ def picture(chromium: Any, url: str, screen: Screen) -> Image.Image:
         page.close()
     gap = 16
     width = sum(shot.width for shot in shots) + gap * (len(shots) - 1)
-    whole = Image.new("RGB", (width, max(shot.height for shot in shots)), "#8a8f98")
+    joined = Image.new("RGB", (width, max(shot.height for shot in shots)), "#8a8f98")
     left = 0
     for shot in shots:
-        whole.paste(shot, (left, 0))
+        joined.paste(shot, (left, 0))
         left += shot.width + gap
-    return whole.quantize(128, dither=Image.Dither.NONE)
+    return joined.quantize(128, dither=Image.Dither.NONE)
 
 
 def main() -> None:
