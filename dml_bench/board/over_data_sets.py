@@ -31,6 +31,7 @@ from dml_bench.runs.run import Run
 
 __all__ = [
     "FEWEST_DATA_SETS",
+    "FEWEST_METHODS",
     "THRESHOLDS",
     "Aggregate",
     "DataSet",
@@ -43,6 +44,8 @@ __all__ = [
 
 FEWEST_DATA_SETS = 5
 """Interquartile means and profiles of fewer say too little."""
+FEWEST_METHODS = 3
+"""Mean ranks among fewer say too little."""
 THRESHOLDS = np.linspace(0, 1, 101)
 """Scores at which profiles are taken."""
 RIVAL = "classifier"
@@ -71,6 +74,10 @@ class DataSet:
         row = self.rows.get(method)
         return row is not None and row.name in self.table.rankings[metric].ranges
 
+    def ranked(self, methods: Sequence[str], metric: str) -> list[str]:
+        """Those of the methods that may be compared with others."""
+        return [method for method in methods if self.is_ranked(method, metric)]
+
     def why_not(self, method: str, metric: str) -> str:
         """Why it has no rank; empty where it has no such row."""
         row = self.rows.get(method)
@@ -98,13 +105,13 @@ class MethodOverall:
     values: tuple[Interval | None, ...]
     """One for each data set; None where it has no rank."""
     mean_rank: float | None
-    """Among the methods that all data sets rank; None for the others. The same holds for the
-    numbers below."""
+    """Over the data sets that enter mean ranks, among the methods that all of them rank; None for
+    the others. The same holds for the numbers below."""
     best: float | None
     """The mean of the best ranks that it may have."""
     worst: float | None
     interquartile_mean: float | None
-    """None also under `FEWEST_DATA_SETS` data sets."""
+    """None also where fewer than `FEWEST_DATA_SETS` data sets enter."""
     profile: np.ndarray | None
     """(THRESHOLDS) the share of its runs above each; likewise."""
     improvement: tuple[float, float, float] | None
@@ -149,6 +156,8 @@ class Aggregate:
     methods: tuple[MethodOverall, ...]
     """The lowest mean rank first, then those without."""
     pairs: tuple[Pair, ...]
+    ranked_on: tuple[DataSet, ...]
+    """The data sets that enter mean ranks; none where there are no mean ranks."""
 
 
 # Rows of the same name
@@ -267,12 +276,12 @@ def aggregate_of(
                 ranked_by[name] = ranked_by.get(name, 0) + 1
     if len(data_sets) < 2 or not ranked_by:
         return None
-    in_all = [name for name, count in ranked_by.items() if count == len(data_sets)]
     declared = data_sets[0].table.metric(metric)
+    ranked_on, in_all = entering(list(ranked_by), metric, data_sets)
     ranks: dict[str, float] = {}
     if in_all:
-        ranks |= zip(in_all, ranks_over(in_all, declared, data_sets).tolist(), strict=True)
-    overall = [overall_of(name, declared, data_sets, ranks, rival) for name in ranked_by]
+        ranks |= zip(in_all, ranks_over(in_all, declared, ranked_on).tolist(), strict=True)
+    overall = [overall_of(name, declared, data_sets, ranked_on, ranks, rival) for name in ranked_by]
     overall.sort(key=lambda method: np.inf if method.mean_rank is None else method.mean_rank)
     by_rank = [method.name for method in overall]
     pairs = [pair_of(*both, metric, data_sets) for both in combinations(by_rank, 2)]
@@ -282,11 +291,28 @@ def aggregate_of(
         tuple(data_sets),
         tuple(overall),
         tuple(pair for pair in pairs if len(pair.known) > 1),
+        tuple(ranked_on),
     )
 
 
+def entering(
+    methods: Sequence[str], metric: str, data_sets: Sequence[DataSet]
+) -> tuple[list[DataSet], list[str]]:
+    """The data sets over which mean ranks are taken, those that rank at least half of the methods,
+    and the methods that all of them rank. Neither where that is fewer than two data sets or fewer
+    than FEWEST_METHODS methods."""
+    enough = max(FEWEST_METHODS, len(methods) / 2)
+    ranked_on = [one for one in data_sets if len(one.ranked(methods, metric)) >= enough]
+    in_all = list(methods)
+    for one in ranked_on:
+        in_all = one.ranked(in_all, metric)
+    if len(ranked_on) < 2 or len(in_all) < FEWEST_METHODS:
+        return [], []
+    return ranked_on, in_all
+
+
 def ranks_over(methods: Sequence[str], metric: Metric, data_sets: Sequence[DataSet]) -> np.ndarray:
-    """(methods) the mean rank of those that all data sets rank."""
+    """(methods) the mean rank of methods that all these data sets rank."""
     means = np.empty((len(data_sets), len(methods)))
     for place, one in enumerate(data_sets):
         means[place] = [one.rows[name].seeds[metric.name].mean() for name in methods]
@@ -297,6 +323,7 @@ def overall_of(
     name: str,
     metric: Metric,
     data_sets: Sequence[DataSet],
+    ranked_on: Sequence[DataSet],
     ranks: Mapping[str, float],
     rival: str,
 ) -> MethodOverall:
@@ -310,10 +337,10 @@ def overall_of(
     middle: float | None = None
     profile: np.ndarray | None = None
     if name in ranks:
-        bounds = [among(one, name, ranks, metric.name) for one in data_sets]
+        bounds = [among(one, name, ranks, metric.name) for one in ranked_on]
         best, worst = (float(bound) for bound in np.mean(bounds, axis=0))
-        if len(data_sets) >= FEWEST_DATA_SETS:
-            seeds = [one.rows[name].seeds[metric.name] for one in data_sets]
+        if len(ranked_on) >= FEWEST_DATA_SETS:
+            seeds = [one.rows[name].seeds[metric.name] for one in ranked_on]
             middle = interquartile_mean(seeds)
             profile = performance_profile(seeds, THRESHOLDS)
     return MethodOverall(
@@ -329,7 +356,7 @@ def overall_of(
 
 
 def among(data_set: DataSet, name: str, methods: Collection[str], metric: str) -> tuple[int, int]:
-    """The range of ranks of one method among those that all data sets have."""
+    """The range of ranks of one method among those that have a mean rank."""
     signs = [sign for other, sign in data_set.signs(name, metric).items() if other in methods]
     return 1 + signs.count(-1), len(methods) - signs.count(1)
 

@@ -4,9 +4,13 @@ as a page and as a part of the board."""
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from dml_bench.analysis.decisions import simultaneous
 from dml_bench.analysis.study import Study, certain_sign
+from dml_bench.analysis.table import TableRow
+from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.board.over_data_sets import (
     FEWEST_DATA_SETS,
+    FEWEST_METHODS,
     THRESHOLDS,
     Aggregate,
     MethodOverall,
@@ -44,12 +48,20 @@ __all__ = ["compose_over_data_sets", "report_over_data_sets"]
 RULES = (
     "A difference survives where the same method is surely better on all data sets. In each data"
     " set, all pairs of methods are decided together (Holm, 5% error).",
-    "Mean rank: the mean over data sets, among the methods that all of them rank; brackets hold the"
-    " means of the best and the worst rank that a method may have.",
+    "Mean rank: over the data sets that rank at least half of the methods, among the methods that"
+    f" all of these rank, {FEWEST_METHODS} or more. Brackets hold the means of the best and the"
+    " worst rank that a method may have.",
     "Better than the classifier: how likely a run of the method scores better than a run of the"
     " classifier, on a data set at random (Agarwal et al. 2021); 50 is a draw. Brackets: 95% of"
     " draws of other classes and seeds of the same data sets.",
     f"Interquartile means and performance profiles need {FEWEST_DATA_SETS} data sets.",
+)
+
+
+SURELY = (
+    "Surely: an interval leaves out zero. A best method has one that holds for all methods of its"
+    " data set together (Bonferroni), a mean its plain 95% interval. Brackets hold plain 95%"
+    " intervals."
 )
 
 
@@ -102,7 +114,7 @@ def aggregate_blocks(aggregates: Sequence[Aggregate]) -> Iterator[Block]:
         better = "lower" if metric.lower_is_better else "higher"
         yield Heading(f"{metric.column or metric.head}, {better} is better", 4)
         yield methods_table(aggregate)
-        yield Items(tuple(survival_lines(aggregate)))
+        yield Items((*rank_lines(aggregate), *survival_lines(aggregate)))
         profiles = {one.name: one.profile for one in aggregate.methods if one.profile is not None}
         if profiles:
             yield performance_profiles(
@@ -117,7 +129,7 @@ def methods_table(aggregate: Aggregate) -> Table:
     middle = any(method.interquartile_mean is not None for method in aggregate.methods)
     columns = [Column("method", numeric=False)]
     columns += [Column(one.name) for one in aggregate.data_sets]
-    columns.append(Column("mean rank"))
+    columns += [Column("mean rank")] * bool(aggregate.ranked_on)
     columns += [Column("interquartile mean")] * middle
     columns.append(Column("better than the classifier"))
     rows = [method_row(method, aggregate, middle) for method in aggregate.methods]
@@ -132,16 +144,7 @@ def method_row(method: MethodOverall, aggregate: Aggregate, middle: bool) -> Row
             cells.append(Cell(one.why_not(method.name, aggregate.metric.name) or "-", tone="soft"))
         else:
             cells.append(Cell(interval_cell(interval, is_signed=signed), interval.estimate))
-    if method.mean_rank is None:
-        missing = [
-            one.name
-            for one, value in zip(aggregate.data_sets, method.values, strict=True)
-            if value is None
-        ]
-        cells.append(Cell(f"not on {', '.join(missing)}", tone="soft"))
-    else:
-        text = f"{method.mean_rank:.1f} [{method.best:.1f}, {method.worst:.1f}]"
-        cells.append(Cell(text, method.mean_rank))
+    cells += [rank_cell(method, aggregate)] * bool(aggregate.ranked_on)
     if middle:
         value = method.interquartile_mean
         cells.append(Cell("-" if value is None else number(value, is_signed=signed), value))
@@ -151,6 +154,31 @@ def method_row(method: MethodOverall, aggregate: Aggregate, middle: bool) -> Row
         share, low, high = (f"{100 * value:.0f}%" for value in method.improvement)
         cells.append(Cell(f"{share} [{low}, {high}]", method.improvement[0]))
     return Row(tuple(cells))
+
+
+def rank_cell(method: MethodOverall, aggregate: Aggregate) -> Cell:
+    """The mean rank, or on which data sets the method has none."""
+    if method.mean_rank is None:
+        metric = aggregate.metric.name
+        missing = [o.name for o in aggregate.ranked_on if not o.is_ranked(method.name, metric)]
+        return Cell(f"not on {', '.join(missing)}", tone="soft")
+    text = f"{method.mean_rank:.1f} [{method.best:.1f}, {method.worst:.1f}]"
+    return Cell(text, method.mean_rank)
+
+
+def rank_lines(aggregate: Aggregate) -> Iterator[str]:
+    """Which data sets enter no mean rank, and why."""
+    names = [method.name for method in aggregate.methods]
+    if not aggregate.ranked_on:
+        yield (
+            "There are no mean ranks: they need two data sets that rank the same"
+            f" {FEWEST_METHODS} methods, or half of all where that is more."
+        )
+        return
+    for one in aggregate.data_sets:
+        if one not in aggregate.ranked_on:
+            count = len(one.ranked(names, aggregate.metric.name))
+            yield f"{one.name} ranks {count} of {len(names)} methods and enters no mean rank."
 
 
 def survival_lines(aggregate: Aggregate) -> Iterator[str]:
@@ -189,6 +217,7 @@ def question_blocks(studies: Mapping[str, Study]) -> Iterator[Block]:
     """Each question with what all data sets say together, and its answer on each."""
     classify, new, trade, rare = STUDY_QUESTIONS
     yield Heading("The study's questions over data sets", 3)
+    yield Text(SURELY, "soft")
     for question, together, sentence in (
         (classify, beside_classifier(studies), classification),
         (new, cost_of_new(studies), of_new_classes),
@@ -210,42 +239,67 @@ def of_new_classes(study: Study) -> str:
 
 def beside_classifier(studies: Mapping[str, Study]) -> str:
     """On how many data sets the best method is surely better than the classifier."""
-    differences = [
-        study.beside_rival(study.best, "known")
-        for study in studies.values()
+    differences = {
+        name: of_best(study, study.best, "known")
+        for name, study in studies.items()
         if study.best is not None and study.rival is not None
-    ]
-    return (
-        f"The best method is surely better than the classifier's own output on"
-        f" {count_signs(differences, 1)}, surely worse on {count_signs(differences, -1)}."
-    )
+    }
+    better = "The best method is surely better than the classifier's own output"
+    return count_signs(differences, {1: better, -1: "surely worse"})
 
 
 def cost_of_new(studies: Mapping[str, Study]) -> str:
     """On how many data sets it surely costs something not to train on a class."""
-    costs = [study.pooled("cost") for study in studies.values() if study.methods]
-    return (
-        "Over all methods, not training on a class surely costs something on"
-        f" {count_signs(costs, 1)}."
+    costs = {name: study.pooled("cost") for name, study in studies.items() if study.methods}
+    return count_signs(
+        costs, {1: "Over all methods, not training on a class surely costs something"}
     )
 
 
 def trade_off(studies: Mapping[str, Study]) -> str:
     """On how many data sets the best method on new classes is better there than the classifier's
     features."""
-    differences = [
-        study.beside_rival(study.best_unseen, "unseen_limited")
-        for study in studies.values()
+    differences = {
+        name: of_best(study, study.best_unseen, "unseen_limited")
+        for name, study in studies.items()
         if study.best_unseen is not None and study.rival is not None
-    ]
-    return (
+    }
+    better = (
         "On classes never trained on, the best method is surely better than the classifier's"
-        f" features on {count_signs(differences, 1)}, surely worse on"
-        f" {count_signs(differences, -1)}."
+        " features"
     )
+    return count_signs(differences, {1: better, -1: "surely worse"})
 
 
-def count_signs(values: Sequence[Interval | None], sign: int) -> str:
-    """`1 of 3 data sets`"""
-    count = sum(certain_sign(value) == sign for value in values)
-    return f"{count} of {counted(len(values), 'data set')}"
+def of_best(study: Study, line: TableRow, quantity: str) -> Interval | None:
+    """Of the method that was picked from all: its difference from the classifier, with an interval
+    that holds for all of them together."""
+    value = study.beside_rival(line, quantity)
+    return None if value is None else value.at(simultaneous(len(study.methods)))
+
+
+def count_signs(values: Mapping[str, Interval | None], parts: Mapping[int, str]) -> str:
+    """`It surely costs something on 1 of 2 data sets. omniglot has 1 seed and says nothing yet.`
+
+    Args:
+        values: by data set.
+        parts: of the sentence, one for each sign that is counted.
+    """
+    seeds = {name: num_seeds(value) for name, value in values.items()}
+    known = [value for name, value in values.items() if seeds[name] >= FEWEST_SEEDS]
+    sentences = []
+    if known:
+        counts = []
+        for sign, part in parts.items():
+            count = sum(certain_sign(value) == sign for value in known)
+            counts.append(f"{part} on {count} of {counted(len(known), 'data set')}")
+        sentences.append(f"{', '.join(counts)}.")
+    for name, count in seeds.items():
+        if count < FEWEST_SEEDS:
+            sentences.append(f"{name} has {counted(count, 'seed')} and says nothing yet.")
+    return " ".join(sentences)
+
+
+def num_seeds(value: Interval | None) -> int:
+    """Over how many seeds it is."""
+    return 0 if value is None or value.components is None else value.components.num_seeds

@@ -4,6 +4,7 @@ row what it rests on, from the disk alone."""
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,22 @@ from tiny import dml_bench, refusal
 
 import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
-from dml_bench.board.over_data_sets import Aggregate, DataSet, Pair, aggregate_of, data_set_of
+from dml_bench.board.over_data_sets import (
+    Aggregate,
+    DataSet,
+    Pair,
+    aggregate_of,
+    aggregates_of_table,
+    data_set_of,
+)
+from dml_bench.board.over_data_sets_page import (
+    beside_classifier,
+    cost_of_new,
+    methods_table,
+    of_best,
+    rank_lines,
+    trade_off,
+)
 from dml_bench.board.page import Board, index_page
 from dml_bench.board.table_mates import recorded_again
 from dml_bench.board.tables import BoardTable, table_of
@@ -307,6 +323,24 @@ def test_a_method_beside_the_rival_has_the_probability_of_its_seeds_within_its_b
         assert 0 <= low <= share <= high <= 1
 
 
+def test_a_data_set_that_ranks_few_methods_enters_no_mean_rank(tables):
+    table = tables["demo"]
+    metric = table.main_metric
+    all_rows = DataSet(table, {row.name: row for row in table.rows})
+    few = DataSet(table, {row.name: row for row in table.in_order(metric)[2:3]})
+    aggregate = aggregate_of("precision drop", metric, [all_rows, few, all_rows], BASELINE)
+    assert aggregate is not None and aggregate.ranked_on == (all_rows, all_rows)
+    assert [method.mean_rank for method in aggregate.methods] == [1, 2, 3]
+    lines = list(rank_lines(replace(aggregate, data_sets=(all_rows, few))))
+    assert lines == ["demo ranks 1 of 3 methods and enters no mean rank."]
+    alone = aggregate_of("precision drop", metric, [all_rows, few], BASELINE)
+    assert alone is not None and alone.ranked_on == ()
+    assert {method.mean_rank for method in alone.methods} == {None}
+    assert "mean rank" not in [column.head for column in methods_table(alone).columns]
+    [line] = rank_lines(alone)
+    assert line.startswith("There are no mean ranks: they need two data sets that rank the same 3")
+
+
 @pytest.mark.parametrize(
     ("signs", "survives", "is_reversed"),
     [
@@ -365,14 +399,43 @@ def test_a_table_over_data_sets_has_one_revision_of_each(tmp_path):
     assert {row.name for row in data_set.rows.values()} == set(experiments[1:])
 
 
+def copy_records(results: Path, division: str, row: str, seeds: tuple[int, ...]) -> None:
+    (results / division / row).mkdir(parents=True)
+    for seed in seeds:
+        for suffix in (".json", record_format.ANSWERS_SUFFIX):
+            name = f"{division}/{row}/seed-{seed}{suffix}"
+            shutil.copyfile(RESULTS / name, results / name)
+
+
+def test_a_data_set_with_one_seed_is_named_and_not_counted(tmp_path):
+    """It was counted among those on which a method was not surely better."""
+    for division, rows in REALITY.items():
+        for row in rows:
+            copy_records(tmp_path, division, row, (42, 43, 44))
+    for row in ("EPSHN_cosine_characters", "crossentropy_characters"):
+        copy_records(tmp_path, "omniglot/stratified-last-42", row, (42,))
+    _, studies = aggregates_of_table("reality", tmp_path)
+    assert list(studies) == ["grocery", "omniglot", "demo"]
+    ending = " omniglot has 1 seed and says nothing yet."
+    for sentence in (beside_classifier(studies), cost_of_new(studies), trade_off(studies)):
+        assert sentence.endswith(f"of 2 data sets.{ending}")
+    assert beside_classifier({"omniglot": studies["omniglot"]}) == ending.strip()
+
+
+def test_a_best_method_is_surely_better_where_that_holds_for_all_it_was_picked_from():
+    record = RESULTS / "demo" / "stratified-last-10"
+    names = ("EPSHN_cosine_resnet18_sgd_aug", "ProxyNCA_cosine_resnet18_sgd_aug")
+    [study] = studies_of(collect([record / name for name in (*names, CLASSIFIER)]))
+    best, plain = study.best, study.beside_rival(study.best, "known")
+    together = of_best(study, best, "known")
+    assert (plain.level, together.level) == (0.95, 0.975)
+    assert together.low < plain.low
+
+
 def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeypatch, capsys):
     for division, rows in REALITY.items():
         for row in rows:
-            (tmp_path / "results" / division / row).mkdir(parents=True)
-            for seed in (42, 43, 44):
-                for suffix in (".json", record_format.ANSWERS_SUFFIX):
-                    name = f"{division}/{row}/seed-{seed}{suffix}"
-                    shutil.copyfile(RESULTS / name, tmp_path / "results" / name)
+            copy_records(tmp_path / "results", division, row, (42, 43, 44))
     typed = ("report", tmp_path / "results", "--table", "reality", "--out", tmp_path / "page")
     assert dml_bench(monkeypatch, *typed) == 0
     page = (tmp_path / "page" / "report.md").read_text(encoding="utf-8")
