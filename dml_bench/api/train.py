@@ -153,8 +153,9 @@ def plan_suite(
     """What a suite will run: a table's rows or the named experiments, each with each seed.
 
     `table` is the name of a shipped table, by default `study`; `only` are patterns of row names
-    (`EPSHN*`); `report` is the folder of the suite's page, by default one in `out`; `command` is
-    what the page names as its maker. `sweeps` are texts `key=value,value`: each row becomes one for
+    (`EPSHN*`); `seeds` are by default those of the table, else the experiment's own; `report` is
+    the folder of the suite's page, by default one in `out`; `command` is what the page names as its
+    maker. `sweeps` are texts `key=value,value`: each row becomes one for
     each combination of their values, with a name of its own. With `tuned`, each row stands beside
     itself with the settings of its search (`tune`), from `out` or else from `results`. `results`
     is the folder of records: each run is recorded there when it ends, and counts as finished where

@@ -122,7 +122,7 @@ class ExperimentTable:
     data: tuple[TableOnData, ...] = ()
     """Of a table over several data sets, which has no rows of its own."""
     seeds: tuple[int, ...] = ()
-    """Those of a table over several data sets, where a command names none."""
+    """With which its rows are run where a command names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,18 +193,18 @@ def load_table(path: Path) -> ExperimentTable:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         title = str(content["title"])
+        seeds = tuple(map(int, content.get("seeds", ())))
         if "data" in content:
-            data, seeds = data_in(content), tuple(map(int, content["seeds"]))
-            return ExperimentTable(path.stem, title, (), data=data, seeds=seeds)
+            return ExperimentTable(path.stem, title, (), data=data_in(content), seeds=seeds)
         variants = variants_in(content)
         rows = (*map(str, content["rows"]), *variants)
-        return ExperimentTable(path.stem, title, rows, family_in(content), variants)
+        return ExperimentTable(path.stem, title, rows, family_in(content), variants, seeds=seeds)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} can't be read ({error}); a table has a title, a list of rows, and may have a"
-            " family with metric and versus, and a sweep with rows and a list of values for a"
-            " setting; or it has seeds, and a data with dataset, tables and holdouts for each data"
-            " set"
+            f"{path} can't be read ({error}); a table has a title and a list of rows, and may have"
+            " seeds, a family with metric and versus, and a sweep with rows and a list of values"
+            " for a setting; in place of rows it may have a data with dataset, tables and holdouts"
+            " for each data set"
         ) from None
 
 

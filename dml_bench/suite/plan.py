@@ -46,7 +46,8 @@ def chosen_rows(
     sweeps: Sequence[str] = (),
 ) -> tuple[str, str, tuple[PlannedRow, ...]]:
     """Name and title of the table, and its rows: those of `table` (`study` where nothing is named),
-    or the experiments `names`."""
+    or the experiments `names`. Where neither `seeds` nor an override names a seed, those of the
+    table's file are used."""
     if names and table:
         raise ValueError(
             f"--table {table} brings its own rows: leave it out, or name no experiments"
@@ -62,8 +63,15 @@ def chosen_rows(
         )
     chosen = choose(every, only)
     sweep = [Sweep.parse(text) for text in sweeps]
+    if not seeds and not any(is_seed(override) for override in overrides):
+        seeds = list(chosen.seeds)
     rows = resolved_rows(chosen, profile, overrides, seeds, sweep)
     return chosen.name, chosen.title, rows
+
+
+def is_seed(override: str) -> bool:
+    """Whether a `key=value` names the seed."""
+    return override.partition("=")[0].strip() == "seed"
 
 
 def resolved_rows(

@@ -21,9 +21,16 @@ from handmade import BASELINE, experiment, finish
 from small_suite import call, command, same_bits, start, wait_for_epochs, write_files
 
 from dml_bench.analysis.table import grouped
+from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.config import Data, Experiment
 from dml_bench.config.experiments import resolve
-from dml_bench.config.tables import ExperimentTable, PlannedRow, choose, read_table
+from dml_bench.config.tables import (
+    ExperimentTable,
+    PlannedRow,
+    choose,
+    read_table,
+    table_names,
+)
 from dml_bench.registry import UnknownName
 from dml_bench.report import markdown
 from dml_bench.report.format import number
@@ -65,7 +72,26 @@ def test_every_row_of_the_study_is_an_experiment_with_and_without_the_demo_profi
     for profile in ("", "demo"):
         _, _, rows = chosen_rows([], "", [], profile=profile, overrides=[], seeds=[])
         assert [row.name for row in rows] == list(read_table("study").rows)
-        assert {(e.seed, e.profile) for row in rows for e in row.seeds} == {(42, profile)}
+        seeds = {(e.seed, e.profile) for row in rows for e in row.seeds}
+        assert seeds == {(seed, profile) for seed in (42, 43, 44, 45, 46)}
+
+
+def test_a_table_that_decides_something_has_the_seeds_that_a_verdict_needs():
+    for name in table_names():
+        table = read_table(name)
+        assert len(table.seeds) >= FEWEST_SEEDS or table.family is None, name
+
+
+@pytest.mark.parametrize(
+    ("seeds", "overrides", "expected"),
+    [([], [], (42, 43, 44, 45, 46)), ([7], [], (7,)), ([], ["seed=8"], (8,))],
+)
+def test_the_seeds_of_a_table_are_used_where_a_command_names_none(seeds, overrides, expected):
+    chosen = {"profile": "", "overrides": overrides, "seeds": seeds}
+    _, _, [row] = chosen_rows([], "", ["EPSHN_euclidean*"], **chosen)
+    assert tuple(experiment.seed for experiment in row.seeds) == expected
+    _, _, [own] = chosen_rows(["EPSHN_euclidean_resnet18"], "", [], **chosen)
+    assert len(own.seeds) == 1
 
 
 def test_only_the_rows_that_match_are_chosen_in_the_table_s_order():
