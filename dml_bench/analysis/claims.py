@@ -114,6 +114,14 @@ class ClaimResult:
         return math.nan if self.measured is None else smallest_detectable(self.measured)
 
     @property
+    def excludes_claimed_change(self) -> bool:
+        """Whether a change was claimed whose size lies outside what was measured."""
+        change = self.expectation.change
+        if not change or self.measured is None or math.isnan(self.measured.low):
+            return False
+        return not self.measured.low <= change <= self.measured.high
+
+    @property
     def claimed(self) -> float:
         """The size: a value, a change, or a bound; 0 for an order."""
         sizes = (self.expectation.value, self.expectation.change, self.expectation.below)

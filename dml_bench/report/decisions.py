@@ -30,6 +30,7 @@ __all__ = [
     "contrasts_data",
     "count_verdicts",
     "decided_blocks",
+    "describe_verdict",
     "summary",
     "survivals_data",
 ]
@@ -47,7 +48,7 @@ RULE = (
     "Same direction, smaller or larger: the interval lies on the claim's side of zero, wholly below"
     " or above the claimed size.",
     "Same direction, size undecided: the interval lies on the claim's side of zero. Undecided: it"
-    " holds zero.",
+    " holds zero; it may exclude the claimed size all the same.",
     "Smallest detectable: the true difference that such runs would find in 80% of repetitions.",
 )
 TONES: dict[Verdict, Tone] = {
@@ -139,7 +140,9 @@ def claim_row(claim: ClaimResult) -> Row:
 def describe_verdict(claim: ClaimResult) -> str:
     """The verdict, with what would have been detectable, or with the reason why there is none."""
     if claim.verdict is Verdict.undecided and not math.isnan(claim.smallest_detectable):
-        return f"undecided (smallest detectable: {hundred(claim.smallest_detectable)} points)"
+        but = ", but the claimed size is excluded" if claim.excludes_claimed_change else ""
+        smallest = hundred(claim.smallest_detectable)
+        return f"undecided{but} (smallest detectable: {smallest} points)"
     return f"{claim.verdict}: {claim.reason}" if claim.reason else claim.verdict.value
 
 

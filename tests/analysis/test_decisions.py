@@ -16,7 +16,7 @@ from dml_bench.config.tables import ExperimentTable, Family, load_table, read_ta
 from dml_bench.config.variants import base_name
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.registry import UnknownName
-from dml_bench.report.decisions import decided_blocks
+from dml_bench.report.decisions import decided_blocks, describe_verdict
 from dml_bench.report.document import Table
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.run import Run
@@ -128,6 +128,24 @@ def test_a_row_with_under_three_seeds_and_a_variant_enter_no_family(tmp_path, fa
     page = decided(runs)
     assert page.contrasts == ()
     assert page.standard == "Nothing here has a verdict: all comparisons are exploratory."
+
+
+def test_an_undecided_claim_says_whether_its_size_is_excluded_all_the_same(
+    tmp_path, family_of_drops
+):
+    nearly = [row[:] for row in LOSES_SOME]
+    nearly[5][6], nearly[6][7] = 1, 0
+    runs = {
+        BASELINE: runs_of_one(tmp_path, BASELINE, LOSES_SOME),
+        WIDE: runs_of_one(tmp_path, WIDE, nearly),
+    }
+    said = {}
+    for change in (-0.9, -0.05):
+        claim = Expectation(metric=DROP, source="a paper", change=change, versus=BASELINE)
+        [tested] = decided(runs, **{WIDE: (claim,)}).claims
+        said[change] = describe_verdict(tested)
+    assert said[-0.9].startswith("undecided, but the claimed size is excluded (smallest detect")
+    assert said[-0.05].startswith("undecided (smallest detectable: ")
 
 
 def test_claims_that_are_not_tested_widen_nothing(tmp_path, family_of_drops):
