@@ -32,6 +32,7 @@ from dml_bench.evaluation.thresholds import (
     SearchOutcomes,
     guaranteed_threshold,
     precision_curve,
+    upper_bound,
 )
 from dml_bench.runs.run import RecordedRun, Run
 
@@ -74,6 +75,27 @@ class TestedThreshold:
     """Right answers / answers, in the mix that was promised; nan where there is no answer."""
     coverage: float
     """Answers / images; nan where there are no images for the mix."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestImages:
+    """How many images test the thresholds of one seed and one hold-out."""
+
+    known: int
+    unseen: int
+    """Of classes that had no part in the choice."""
+
+    def are_missed_by(self, tested: TestedThreshold) -> bool:
+        """Whether a threshold keeps less than it promised: the upper bound of its precision on
+        these images, each by itself, lies below the goal. A lower precision alone may be chance."""
+        share, goal = tested.promise.unknown_share, tested.promise.goal
+        if math.isnan(tested.precision):
+            return False
+        total = self.known / (1 - share)
+        if share:
+            total = min(total, self.unseen / share)
+        answers = tested.coverage * total
+        return upper_bound(tested.precision * answers, answers) < goal
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +145,8 @@ class ThresholdSummary:
     models: int
     promised: int
     """Models whose calibration images promise the goal."""
-    kept: int
-    """Of these, models that keep it on the images that had no part in the choice."""
+    missed: int
+    """Of these, models that surely miss it on the images that had no part in the choice."""
     bound: float
     precision: float
     """Realised on those images."""
@@ -158,6 +180,8 @@ class Diagnostics:
     enrolment: dict[By, FewShotCurve]
     """Draws of all seeds and hold-outs together; empty without embeddings or unseen classes."""
     open_set: tuple[OpenSet, ...]
+    test_images: tuple[TestImages, ...]
+    """One for each of `open_set`."""
     votes: AccuracyByK
     """Mean over seeds, by the model of all classes it may train on."""
     calibration: tuple[Calibration, ...]
@@ -198,12 +222,17 @@ class Diagnostics:
         tested = [part.threshold(goal, unknown_share) for part in self.open_set]
         promised = [part for part in tested if part.promise.promised]
         answered = [part for part in promised if not math.isnan(part.precision)]
+        missed = [
+            images.are_missed_by(part)
+            for images, part in zip(self.test_images, tested, strict=True)
+            if part.promise.promised
+        ]
         return ThresholdSummary(
             goal=goal,
             unknown_share=unknown_share,
             models=len(tested),
             promised=len(promised),
-            kept=len(promised) - sum(part.precision < goal for part in promised),
+            missed=sum(missed),
             bound=mean_of([part.promise.bound for part in promised]),
             precision=mean_of([part.precision for part in answered]),
             coverage=mean_of([part.coverage for part in promised]),
@@ -227,6 +256,7 @@ def diagnose(study: Study, line: TableRow, draws: int) -> Diagnostics:
     enrolment curve has. What can't be measured is added to `study.missing`."""
     enrolment: dict[By, FewShotCurve] = {}
     open_set: list[OpenSet] = []
+    test_images: list[TestImages] = []
     limited = [(run, phase) for run in line.runs for phase in held_out(run)]
     without = [run for run, phase in limited if not is_diagnosable(run, phase)]
     if study.has_drop and without:
@@ -238,9 +268,12 @@ def diagnose(study: Study, line: TableRow, draws: int) -> Diagnostics:
         for by in ways_of(line.runs):
             if all(is_measured(run, phase, by) for run, phase in limited):
                 enrolment[by] = enrolment_curve(limited, by, draws)
-        open_set = [not_enrolled(run, phase) for run, phase in limited]
+        for run, phase in limited:
+            open_set.append(not_enrolled(run, phase))
+            test_images.append(images_of_test(run, phase, open_set[-1]))
     calibrations = tuple(map(calibration_of_vote, line.runs))
-    return Diagnostics(line, enrolment, tuple(open_set), mean_votes(line.runs), calibrations)
+    votes = mean_votes(line.runs)
+    return Diagnostics(line, enrolment, tuple(open_set), tuple(test_images), votes, calibrations)
 
 
 def is_diagnosable(run: Run, phase: str) -> bool:
@@ -392,6 +425,16 @@ class Halves:
         )
         curve = precision_curve(self.tested_on, self.absent_tested_on, unknown_share=unknown_share)
         return TestedThreshold(promise, *curve.at(promise.value))
+
+
+def images_of_test(run: Run, phase: str, open_set: OpenSet) -> TestImages:
+    """Queries of the known classes, less those that chose, and those of every other unseen one."""
+    labels, unseen = run.neighbours[phase].query_labels, held_out(run)[phase]
+    known = int((~np.isin(labels, unseen)).sum())
+    if not open_set.validation_images:
+        known -= open_set.thresholds[0].promise.known
+    others = np.setdiff1d(unseen, unseen[::2])
+    return TestImages(known, int(np.isin(labels, others).sum()))
 
 
 def in_every_other(groups: np.ndarray) -> np.ndarray:

@@ -257,6 +257,16 @@ class Study:
         measured = self.measure(line, "logits")
         return measured.estimate if measured else math.nan
 
+    def answers_by_logits(self, line: TableRow) -> bool:
+        """Whether its own answers are those of a classifier's logits. They know no unseen class, so
+        of these its features are asked."""
+        return line in self.rivals or line in self.linear_probes
+
+    def right(self, line: TableRow) -> Interval | None:
+        """How many test images its own answers are right for, trained on all classes: a
+        classifier's by its logits, all others' by the nearest image."""
+        return self.measure(line, "logits" if self.answers_by_logits(line) else "known")
+
     def measure(self, line: TableRow, quantity: str) -> Interval | None:
         """One of QUANTITIES over the seeds; None where the runs of this line don't have it."""
         key = (line.name, quantity)

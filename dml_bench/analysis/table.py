@@ -2,6 +2,7 @@
 seeds."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -18,7 +19,15 @@ from dml_bench.evaluation import collapse
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols import protocol_named
 from dml_bench.protocols.metric import Column, value_at
-from dml_bench.runs.metrics import COST, CostColumn, measure, metrics_of
+from dml_bench.runs.metrics import (
+    COST,
+    CPU_TIME,
+    UNTRAINED,
+    CostColumn,
+    cpu_seconds,
+    measure,
+    metrics_of,
+)
 from dml_bench.runs.run import Run
 from dml_bench.system.counted import counted
 
@@ -50,6 +59,18 @@ class TableRow:
     def untested(self) -> str:
         """Why nothing is concluded from it under its profile; empty where something is."""
         return why_untested(self.runs[0].experiment) if self.runs else ""
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """CPU time of training, by which rows of a table may be compared; None where it is not
+        known on the processor of the table."""
+        return self.cost[CPU_TIME]
+
+    def times_the_training_of(self, other: "TableRow") -> float | None:
+        """How many times its CPU time this row's is; None where the two can't be compared."""
+        if self.cpu_seconds is None or not other.cpu_seconds:
+            return None
+        return self.cpu_seconds / other.cpu_seconds
 
     @property
     def no_drop_because(self) -> str:
@@ -87,6 +108,8 @@ class Group:
     lines: tuple[TableRow, ...]
     priors: SeedPriors
     """By how much seeds usually differ in these experiments; all intervals of this table use it."""
+    processor: str
+    """That of the CPU times of its rows; empty where no row has one."""
 
     @property
     def title(self) -> str:
@@ -199,8 +222,30 @@ def _group(
         trained.append(list(filter(says_how_seeds_differ, finished)))
     columns = protocol_named(key[0]).columns(experiments) if experiments else ()
     priors = SeedPriors(trained)
-    lines = tuple(_line(row, names[row.name], columns, runs, failures, priors) for row in rows)
-    return Group(*key, columns, lines, priors)
+    processor = common_processor([finished_runs(row, runs) for row in rows])
+    lines = tuple(
+        _line(row, names[row.name], columns, runs, failures, priors, processor) for row in rows
+    )
+    return Group(*key, columns, lines, priors, processor)
+
+
+def common_processor(rows: Sequence[Sequence[Run]]) -> str:
+    """The one on which most rows have a CPU time; empty where none has."""
+    counts: Counter[str] = Counter()
+    for runs in rows:
+        counts.update({processor_of(run) for run in runs if cpu_seconds([*run.costs.values()])})
+    del counts[""]
+    return max(sorted(counts), key=lambda name: counts[name], default="")
+
+
+def processor_of(run: Run) -> str:
+    """On which a run was trained; empty where that is not known, or was not one processor with one
+    process, whose CPU time says what training took."""
+    names = set()
+    for session in map(dict, run.environment["sessions"]):
+        is_alone = session.get("device") == "cpu" and session.get("processes", 1) == 1
+        names.add(str(session.get("processor") or "") if is_alone else "")
+    return names.pop() if len(names) == 1 else ""
 
 
 def says_how_seeds_differ(run: Run) -> bool:
@@ -224,6 +269,7 @@ def _line(
     runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
     priors: SeedPriors,
+    processor: str,
 ) -> TableRow:
     finished = finished_runs(row, runs)
     failed = tuple(
@@ -246,7 +292,7 @@ def _line(
         failed,
         doubted,
         values,
-        tuple(_cost(cost, finished) for cost in COST),
+        tuple(_cost(cost, finished, processor) for cost in COST),
     )
 
 
@@ -262,12 +308,17 @@ def _value(column: Column, runs: Sequence[Run], priors: SeedPriors) -> Interval 
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _cost(cost: CostColumn, runs: Sequence[Run]) -> float | None:
+def _cost(cost: CostColumn, runs: Sequence[Run], processor: str) -> float | None:
+    """Of what compares rows, that of the runs on their common processor; what took next to no time
+    took it on any."""
     values = []
     for run in runs:
         value = cost.of(list(run.costs.values()))
-        if value is not None:
-            values.append(value)
+        if value is None:
+            continue
+        if cost.compares_rows and value >= UNTRAINED and processor_of(run) != processor:
+            continue
+        values.append(value)
     if not values:
         return None
     return max(values) if cost.worst else sum(values) / len(values)

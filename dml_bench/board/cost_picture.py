@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dml_bench.board.tables import BoardRow, BoardTable
 from dml_bench.evaluation.statistics import Interval
+from dml_bench.runs.metrics import UNTRAINED
 from dml_bench.system.terminal import duration
 
 __all__ = ["CostPicture", "Dot", "Tick", "cost_picture"]
@@ -28,7 +29,7 @@ TIMES = {
     360_000: "100 h",
 }
 """By the seconds, what an axis says."""
-UNTRAINED = 4.0
+UNTRAINED_PLACE = 4.0
 """Where rows without training lie, in percent."""
 MOST_LABELS = 5
 """Rows that have their name beside their dot."""
@@ -83,6 +84,8 @@ class CostPicture:
     dots: tuple[Dot, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+    absent: tuple[str, ...] = ()
+    """Rows whose cost can't be compared with that of these."""
 
     @property
     def best(self) -> list[Dot]:
@@ -100,20 +103,25 @@ class CostPicture:
 
 
 def cost_picture(table: BoardTable, metric: str) -> CostPicture | None:
-    """Of the tested rows; None where fewer than two have the metric."""
+    """Of the tested rows with a CPU time of training; None where fewer than two have it and the
+    metric."""
     tested = [row for row in table.rows if not row.line.untested]
-    rows = [row for row in tested if isinstance(row.values.get(metric), Interval)]
+    measured = [row for row in tested if isinstance(row.values.get(metric), Interval)]
+    rows = [row for row in measured if row.line.cpu_seconds is not None]
     if len(rows) < 2:
         return None
-    costs = [row.line.cost[0] or 0.0 for row in rows]
-    seconds = [time if time >= 1 else 0.0 for time in costs]  # under a second: no training
+    absent = tuple(row.line.short for row in measured if row.line.cpu_seconds is None)
+    costs = [row.line.cpu_seconds or 0.0 for row in rows]
+    seconds = [time if time >= UNTRAINED else 0.0 for time in costs]
     values = [value for row in rows if (value := row.values[metric]) is not None]
     ends = [end for value in values for end in bounds(value)]
     bottom, top, step = nice_range(min(ends), max(ends))
-    left, right = log_range([time for time in seconds if time >= 1])
+    left, right = log_range([time for time in seconds if time >= UNTRAINED])
 
     def across(time: float) -> float:
-        return 12 + 82 * (math.log10(time) - left) / (right - left) if time >= 1 else UNTRAINED
+        if time < UNTRAINED:
+            return UNTRAINED_PLACE
+        return 12 + 82 * (math.log10(time) - left) / (right - left)
 
     def up(value: float) -> float:
         return 100 * (value - bottom) / (top - bottom)
@@ -127,7 +135,7 @@ def cost_picture(table: BoardTable, metric: str) -> CostPicture | None:
             size > sizes[place] and time <= seconds[place]
             for size, time in zip(sizes, seconds, strict=True)
         )
-        cost = duration(seconds[place]) if seconds[place] >= 1 else "no training"
+        cost = duration(seconds[place]) if seconds[place] >= UNTRAINED else "no training"
         text = f"{row.line.short}: {100 * value.estimate:.1f}, {cost}"
         dot = Dot(
             row, across(seconds[place]), up(value.estimate), up(low), up(high), not beaten, text
@@ -138,9 +146,10 @@ def cost_picture(table: BoardTable, metric: str) -> CostPicture | None:
     inside = apart([tick for tick in x_ticks if 12 <= tick.at <= 94])
     if len(inside) < 2:
         inside = apart([Tick(across(time), duration(time)) for time in even_times(left, right)])
-    if any(time < 1 for time in seconds):
-        inside = (Tick(UNTRAINED, "none"), *inside)
-    return CostPicture(tuple(dots), inside, tuple(tick for tick in ticks if tick.at <= 100.01))
+    if any(time < UNTRAINED for time in seconds):
+        inside = (Tick(UNTRAINED_PLACE, "none"), *inside)
+    y_ticks = tuple(tick for tick in ticks if tick.at <= 100.01)
+    return CostPicture(tuple(dots), inside, y_ticks, absent)
 
 
 def apart(ticks: Sequence[Tick]) -> tuple[Tick, ...]:

@@ -142,7 +142,7 @@ class RowView:
     def __init__(self, row: BoardRow, table: BoardTable):
         self.row, self.table = row, table
         self.href = evidence_path(table, row)
-        self.cost = row.line.cost[0]
+        self.cost = row.line.cpu_seconds
         experiment = row.experiment
         parts = (row.name, row.line.short, row.kind, experiment.loss.name, *row.by)
         self.search = " ".join((*parts, experiment.model.backbone.name)).lower()

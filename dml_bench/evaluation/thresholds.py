@@ -41,6 +41,7 @@ __all__ = [
     "fewest_answers",
     "guaranteed_threshold",
     "precision_curve",
+    "upper_bound",
 ]
 
 CONFIDENCE = 0.95
@@ -200,6 +201,14 @@ def lower_bound(right: np.ndarray, answers: np.ndarray, confidence: float) -> np
     bound = np.where(right > 0, bound, 0.0)
     lower: np.ndarray = np.where(answers > 0, bound, np.nan)
     return lower
+
+
+def upper_bound(right: float, answers: float, confidence: float = CONFIDENCE) -> float:
+    """The exact upper bound of a proportion, as `lower_bound`; 1 without answers."""
+    if not answers > 0:
+        return 1.0
+    wrong = lower_bound(np.array(answers - right), np.array(answers), confidence)
+    return 1 - float(wrong)
 
 
 def precision_curve(

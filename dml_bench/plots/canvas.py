@@ -36,6 +36,7 @@ __all__ = [
     "saved",
     "standalone",
     "style",
+    "untrained_place",
     "with_palette",
     "wrapped",
 ]
@@ -47,6 +48,8 @@ Figure: TypeAlias = Any
 
 INK = "#010203"
 WIDTH = 9.0
+LETTERS = 100
+"""Of titles beside each other, in the width of a figure."""
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -203,14 +206,16 @@ def key_line(label: str, colour: str, **how: Any) -> Any:
     return Line2D([], [], color=colour, label=shortened(label), **how)
 
 
-def wrapped(name: str, width: int = 36) -> str:
-    """A long name in several lines, broken after underscores."""
+def wrapped(name: str, panels: int = 3) -> str:
+    """The title of one of so many panels beside each other: a long name in several lines, broken
+    after underscores and spaces."""
+    width = LETTERS // max(panels, 3)
     lines = [""]
-    for part in re.findall(r"[^_]*_|[^_]+$", literal(name)):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
+    for part in re.findall(r"[^_ ]*[_ ]|[^_ ]+$", literal(name)):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def integer_ticks(axes: Axes) -> None:
@@ -220,17 +225,49 @@ def integer_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
+MANY_DECADES = 1000.0
+"""A logarithmic axis whose ends differ by more has labels at powers of ten alone."""
+UNTRAINED_WIDTH = 0.16
+"""The part of the axis of training times that rows without training have for themselves."""
+
+
 def log_ticks(axes: Axes) -> None:
-    """A logarithmic x axis with plain numbers at 1, 2 and 5 of each power of ten, or at all digits
-    where it is short."""
+    """A logarithmic x axis with plain numbers: at powers of ten, of a shorter axis also at 2 and 5
+    times them, of a short one at all digits. It stays linear where it is shorter than a factor of
+    two, within which there may be no digit."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    low, high = axes.get_xlim()
+    if 0 < high < 2 * low:
+        return
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    digits = (1, 2, 5) if high > 5 * low else range(1, 10)
-    axes.xaxis.set_major_locator(LogLocator(subs=digits, numticks=12))
+    digits: Sequence[int] = range(1, 10)
+    if high > MANY_DECADES * low:
+        digits = (1,)
+    elif high > 5 * low:
+        digits = (1, 2, 5)
+    axes.xaxis.set_major_locator(LogLocator(subs=digits, numticks=7))
     axes.xaxis.set_major_formatter(plain_number)
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def untrained_place(axes: Axes) -> float:
+    """Where on the x axis of times rows without training stand: a place of their own at its left
+    end, which this makes and names. It stretches no axis, and its distance means nothing."""
+    from matplotlib.ticker import FixedLocator
+
+    scale = axes.xaxis.get_transform()
+    low, high = scale.transform(axes.get_xlim())
+    left = high - (high - low) / (1 - UNTRAINED_WIDTH)
+    begin, place, edge = scale.inverted().transform([left, (left + low) / 2, low])
+    ticks = [tick for tick in axes.xaxis.get_majorticklocs() if edge <= tick <= axes.get_xlim()[1]]
+    labels = axes.xaxis.get_major_formatter().format_ticks(ticks)
+    axes.set_xlim(begin, axes.get_xlim()[1])
+    axes.set_xticks([place, *ticks], ["no\ntraining", *labels])
+    axes.xaxis.set_minor_locator(FixedLocator([]))
+    axes.axvline(edge, color=INK, linewidth=0.8)
+    return float(place)
 
 
 def plain_number(value: float, _: int) -> str:

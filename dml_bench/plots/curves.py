@@ -106,7 +106,7 @@ def draw_panels(study: Study, curves: dict[str, Curves], label: str, *, shared: 
             draw_behind(axes, list(curves.values()), is_limited)
         colours = {phase: ORANGE if is_limited(phase) else BLUE for phase in own_curves}
         draw_curves(axes, own_curves, colours, marker="." if shared else None)
-        axes.set_title(wrapped(experiment, 30), fontsize=7)
+        axes.set_title(wrapped(experiment), fontsize=7)
     for axes in panels[len(curves) :]:
         axes.set_axis_off()
     for axes in panels[max(0, len(curves) - columns) : len(curves)]:

@@ -36,7 +36,7 @@ def enrolment(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure
                     axes.fill_between(places, low, high, color=colour, alpha=0.22, linewidth=0)
         ks = measured.enrolment["images"].ks
         axes.set_xticks(np.arange(len(ks)), [*map(str, ks[:-1]), "all"])
-        axes.set_title(wrapped(measured.line.short, 30))
+        axes.set_title(wrapped(measured.line.short, len(grid[0])))
     figure.supxlabel("images enrolled per unseen class", fontsize=9)
     grid[0, 0].set_ylabel("P@1, mean over classes, %")
     names = [
@@ -118,7 +118,7 @@ def coverage_precision(study: Study, diagnostics: dict[str, Diagnostics]) -> Rep
                 axes.plot(tested.coverage, tested.precision, marker, color=INK, markersize=5)
         for goal in GOALS:
             axes.axhline(goal, color=INK, linewidth=0.6, linestyle=":")
-        axes.set_title(wrapped(measured.line.name, 30))
+        axes.set_title(wrapped(measured.line.short, len(grid[0])))
     figure.supxlabel("share of the queries of known classes that is answered", fontsize=9)
     precisions = np.concatenate(
         [part.tested.precision for measured in shown for part in measured.open_set]
@@ -155,7 +155,7 @@ def votes(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | N
         axes.plot(places, measured.votes.majority, color=BLUE, marker=".")
         axes.plot(places, measured.votes.distance, "--", color=ORANGE, marker=".")
         axes.set_xticks(places, list(map(str, measured.votes.ks)))
-        axes.set_title(wrapped(measured.line.short, 30))
+        axes.set_title(wrapped(measured.line.short, len(grid[0])))
     figure.supxlabel("neighbours that vote", fontsize=9)
     grid[0, 0].set_ylabel("accuracy, mean over classes")
     handles = [
@@ -183,8 +183,9 @@ def reliability(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
         axes.vlines(share, share, accuracy, color=ORANGE, linewidth=1.2)
         axes.plot(share, accuracy, color=BLUE, linewidth=1, alpha=0.6)
         axes.scatter(share, accuracy, 12 + 300 * part, color=BLUE, zorder=3)
+        name = wrapped(measured.line.short, len(grid[0]))
         axes.set(
-            title=f"{wrapped(measured.line.short, 30)}\nECE {measured.calibration_error:.3f}",
+            title=f"{name}\nECE {measured.calibration_error:.3f}",
             xlim=(-0.04, 1.06),
             ylim=(-0.04, 1.06),
         )

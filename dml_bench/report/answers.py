@@ -4,7 +4,6 @@ Each number of a sentence is the value that a table of the same page shows. Shor
 between backticks.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,14 @@ from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.evaluation.few_shot import RefitCurve
 from dml_bench.plots.answers import draw_answers
 from dml_bench.plots.canvas import ReportFigure
-from dml_bench.report.format import band_cell, compared, cost_points, detected, percent, with_unit
+from dml_bench.report.format import (
+    compared,
+    cost_points,
+    cpu_time,
+    including_zero,
+    number,
+    percent,
+)
 from dml_bench.runs.run import Run
 from dml_bench.system.counted import counted
 from dml_bench.system.terminal import duration
@@ -26,6 +32,7 @@ __all__ = [
     "Answer",
     "answers",
     "classification",
+    "enrolment",
     "facts",
     "photo_rate",
     "rarity",
@@ -56,6 +63,12 @@ SPLITS = {
     "grouped": "no group is on both sides",
     "time": "in each class, the newest images are the queries",
 }
+FIRST_WEIGHTS = {
+    "none": "at random",
+    "source": "from other drawn birds",
+    "imagenet": "from ImageNet",
+}
+"""What training begins with, by the name of the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +85,15 @@ def answers(study: Study, diagnostics: Mapping[str, Diagnostics]) -> list[Answer
     figures = draw_answers(study, diagnostics)
     if not study.has_drop:
         results = [Answer(OF_UNSEEN, retrieval(study), figures.accuracy)]
-        if figures.training:
-            results.append(Answer(QUESTIONS[3], training(study), figures.training))
-        return results
+        return [*results, Answer(QUESTIONS[3], training(study), figures.training)]
     replace, lose, need, cost = STUDY_QUESTIONS if study.is_original else QUESTIONS
     results = [Answer(replace, classification(study), figures.accuracy)]
     if study.best_unseen is not None:
         results.append(Answer(lose, unseen_classes(study, study.best_unseen), figures.unseen_cost))
     if figures.enrolment:
         results.append(Answer(need, enrolment(study, diagnostics), figures.enrolment))
-    if figures.training:
-        sentence = rarity(study) if study.is_original else training(study)
-        results.append(Answer(cost, sentence, figures.training))
-    return results
+    sentence = rarity(study) if study.is_original else training(study)
+    return [*results, Answer(cost, sentence, figures.training)]
 
 
 def of_many(study: Study, line: TableRow, superlative: str) -> str:
@@ -123,7 +132,7 @@ def beside_untrained(study: Study, best: TableRow) -> str:
 
 def against_logits(study: Study, line: TableRow, rival: TableRow) -> str:
     value = study.beside_rival(line, "known")
-    return compared(value, min(len(line.runs), len(rival.runs)))
+    return compared(value)
 
 
 def unseen_classes(study: Study, line: TableRow) -> str:
@@ -137,24 +146,26 @@ def unseen_classes(study: Study, line: TableRow) -> str:
     )
     if cost is None:
         return f"{sentence}."
-    doubt = detected(cost, len(line.runs))
-    return f"{sentence}; not training on them costs {cost_points(cost)}{doubt}."
+    return f"{sentence}; that costs {cost_points(cost)}{including_zero(cost)}."
 
 
 def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
-    """At a few images and at all."""
+    """At a few images, and at all, which is what the run measured."""
     line = study.best_unseen or study.rival
     assert line is not None
     curve = diagnostics[line.name].enrolment["images"]
     mean, low, high = curve.band("unseen")
     last = len(curve.ks) - 1
     few = next((place for place, k in enumerate(curve.ks) if k >= FEW_PHOTOS), last)
-    parts: list[str] = []
-    for place in sorted({few, last}):
-        share = band_cell(float(mean[place]), float(low[place]), float(high[place]))
-        enrolled = "enrolled images of a new class" if not parts else ""
-        parts.append(f"{with_unit(share, '%')} with {curve.ks[place]} {enrolled}".strip())
-    sentence = f"Without training, `{line.short}` finds {', '.join(parts)}"
+    sentence = f"Of a class never trained on, `{line.short}` finds"
+    if few < last:
+        draws = " to ".join(number(float(end[few]), is_signed=False) for end in (low, high))
+        sentence += (
+            f" {percent(float(mean[few]))} with {curve.ks[few]} images enrolled (95% of draws:"
+            f" {draws}),"
+        )
+    whole = study.measure(line, "unseen_limited")
+    sentence += f" {percent(whole)} with all, at most {curve.ks[last]}"
     if study.rival is None or line is study.rival:
         return f"{sentence}."
     refit = diagnostics[study.rival.name].enrolment.get("refit")
@@ -169,12 +180,15 @@ def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
 
 
 def training(study: Study) -> str:
-    """The time of the best, beside the classifier's."""
+    """The time of the best, beside the classifier's where the two can be compared."""
     best, rival = study.best or study.finished[0], study.rival
-    accuracy = percent(study.measure(best, "known"))
-    sentence = f"`{best.short}` ({accuracy}) trained for {took(best)}"
-    if rival is not None and rival is not best:
-        sentence += f", the classifier for {took(rival)}"
+    named = f"`{best.short}` ({percent(study.measure(best, 'known'))})"
+    if rival is None or rival is best:
+        sentence = f"{named} trained for {took(best)}"
+    elif best.cpu_seconds is None or rival.cpu_seconds is None:
+        sentence = f"The training times of {named} and the classifier are not comparable"
+    else:
+        sentence = f"{named} trained for {took(best)}, the classifier for {took(rival)}"
     rate = photos_per_second(best)
     if rate is None:
         return f"{sentence}."
@@ -186,12 +200,13 @@ def rarity(study: Study) -> str:
     best, rival = study.best, study.rival
     if best is None or rival is None:
         return f"These runs don't say: they lack a classifier. {training(study)}"
-    accuracy = percent(study.measure(best, "known"))
-    times = (best.cost[0] or math.nan) / (rival.cost[0] or math.nan)
-    return (
-        f"Only a part: `{best.short}` ({accuracy}) needs {times:.1f} times the classifier's"
-        " training time; other fields were not measured."
-    )
+    named = f"`{best.short}` ({percent(study.measure(best, 'known'))})"
+    times = best.times_the_training_of(rival)
+    if times is None:
+        part = f"the training times of {named} and the classifier are not comparable"
+    else:
+        part = f"{named} needs {times:.1f} times the classifier's CPU time"
+    return f"Only a part: {part}; other fields were not measured."
 
 
 def retrieval(study: Study) -> str:
@@ -205,7 +220,11 @@ def retrieval(study: Study) -> str:
 
 
 def took(line: TableRow) -> str:
-    return "an unknown time" if line.cost[0] is None else duration(line.cost[0])
+    """`4:53 of CPU time`; where that is not known, `7:30 by the clock`, which nothing is compared
+    with."""
+    if line.cpu_seconds is not None:
+        return f"{cpu_time(line.cpu_seconds)} of CPU time"
+    return "an unknown time" if line.cost[0] is None else f"{duration(line.cost[0])} by the clock"
 
 
 def photos_per_second(line: TableRow) -> float | None:
@@ -268,9 +287,10 @@ def recipe(study: Study) -> str:
     size = usual([str(experiment.images.size) for experiment in experiments])
     backbone = usual([experiment.model.backbone.name for experiment in experiments])
     weights = usual([experiment.model.weights for experiment in experiments])
-    sentence = f"{backbone} ({weights} weights), {epochs} epochs at {size} pixels"
+    first = FIRST_WEIGHTS.get(weights, weights)
+    sentence = f"{backbone}, weights {first}; {epochs} epochs at {size} pixels"
     profile = study.group.profile
-    return f"{sentence}; profile {profile}" if profile else sentence
+    return f"{sentence}; profile {profile}: changes listed below" if profile else sentence
 
 
 def usual(values: Sequence[str]) -> str:
@@ -282,7 +302,7 @@ def seed_counts(study: Study) -> str:
     counts = [len(line.runs) for line in study.finished]
     seeds = f"{min(counts)} to {max(counts)} seeds" if min(counts) < max(counts) else ""
     seeds = seeds or counted(max(counts), "seed")
-    sentence = f"{seeds}; brackets: 95% intervals"
+    sentence = f"{seeds}; brackets, lines: 95% intervals, no verdicts"
     if min(counts) < FEWEST_SEEDS:
-        sentence += "; under 3 seeds: of these networks only, no verdicts"
+        sentence += "; under 3 seeds: of these networks only"
     return sentence

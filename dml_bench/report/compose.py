@@ -120,7 +120,9 @@ def part_of(
     diagnostics = diagnose_chosen(study)
     yield Heading(study.title, 2, study.slug)
     for section in sections:
-        yield from section(study, diagnostics)
+        for block in section(study, diagnostics):
+            if not isinstance(block, Details) or block.blocks:
+                yield block
         ended()
 
 

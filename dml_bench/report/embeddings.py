@@ -19,7 +19,7 @@ from dml_bench.report.document import (
     Table,
     Text,
 )
-from dml_bench.report.format import band_cell, interval_cell, number
+from dml_bench.report.format import draws_cell, interval_cell, number
 from dml_bench.report.scatter import distance_cell
 from dml_bench.system.counted import counted
 
@@ -166,13 +166,16 @@ def enrolment_blocks(name: str, result: EmbeddingsResult) -> Iterator[Block]:
         photos = "none" if k == 0 else f"{k:,}" if place + 1 < len(result.by_images.ks) else "all"
         rows.append(Row((Cell(photos), *(Cell(text) for text in texts))))
     yield Table("", heads("photos of a new class in the gallery", columns), tuple(rows))
-    yield Text("P@1 in percent; the brackets hold 95% of the draws of these photos.", "soft")
+    yield Text(
+        "P@1 in percent; in parentheses, from where to where 95% of the draws of these photos lie.",
+        "soft",
+    )
 
 
 def band(few_shot: FewShotCurve, place: int) -> tuple[str, str]:
     texts = []
     for mean, low, high in (few_shot.band("unseen"), few_shot.band("seen")):
-        texts.append(band_cell(float(mean[place]), float(low[place]), float(high[place])))
+        texts.append(draws_cell(float(mean[place]), float(low[place]), float(high[place])))
     return texts[0], texts[1]
 
 

@@ -5,18 +5,19 @@ import math
 
 from dml_bench.analysis.study import certain_sign
 from dml_bench.analysis.table import TableRow
-from dml_bench.analysis.verdicts import FEWEST_SEEDS
-from dml_bench.evaluation.statistics import Interval, smallest_detectable
+from dml_bench.evaluation.statistics import Interval
+from dml_bench.runs.metrics import COST, CPU_TIME
 from dml_bench.system.counted import counted
 from dml_bench.system.terminal import duration
 
 __all__ = [
-    "band_cell",
     "compared",
     "cost_cell",
     "cost_points",
-    "detected",
+    "cpu_time",
+    "draws_cell",
     "hundred",
+    "including_zero",
     "interval_cell",
     "number",
     "percent",
@@ -49,21 +50,29 @@ def interval_cell(interval: Interval | None, *, is_signed: bool) -> str:
     return f"{estimate} [{number(interval.low, is_signed)}, {number(interval.high, is_signed)}]"
 
 
-def band_cell(mean: float, low: float, high: float) -> str:
-    """`61.2 [56.0, 66.1]`; without brackets where the band has no width."""
+def draws_cell(mean: float, low: float, high: float) -> str:
+    """`61.2 (56.0 to 66.1)`: the spread of draws, which is no interval and thus stands in no
+    brackets; the mean alone where they are all alike."""
     text = number(mean, is_signed=False)
     if high - low < 0.0005:
         return text
-    return f"{text} [{number(low, is_signed=False)}, {number(high, is_signed=False)}]"
+    return f"{text} ({number(low, is_signed=False)} to {number(high, is_signed=False)})"
 
 
 def cost_cell(key: str, value: float | None) -> str:
     """Seconds as a duration, bytes as GiB."""
     if value is None:
         return "-"
+    if key == COST[CPU_TIME].key:
+        return cpu_time(value)
     if key.endswith("_bytes"):
         return f"{value / 2**30:.1f} GiB"
     return duration(value) if key.endswith("_seconds") else f"{value:.0f}"
+
+
+def cpu_time(seconds: float) -> str:
+    """`4:53`; under a minute `2.5 s`."""
+    return duration(seconds) if seconds >= 60 else f"{seconds:.1f} s"
 
 
 # In sentences: the same text as in a cell, with its unit
@@ -94,29 +103,19 @@ def cost_points(value: Interval) -> str:
     return with_unit(interval_cell(value, is_signed=False), " points")
 
 
-def detected(value: Interval, seeds: int) -> str:
-    """What stands behind a difference from zero whose interval holds zero: ` (not detectable;
-    smallest detectable: 4.1)`. Nothing where it does not, or where seeds are too few to
-    say."""
-    if seeds < FEWEST_SEEDS or certain_sign(value):
-        return ""
-    return f" (not detectable; {smallest(value)})"
-
-
-def compared(value: Interval | None, seeds: int) -> str:
-    """`a difference of +3.1 points [+1.0, +5.2]`, or, from 3 seeds on, that none is detectable."""
+def compared(value: Interval | None) -> str:
+    """`a difference of +3.1 points [+1.0, +5.2]`, and whether its interval includes 0. No verdict:
+    those are read from intervals that hold together."""
     if value is None:
         return "no seed and split in common"
-    if seeds < FEWEST_SEEDS or certain_sign(value):
-        return f"a difference of {points(value)}"
-    return f"no detectable difference ({points(value)}; {smallest(value)})"
+    return f"a difference of {points(value)}{including_zero(value)}"
 
 
-def smallest(value: Interval) -> str:
-    size = smallest_detectable(value)
-    if math.isnan(size):
-        return "no interval"
-    return f"smallest detectable: {number(size, is_signed=False)}"
+def including_zero(value: Interval) -> str:
+    """What stands behind a difference whose interval includes 0; nothing where it does not."""
+    if math.isnan(value.low) or certain_sign(value):
+        return ""
+    return ", which includes 0"
 
 
 def seeds_of(line: TableRow) -> str:

@@ -96,10 +96,10 @@ def sort_key(cell: Cell) -> str:
 
 
 def cell_text(cell: Cell, column: Column) -> Markup:
-    """A number above its interval; a name that may be broken."""
-    estimate, bracket, interval = cell.text.partition(" [")
-    if column.numeric and bracket:
-        return Markup("{}<span>[{}</span>").format(estimate, interval)
+    """A number above its interval, or above the spread of its draws; a name that may be broken."""
+    estimate, *behind = re.split(r" (?=[\[(])", cell.text, maxsplit=1)
+    if column.numeric and behind:
+        return Markup("{}<span>{}</span>").format(estimate, behind[0])
     return breakable(cell.text) if not column.numeric else escape(cell.text)
 
 

@@ -50,6 +50,10 @@ DATA_FILES = (
 """The CSV files that sections may write."""
 
 
+BESIDE_ANSWERS = (
+    "The answers above may give the same two rows another difference. Those are of means over"
+    " classes, with a classifier's logits on known classes, and each has an interval by itself."
+)
 BESIDE_RIVAL = "Differences on the same queries. They are exploratory, with 95% intervals."
 
 
@@ -111,6 +115,7 @@ def claims(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Blo
         yield decided.survivals_data(decisions.survivals)
     if decisions.claims or decisions.contrasts:
         blocks = decided.decided_blocks(decisions)
+        blocks.insert(1, Text(BESIDE_ANSWERS, "soft"))
         yield folded(decided.summary(decisions), *with_short_names(blocks, study.names))
 
 
@@ -141,7 +146,7 @@ def figures(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Bl
     """All figures for which there are numbers."""
     drawn = draw(study, dict(diagnostics))
     if drawn:
-        yield folded(f"More figures: {len(drawn)}", *drawn)
+        yield folded("More figures", *drawn)
 
 
 def unknown_classes_and_votes(
@@ -151,7 +156,7 @@ def unknown_classes_and_votes(
     yield diagnostics_text.diagnostics_data(diagnostics)
     enrolment = tables.enrolment_table(diagnostics)
     if enrolment is not None:
-        note = "Brackets hold 95% of the random choices of images, over all seeds."
+        note = "In parentheses: from where to where 95% of the draws of images lie, over all seeds."
         yield folded("Images that a new class needs", Text(note, "soft"), enrolment)
     if diagnostics:
         blocks: list[Block] = [

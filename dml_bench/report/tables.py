@@ -12,9 +12,9 @@ from dml_bench.evaluation.few_shot import FewShotCurve, RefitCurve
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols.metric import Column as TableColumn
 from dml_bench.report.document import Block, Cell, Column, Data, Items, Row, Table, Text
-from dml_bench.report.format import band_cell, cost_cell, cost_points, interval_cell, number
+from dml_bench.report.format import cost_cell, cost_points, draws_cell, interval_cell, number
 from dml_bench.runs.folder import differing
-from dml_bench.runs.metrics import COST
+from dml_bench.runs.metrics import COST, CPU_TIME
 from dml_bench.runs.run import Run
 
 __all__ = [
@@ -38,9 +38,11 @@ INTERVALS = (
 )
 NUMBERS = "Numbers are percent and percentage points, means over classes and seeds."
 COSTS = (
-    "Training: the time of all phases of a run and of their pretraining, without preparation and"
-    " evaluation. CPU time: the processors' time in all epochs, which other work on the"
-    " machine does not lengthen. Memory: the peak of any run's process."
+    "Clock time: of training all phases of a run and what they start from, without preparation and"
+    " evaluation. Other work on a machine lengthens it, so rows are not comparable by it.",
+    "CPU time: the processor's time for the same, by which rows are compared. It is of the runs on"
+    " one processor that counted it",
+    "Memory: the peak of any run's process.",
 )
 
 OWN_RULE = (
@@ -52,7 +54,9 @@ OWN_RULE = (
 def explanations(group: Group) -> Items:
     """What the columns of the table of experiments mean, and which numbers rest on a rule of this
     project alone."""
-    lines = [*group.explanation, NUMBERS, COSTS]
+    clock, cpu, memory = COSTS
+    cpu += f", {group.processor}." if group.processor else "; here none did."
+    lines = [*group.explanation, NUMBERS, clock, cpu, memory]
     mixing = [
         line.short for line in group.lines if line.runs and line.runs[0].experiment.mixes_pairs
     ]
@@ -86,10 +90,11 @@ LESS = (
 
 
 def main_table(group: Group) -> Table:
-    """The same without the columns that a first look doesn't need."""
+    """The same without the columns that a first look doesn't need. Of the costs it has the one by
+    which rows can be compared."""
     table = results_table(group)
     less = {column.head for column in group.columns if column.key in LESS}
-    less |= {cost.head for cost in COST[1:]}
+    less |= {cost.head for place, cost in enumerate(COST) if place != CPU_TIME}
     kept = [place for place, column in enumerate(table.columns) if column.head not in less]
     rows = tuple(row_of_places(row, kept) for row in table.rows)
     return Table(table.title, tuple(table.columns[place] for place in kept), rows)
@@ -226,24 +231,22 @@ def rival_table(study: Study) -> Table | None:
     columns.append(Column("known classes, minus its logits"))
     if study.has_drop:
         columns.append(Column("unseen classes, minus its features"))
-    columns.append(Column("times its training"))
+    columns.append(Column("times its CPU time"))
     rows = []
     for line in study.methods:
         values = [study.beside_rival(line, quantity) for quantity in quantities]
         cells = [value_cell(value, is_signed=True) for value in values]
-        times = times_cell(line.cost[0], rival.cost[0])
-        rows.append(Row((name_cell(line), *cells, times)))
+        rows.append(Row((name_cell(line), *cells, times_cell(line, rival))))
     own = [name_cell(rival), value_cell(study.measure(rival, "logits"), is_signed=False)]
     if study.has_drop:
         own.append(value_cell(study.measure(rival, "unseen_limited"), is_signed=False))
-    rows.append(Row((*own, Cell("1.0", 1.0))))
+    rows.append(Row((*own, times_cell(rival, rival))))
     return Table("Each method beside the classifier", tuple(columns), tuple(rows))
 
 
-def times_cell(cost: float | None, of_rival: float | None) -> Cell:
-    if not cost or not of_rival:
-        return Cell("-")
-    return Cell(f"{cost / of_rival:.1f}", cost / of_rival)
+def times_cell(line: TableRow, rival: TableRow) -> Cell:
+    times = line.times_the_training_of(rival)
+    return Cell("not comparable") if times is None else Cell(f"{times:.1f}", times)
 
 
 # Enrolment
@@ -286,7 +289,7 @@ def enrolment_cells(curve: FewShotCurve, place: int) -> list[Cell]:
     cells = []
     for group in ("unseen", "seen"):
         mean, low, high = (float(part[place]) for part in curve.band(group))
-        cells.append(Cell(band_cell(mean, low, high), mean))
+        cells.append(Cell(draws_cell(mean, low, high), mean))
     if isinstance(curve, RefitCurve):
         seconds = float(curve.seconds[place].mean())
         cells.append(Cell(f"{seconds:.1f}", seconds))

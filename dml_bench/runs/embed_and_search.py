@@ -88,7 +88,7 @@ def evaluate_phase(
     cost: dict[str, Any] = {
         "train_seconds": train_seconds,
         **train_cpu_seconds(run),
-        "start_seconds": start_seconds(run.experiment, folder),
+        **start_cost(run.experiment, folder),
         "watch_seconds": sum(record.get("evaluate_seconds", 0.0) for record in run.records),
         "embed_seconds": embed_seconds,
         "search_seconds": search_seconds,
@@ -113,13 +113,18 @@ def evaluate_phase(
 
 
 def train_cpu_seconds(run: TrainingState) -> dict[str, float]:
-    """Nothing where an epoch of an older version did not count them."""
-    counted = [
-        record["train_cpu_seconds"] for record in run.records if "train_cpu_seconds" in record
-    ]
-    if not counted or len(counted) < len(run.records):
+    """Of epochs, or of what was fitted at once. Nothing where an older version did not count it."""
+    if "cpu_seconds" in run.fitted:
+        return {"train_cpu_seconds": run.fitted["cpu_seconds"]}
+    return cpu_seconds_of(run.records, "train_cpu_seconds")
+
+
+def cpu_seconds_of(records: Sequence[EpochRecord], name: str) -> dict[str, float]:
+    """Of these epochs, under a name; nothing where one of them did not count it."""
+    counted = [record["train_cpu_seconds"] for record in records if "train_cpu_seconds" in record]
+    if not counted or len(counted) < len(records):
         return {}
-    return {"train_cpu_seconds": sum(counted)}
+    return {name: sum(counted)}
 
 
 def embed_views(run: TrainingState, images: np.ndarray) -> list[Tensor]:
@@ -313,13 +318,14 @@ def write_training(run: TrainingState, folder: Path, of_wrong_labels: dict[str, 
         )
 
 
-def start_seconds(experiment: Experiment, folder: Path) -> float:
+def start_cost(experiment: Experiment, folder: Path) -> dict[str, float]:
     """Training of the phase's own start, whether it was trained now or found; weights from
     elsewhere, as ImageNet's, cost nothing."""
     if experiment.start.name == "none":
-        return 0.0
+        return {"start_seconds": 0.0}
     records: list[EpochRecord] = run_folder.read_json(folder / layout.START)["records"]
-    return sum(record["train_seconds"] for record in records)
+    seconds = sum(record["train_seconds"] for record in records)
+    return {"start_seconds": seconds, **cpu_seconds_of(records, "start_cpu_seconds")}
 
 
 def write_state(path: Path, module: torch.nn.Module) -> None:

@@ -83,6 +83,8 @@ class PhaseCost(TypedDict):
     train_images_per_second: NotRequired[float]
     """Missing where nothing was trained in epochs."""
     start_seconds: NotRequired[float]
+    start_cpu_seconds: NotRequired[float]
+    """Missing in runs of older versions, as the other CPU time is."""
     watch_seconds: NotRequired[float]
     """Spent on validation between the epochs."""
     embed_seconds: NotRequired[float]

@@ -110,7 +110,7 @@ def fit_at_once(state: "TrainingState") -> None:
     """Fill in the last layer of the state's classifier, and say in `state.fitted` what came of it.
     Of several processes the first one's weights count."""
     assert isinstance(state.optimizer, AtOnce)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     progress = partial(state.callback.progress, "linear probe")
     weights, bias, facts = state.optimizer.fit(fit_images(state), progress)
     layer = state.objective.loss.classifier
@@ -119,7 +119,12 @@ def fit_at_once(state: "TrainingState") -> None:
         layer.weight.copy_(torch.from_numpy(weights))
         layer.bias.copy_(torch.from_numpy(bias))
         distributed.broadcast_tensors_(layer.parameters())
-    state.fitted = {**facts, "images": len(state.images), "seconds": time.perf_counter() - start}
+    state.fitted = {
+        **facts,
+        "images": len(state.images),
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu_start,
+    }
 
 
 def fit_images(state: "TrainingState") -> FitImages:

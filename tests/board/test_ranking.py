@@ -6,9 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dml_bench.board.cost_picture import CostPicture, Dot, Tick, apart, even_times, nice_range
+from dml_bench.board.cost_picture import (
+    CostPicture,
+    Dot,
+    Tick,
+    apart,
+    cost_picture,
+    even_times,
+    nice_range,
+)
 from dml_bench.board.ranking import Scored, holm_level, rank
-from dml_bench.evaluation.statistics import Scores
+from dml_bench.evaluation.statistics import Interval, Scores
 
 CLASSES, QUERIES = 12, 10
 LABELS = np.repeat(np.arange(CLASSES), QUERIES)
@@ -114,6 +122,25 @@ def test_the_true_ranks_lie_in_their_ranges():
 def test_axes_have_a_few_round_ticks():
     assert nice_range(0.503, 0.664) == pytest.approx((0.5, 0.7, 0.05))
     assert even_times(math.log10(500), math.log10(730)) == [540, 600, 660, 720]
+
+
+def test_a_picture_of_costs_has_the_rows_whose_cpu_times_can_be_compared():
+    def row(name: str, cpu_seconds: float | None) -> SimpleNamespace:
+        line = SimpleNamespace(short=name, untested="", cpu_seconds=cpu_seconds)
+        return SimpleNamespace(line=line, values={"p": Interval.around(0.5, 0.05, 9)})
+
+    table = SimpleNamespace(
+        rows=[row("slow", 900.0), row("fast", 90.0), row("untrained", 0.01), row("old", None)],
+        metric=lambda name: SimpleNamespace(lower_is_better=False),
+    )
+    picture = cost_picture(table, "p")
+    assert picture is not None
+    assert [dot.text for dot in picture.dots] == [
+        *("slow: 50.0, 15:00", "fast: 50.0, 1:30", "untrained: 50.0, no training"),
+    ]
+    assert picture.absent == ("old",)
+    table.rows = table.rows[-2:]
+    assert cost_picture(table, "p") is None
 
 
 def test_names_in_a_picture_leave_one_another_room():

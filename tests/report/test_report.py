@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 from chromium import CHROMIUM, needs_chromium
-from handmade import Vectors, experiment, finish, store
+from handmade import SESSION, Vectors, experiment, finish, store
 from processor_time import with_slow
 from tiny import train
 
+from dml_bench.analysis import diagnostics
 from dml_bench.analysis.collect import collect, studies_of
-from dml_bench.analysis.diagnostics import class_drop, diagnose, spread
+from dml_bench.analysis.diagnostics import class_drop, diagnose, diagnose_chosen, spread
 from dml_bench.analysis.study import Study
 from dml_bench.cli import app
 from dml_bench.config import Component, Data
@@ -29,13 +30,23 @@ from dml_bench.config.experiments import resolve
 from dml_bench.config.tables import read_table
 from dml_bench.evaluation.calibration import calibration_of
 from dml_bench.evaluation.statistics import Interval, Scores, interval
+from dml_bench.evaluation.thresholds import SearchOutcomes, guaranteed_threshold
 from dml_bench.plots import canvas, curves, figures
 from dml_bench.report import assets, format
-from dml_bench.report.answers import QUESTIONS, STUDY_QUESTIONS, answers, facts, photo_rate
+from dml_bench.report.answers import (
+    QUESTIONS,
+    STUDY_QUESTIONS,
+    answers,
+    enrolment,
+    facts,
+    photo_rate,
+    rarity,
+    training,
+)
 from dml_bench.report.compose import compose, report
 from dml_bench.report.document import Details, Document, Heading, Panels, Text
 from dml_bench.report.sections import missing
-from dml_bench.report.tables import OWN_RULE, explanations, rival_table
+from dml_bench.report.tables import OWN_RULE, explanations, main_table, rival_table
 from dml_bench.report.thumbnails import Thumbnails
 from dml_bench.runs.arrays import write_arrays
 from dml_bench.runs.run import NotFinished, Run, read_folder
@@ -295,20 +306,18 @@ def test_numbers_are_said_with_their_intervals():
     [
         (0.03, "a difference of +3.0 points [+1.0, +5.0]"),
         (-0.03, "a difference of -3.0 points [-5.0, -1.0]"),
-        (
-            0.01,
-            "no detectable difference (+1.0 points [-1.0, +3.0]; smallest detectable: 2.8)",
-        ),
+        (0.01, "a difference of +1.0 points [-1.0, +3.0], which includes 0"),
+        (np.nan, "a difference of +nan points"),
     ],
 )
-def test_a_difference_is_detectable_or_it_is_said_which_would_be(estimate, expected):
-    assert format.compared(around(estimate, 0.02), seeds=3) == expected
+def test_an_exploratory_difference_has_an_interval_and_no_word_of_a_verdict(estimate, expected):
+    half = np.nan if np.isnan(estimate) else 0.02
+    assert format.compared(around(estimate, half)) == expected
 
 
-def test_under_three_seeds_a_difference_has_no_verdict():
-    two_seeds = format.compared(around(0.01, 0.02), seeds=2)
-    assert two_seeds == "a difference of +1.0 points [-1.0, +3.0]"
-    assert format.detected(around(0.01, 0.02), seeds=2) == ""
+def test_a_spread_of_draws_never_stands_in_the_brackets_of_intervals():
+    assert format.draws_cell(0.522, 0.36, 0.605) == "52.2 (36.0 to 60.5)"
+    assert format.draws_cell(0.522, 0.522, 0.522) == "52.2"
 
 
 # The four answers
@@ -330,7 +339,7 @@ SEEDS = (42, 43, 44)
     [
         (3, 0, "a difference of +75.0 points"),
         (0, 3, "a difference of -75.0 points"),
-        (2, 2, "no detectable difference (+0.0 points"),
+        (2, 2, "a difference of +0.0 points"),
     ],
 )
 @pytest.mark.usefixtures("blank_figures")
@@ -352,7 +361,10 @@ def test_of_one_seed_a_difference_is_given_without_a_verdict_and_the_page_says_s
     made_rival(tmp_path, uniform(1), uniform(1), uniform(0))
     study = only_study(tmp_path)
     assert ": a difference of +75.0 points" in sentences(study)[0]
-    assert "under 3 seeds: of these networks only, no verdicts" in dict(facts(study))["Runs"]
+    assert dict(facts(study))["Runs"] == (
+        "2 experiments, 1 seed; brackets, lines: 95% intervals, no verdicts; under 3 seeds: of"
+        " these networks only"
+    )
 
 
 @pytest.mark.usefixtures("blank_figures")
@@ -362,8 +374,74 @@ def test_without_a_classifier_the_answers_say_so(tmp_path):
     assert first == (
         "`a` is right for 87.5% [80.9, 94.1] of test images; no classifier is among these runs."
     )
-    assert "of images of classes never trained on; not training on them cost" in second
-    assert cost == "`a` (87.5% [80.9, 94.1]) trained for 2:00; enrolling a photo takes 2 ms."
+    assert "of images of classes never trained on; that costs " in second
+    assert cost == (
+        "`a` (87.5% [80.9, 94.1]) trained for 1:40 of CPU time; enrolling a photo takes 2 ms."
+    )
+
+
+def times_of_two(tmp_path: Path, method: dict[str, Any], classifier: dict[str, Any]) -> Study:
+    """A study of a method and a classifier with these costs of each phase, where `processor` is
+    that of the run."""
+    made_rival(tmp_path, uniform(1), uniform(1), uniform(2))
+    made(tmp_path, BASELINE, uniform(3), uniform(2))
+    for name, changes in ((BASELINE, method), ("rival", classifier)):
+        [folder] = (tmp_path / name).glob("*/seed-42")
+        processor = changes.pop("processor", "")
+        summary = read_json(folder / "summary.json")
+        for phase in ("all", "limited"):
+            summary["cost"][phase] |= changes
+            for key in [key for key, value in changes.items() if value is None]:
+                del summary["cost"][phase][key]
+        write_json(folder / "summary.json", summary)
+        if processor:
+            write_json(
+                folder / "environment.json", {"sessions": [SESSION | {"processor": processor}]}
+            )
+    return only_study(tmp_path)
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_training_times_are_compared_by_cpu_time_and_never_by_the_clock(tmp_path):
+    slow_clock = {"train_seconds": 900.0, "train_cpu_seconds": 55.0}
+    study = times_of_two(tmp_path, slow_clock, {"train_seconds": 60.0, "train_cpu_seconds": 50.0})
+    assert training(study).startswith(
+        "`EPSHN` (87.5% [80.9, 94.1]) trained for 1:50 of CPU time, the classifier for 1:40 of CPU"
+        " time"
+    )
+    assert "EPSHN` (87.5% [80.9, 94.1]) needs 1.1 times the classifier's CPU time" in rarity(study)
+    table = rival_table(study)
+    assert table is not None
+    assert [row.cells[-1].text for row in table.rows] == ["1.1", "1.0"]
+    first = main_table(study.group)
+    assert [column.head for column in first.columns][-1] == "CPU time"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"train_cpu_seconds": None},
+        {"start_seconds": 30.0},
+        {"processor": "another processor"},
+    ],
+)
+@pytest.mark.usefixtures("blank_figures")
+def test_times_that_are_not_comparable_are_said_to_be_so(tmp_path, method):
+    """Without CPU time, with a start whose CPU time is not known, on another processor."""
+    study = times_of_two(tmp_path, method, {})
+    assert training(study).startswith("The training times of `EPSHN` (87.5% [80.9, 94.1]) and the")
+    assert "the classifier are not comparable; " in training(study)
+    assert "are not comparable; other fields" in rarity(study)
+    table = rival_table(study)
+    assert table is not None
+    assert table.rows[0].cells[-1].text == "not comparable"
+    last = answers(study, {})[-1]
+    assert last.question == QUESTIONS[3]
+
+
+def test_a_start_counts_where_its_cpu_time_is_known(tmp_path):
+    study = times_of_two(tmp_path, {"start_seconds": 30.0, "start_cpu_seconds": 25.0}, {})
+    assert [line.cpu_seconds for line in study.finished] == [150.0, 100.0]
 
 
 @pytest.mark.usefixtures("blank_figures")
@@ -525,9 +603,42 @@ def test_of_a_run_without_validation_images_one_half_of_the_queries_chooses_and_
     assert (threshold.promise.known, threshold.promise.promised) == (31, True)
     assert (threshold.precision, threshold.coverage) == (1.0, 1.0)
     summary = look.summary_of(0.9, 0.0)
-    assert (summary.promised, summary.kept, summary.models) == (1, 1, 1)
+    assert (summary.promised, summary.missed, summary.models) == (1, 0, 1)
+    assert look.test_images == (diagnostics.TestImages(known=30, unseen=1),)
     mixed = open_set.threshold(0.9, 0.2).promise
     assert (mixed.unknown, mixed.promised) == (1, False), "one of the two unseen classes chooses"
+
+
+def threshold_with(
+    precision: float, coverage: float, unknown_share: float = 0.0
+) -> diagnostics.TestedThreshold:
+    """One that promised .9, and what it does on other images."""
+    outcomes = SearchOutcomes(np.linspace(1, 0, 100), np.ones(100, bool))
+    promise = replace(guaranteed_threshold(outcomes, 0.9), unknown_share=unknown_share)
+    return diagnostics.TestedThreshold(promise, precision, coverage)
+
+
+def test_a_threshold_is_missed_only_where_the_bound_of_its_test_lies_below_the_goal():
+    few = diagnostics.TestImages(known=100, unseen=20)
+    many = diagnostics.TestImages(known=1000, unseen=20)
+    assert not few.are_missed_by(threshold_with(0.88, 0.5)), "44 of 50 may be .9"
+    assert many.are_missed_by(threshold_with(0.86, 0.5)), "430 of 500 are surely fewer"
+    mixed = threshold_with(0.86, 0.5, 0.2)
+    assert not many.are_missed_by(mixed), "20 unseen images allow 100 in the mix"
+    assert not many.are_missed_by(threshold_with(np.nan, 0.0))
+
+
+def test_at_all_images_the_answer_has_the_interval_of_the_table_and_draws_have_no_brackets(
+    tmp_path,
+):
+    study = with_embeddings(tmp_path)
+    line = study.best_unseen
+    assert line is not None
+    measured = study.measure(line, "unseen_limited")
+    sentence = enrolment(study, diagnose_chosen(study))
+    assert sentence == (
+        f"Of a class never trained on, `a` finds {format.percent(measured)} with all, at most 1."
+    )
 
 
 def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together(tmp_path):
