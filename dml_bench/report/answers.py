@@ -164,8 +164,8 @@ def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
             f" {percent(float(mean[few]))} with {curve.ks[few]} images enrolled (95% of draws:"
             f" {draws}),"
         )
-    whole = study.measure(line, "unseen_limited")
-    sentence += f" {percent(whole)} with all, at most {curve.ks[last]}"
+    of_all = study.measure(line, "unseen_limited")
+    sentence += f" {percent(of_all)} with all, at most {curve.ks[last]}"
     if study.rival is None or line is study.rival:
         return f"{sentence}."
     refit = diagnostics[study.rival.name].enrolment.get("refit")
