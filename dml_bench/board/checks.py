@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from dml_bench.board.submission import Finding, Submission
+from dml_bench.board.against_settings import (
+    costs_are_possible,
+    is_of_the_configured_images,
+    trained_as_configured,
+)
+from dml_bench.board.leaks import answers_are_no_accident, gallery_has_no_query
+from dml_bench.board.submission import Finding, Submission, refused
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.publications import PUBLICATIONS
 from dml_bench.data.split import holdouts, phases
-from dml_bench.evaluation import collapse
 from dml_bench.evaluation.metrics import macro, micro, precision_at_1
 from dml_bench.protocols.holdout_metrics import (
     drops_of,
@@ -36,12 +41,6 @@ TOLERANCE = 5e-10
 """What two machines may differ by in the same mean."""
 ROUNDED = {"r_precision": 0.5 / (record_format.UNDEFINED_FRACTION - 1)}
 """Metrics of which each query's value is rounded in the answers, and by how much at most."""
-TOLERATED_COPIES = 0.01
-"""Published data sets hold some photos twice. From this share of the queries on it is a leak."""
-ITSELF = 0.99999
-"""The similarity from which an image is taken for the query itself."""
-NEVER = 1e-9
-"""What has a smaller probability did not happen by chance."""
 LARGEST_GALLERY = 2**26
 """Images: their classes are held in memory, and the counts may come from anybody."""
 OF_PHASE = ("nearest", "elected", "similarity", "first_relevant", "at_r", "logits")
@@ -57,10 +56,6 @@ NAMES = {
     "queries_sha256": "query set",
 }
 """What a key of the record is called in a refusal; others by themselves."""
-
-
-def refused(name: str, text: str) -> Finding:
-    return Finding("refused", name, text)
 
 
 # Before anything is measured
@@ -221,16 +216,6 @@ def shown_numbers_agree(submission: Submission) -> Iterator[Finding]:
                 yield refused("summary", f"{place} is {shown} in it, not {value}")
 
 
-def can_be_shown(submission: Submission) -> Iterator[Finding]:
-    """Costs are numbers, and what a run doubts of itself can be read: a board shows them."""
-    for phase, costs in submission.run.costs.items():
-        for name, value in dict[str, Any](costs).items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (is_number and 0 <= value < math.inf):
-                yield refused("cost", f"{name} of phase {phase} must be a number, got {value!r}")
-    list(collapse.describe_doubts(submission.run.summary))  # an error is a refusal
-
-
 # What no honest run can give
 
 
@@ -240,6 +225,8 @@ def counts_are_possible(submission: Submission) -> Iterator[Finding]:
     counts = run.content.arrays["gallery_counts"].astype(np.int64)
     labels = run.content.arrays["query_labels"]
     split, protocol = record.split, run.protocol
+    if unknown := record.weights.keys() - run.neighbours.keys():
+        yield refused("weights", f"it has no phase {min(unknown)!r}, whose weights it names")
     if len(labels) != split.test_images:
         yield refused(
             "query set",
@@ -257,94 +244,6 @@ def counts_are_possible(submission: Submission) -> Iterator[Finding]:
             f"the data set has {record.dataset.num_classes} classes, the queries"
             f" {len(np.unique(labels))}",
         )
-
-
-def gallery_has_no_query(submission: Submission) -> Iterator[Finding]:
-    """No query is looked up among images that hold itself."""
-    record, run = submission.record, submission.run
-    num_queries = len(run.content.arrays["query_labels"])
-    num_gallery = int(run.content.arrays["gallery_counts"].astype(np.int64).sum())
-    split, one_out = record.split, bool(submission.facts["leaves_one_out"])
-    allowed = split.gallery_images or (split.test_images if one_out else split.train_images)
-    if num_gallery != allowed:
-        yield refused(
-            "query in the gallery",
-            f"the gallery of this split has {allowed:,} images, {num_gallery:,} were searched:"
-            " search no image but those",
-        )
-    if one_out and (run.protocol.has_drop or split.gallery_images):
-        yield refused(
-            "query in the gallery",
-            f"protocol {record.protocol} never looks a query up among the queries",
-        )
-    if not one_out and num_queries + num_gallery > record.dataset.num_images:
-        yield refused(
-            "query in the gallery",
-            f"{num_queries:,} queries and {num_gallery:,} gallery images are more than the"
-            f" {record.dataset.num_images:,} images of the data set",
-        )
-    yield from copies(submission, num_queries)
-
-
-def copies(submission: Submission, num_queries: int) -> Iterator[Finding]:
-    """Queries that are also in the gallery, by their content."""
-    arrays, counted = submission.run.content.arrays, submission.record.copies_in_gallery
-    sets = [arrays.get(name) for name in IMAGE_SETS]
-    shared = 0 if counted is None else counted
-    queries, gallery = sets
-    if queries is not None and gallery is not None:
-        num_gallery = int(arrays["gallery_counts"].astype(np.int64).sum())
-        if (len(queries), len(gallery)) != (num_queries, num_gallery):
-            yield refused(
-                "query set",
-                f"digests of {len(queries):,} queries and {len(gallery):,} gallery images are"
-                f" there, {num_queries:,} and {num_gallery:,} were used",
-            )
-        shared = max(shared, int(np.isin(queries, gallery).sum()))
-    elif counted is None:
-        yield Finding("unchecked", "query in the gallery", "by content: it takes --data DIR")
-    if shared > TOLERATED_COPIES * num_queries:
-        yield refused(
-            "query in the gallery",
-            f"{shared:,} of {num_queries:,} queries are the same image as one of the gallery",
-        )
-    elif shared:
-        yield Finding(
-            "review",
-            "copies",
-            f"{shared:,} of {num_queries:,} queries are the same image as one of the gallery",
-        )
-
-
-def answers_are_no_accident(submission: Submission) -> Iterator[Finding]:
-    """Scores that come of the query lying in its own gallery: nearly all right, as it finds itself,
-    or nearly all wrong, as itself doesn't count as right."""
-    run = submission.run
-    counts = run.content.arrays["gallery_counts"].astype(np.int64)
-    for phase, neighbours in run.neighbours.items():
-        labels = neighbours.query_labels
-        chance = float((counts[labels] / counts.sum()).mean())
-        right = int(precision_at_1(neighbours).sum())
-        lowest = float(submission.facts["similarities"][phase][0])
-        if lowest >= ITSELF and right > 3 * chance * len(labels):
-            yield refused(
-                "query in the gallery",
-                f"in phase {phase} the nearest image of every query is as good as itself"
-                f" (similarity {lowest:.6f})",
-            )
-        if probability_of_at_most(right, len(labels), chance) < NEVER:
-            yield refused(
-                "below chance",
-                f"phase {phase} has {right} of {len(labels):,} right, fewer than a random gallery"
-                " image has: was the query itself the nearest, and counted as wrong?",
-            )
-
-
-def probability_of_at_most(right: int, queries: int, chance: float) -> float:
-    """By the binomial distribution."""
-    from scipy.special import bdtr
-
-    return float(bdtr(right, queries, chance))
 
 
 def holdouts_are_possible(submission: Submission) -> Iterator[Finding]:
@@ -439,7 +338,9 @@ CHECKS: tuple[Check, ...] = (
     says_what_its_answers_give,
     summary_agrees,
     shown_numbers_agree,
-    can_be_shown,
+    costs_are_possible,
+    trained_as_configured,
+    is_of_the_configured_images,
     counts_are_possible,
     gallery_has_no_query,
     answers_are_no_accident,

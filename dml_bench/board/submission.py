@@ -14,7 +14,7 @@ from dml_bench.runs.record_schema import Record
 from dml_bench.runs.run import RecordedRun
 from dml_bench.system.files import UNSEALED
 
-__all__ = ["Finding", "Refused", "Submission", "open_submission"]
+__all__ = ["Finding", "Refused", "Submission", "open_submission", "read_answers", "refused"]
 
 Verdict = Literal["refused", "review", "unchecked"]
 
@@ -31,12 +31,17 @@ class Finding:
     text: str
 
 
+def refused(name: str, text: str) -> Finding:
+    """What may not stand on the board."""
+    return Finding("refused", name, text)
+
+
 class Refused(ValueError):
     """A submission that can't be read far enough to be measured."""
 
     def __init__(self, name: str, text: str):
         super().__init__(f"{name}: {text}")
-        self.finding = Finding("refused", name, text)
+        self.finding = refused(name, text)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """What a submission has to have in common with the others of its table, and what it must not.
 
-Only their JSON is read: each of them is checked by itself elsewhere.
+Each of the others is checked by itself elsewhere. Whoever comes later must not get an earlier one
+refused: where two sides disagree, those stay that nobody handed in, as they are the repository's
+own, and where that decides nothing, both are for review.
 """
 
 from collections import Counter
@@ -9,12 +11,15 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 from stat import S_ISLNK
-from typing import Any
 
-from dml_bench.board.submission import Finding
+import numpy as np
+
+from dml_bench.board.submission import Finding, Refused, read_answers
 from dml_bench.config.experiment import FIRST_SEED
+from dml_bench.data.publications import PUBLICATIONS
+from dml_bench.registry import datasets
 from dml_bench.runs import record_format, record_schema
-from dml_bench.runs.folder import completed, decisive
+from dml_bench.runs.folder import differing
 from dml_bench.runs.layout import records_below
 from dml_bench.runs.record_schema import Record
 
@@ -22,6 +27,9 @@ __all__ = ["Mate", "answered_alike", "beside_others", "readable", "recorded_agai
 
 Mate = tuple[Path, Record]
 SHOWN_SEEDS = 8
+COPIED, COPIED_ERRORS = 0.99, 0.9
+"""Shares of all answers, and of those where one of two is wrong, from which one is taken for a copy
+of the other: trained rows of a table have at most .96 in common, as other seeds have."""
 
 
 def beside_others(
@@ -31,26 +39,26 @@ def beside_others(
     reads."""
     own = path.absolute()
     others = [mate for mate in read_table(own.parent.parent) if mate[0] != own]
-    of_row = [mate for other, mate in others if other.parent == own.parent]
+    of_row = [mate for mate in others if mate[0].parent == own.parent]
     same_seed = [mate for mate in others if mate[1].seed == record.seed]
-    yield from unlike_most(record, others, "protocol", "protocol", lambda mate: mate.protocol)
-    yield from unlike_most(record, others, "split kind", "split", lambda mate: mate.split.kind)
-    yield from unlike_most(
-        record, others, "data revision", "fingerprint", lambda mate: mate.dataset.fingerprint[:12]
-    )
-    yield from unlike_most(
-        record, same_seed, "query set", "queries", lambda mate: mate.queries_sha256[:12]
-    )
-    yield from unlike_most(
-        record, others, "class count", "classes", lambda mate: mate.dataset.num_classes
-    )
-    yield from unlike_most(
-        record, same_seed, "split facts", "split", lambda mate: mate.split.fingerprint[:12]
-    )
-    yield from chosen_seeds(record.seed, {record.seed, *(mate.seed for mate in of_row)})
+    division = record.settings["data"]
+    divided_alike = [mate for mate in same_seed if mate[1].settings["data"] == division]
+    yield from other_settings(record, of_row)
+    for name, noun, mates, value_of in (
+        ("protocol", "protocol", others, lambda mate: mate.protocol),
+        ("split kind", "split", others, lambda mate: mate.split.kind),
+        ("data revision", "fingerprint", unpublished(record, others), fingerprint_of),
+        ("data facts", "data set", of_fingerprint(record, others), data_facts_of),
+        ("class count", "number of classes", others, lambda mate: mate.dataset.num_classes),
+        ("query set", "queries", same_seed, lambda mate: mate.queries_sha256[:12]),
+        ("split facts", "split", divided_alike, lambda mate: mate.split.fingerprint[:12]),
+    ):
+        yield from disagreement(record, mates, name, noun, value_of)
+    yield from chosen_seeds(record.seed, {record.seed, *(mate.seed for _, mate in of_row)})
     for other, mate in others:
         if mate.nearest_sha256 == record.nearest_sha256:
             yield same_answers(path, record, other, mate)
+    yield from nearly_same_answers(own, record, others)
 
 
 def chosen_seeds(seed: int, of_row: Set[int]) -> Iterator[Finding]:
@@ -73,26 +81,88 @@ def listed(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {shown}{more}"
 
 
-def unlike_most(
+def came_first(one: Record, other: Record) -> bool:
+    """Whether one is kept and another by somebody else is not: nobody handed it in, or it was run
+    earlier."""
+    first, second = (
+        (bool(record.submitted_by), record.session.started_at) for record in (one, other)
+    )
+    return one.submitted_by != other.submitted_by and first < second
+
+
+def other_settings(record: Record, of_row: Sequence[Mate]) -> Iterator[Finding]:
+    """A refusal where another seed of the row has other settings. Of one person's both are refused:
+    nobody knows which was meant."""
+    for other, mate in of_row:
+        keys = [key for key in differing(mate.settings, record.settings) if key != "seed"]
+        if keys and not came_first(record, mate):
+            yield Finding(
+                "refused",
+                "settings",
+                f"{other.name} of its row has other settings ({', '.join(keys[:4])}): seeds of a"
+                " row differ in nothing but the seed, so give it another name",
+            )
+            return
+
+
+def disagreement(
     record: Record,
-    others: Sequence[Mate],
+    mates: Sequence[Mate],
     name: str,
     noun: str,
-    of: Callable[[Record], Hashable],
+    value_of: Callable[[Record], Hashable],
 ) -> Iterator[Finding]:
-    """A refusal where most of the others have another value."""
-    values = Counter(of(mate) for _, mate in others)
-    values[of(record)] += 1
-    (usual, count), *_ = values.most_common(1)
-    if of(record) != usual and values[of(record)] < count:
-        yield Finding("refused", name, f"its {noun} is {of(record)}, that of its table is {usual}")
+    """A refusal where the repository's own records have another value, and none of them this one;
+    a review where that decides nothing."""
+    value = value_of(record)
+    others = [mate for _, mate in mates if value_of(mate) != value]
+    own_side = [mate for _, mate in mates if value_of(mate) == value]
+    is_ours = any(not mate.submitted_by for mate in (record, *own_side))
+    is_theirs = any(not mate.submitted_by for mate in others)
+    if others and (is_theirs or not is_ours):
+        other = next(mate for mate in others if is_theirs != bool(mate.submitted_by))
+        yield Finding(
+            "review" if is_ours or not is_theirs else "refused",
+            name,
+            f"its {noun} is {value}, that of others of its table {value_of(other)}",
+        )
+
+
+def fingerprint_of(mate: Record) -> str:
+    return mate.dataset.fingerprint[:12]
+
+
+def unpublished(record: Record, others: Sequence[Mate]) -> Sequence[Mate]:
+    """None where the record is of the published images: those of others are refused for that."""
+    publication = PUBLICATIONS.get(record.dataset.name)
+    is_published = publication and publication.fingerprint == record.dataset.fingerprint
+    return () if is_published else others
+
+
+def of_fingerprint(record: Record, others: Sequence[Mate]) -> list[Mate]:
+    fingerprint = record.dataset.fingerprint
+    return [mate for mate in others if mate[1].dataset.fingerprint == fingerprint]
+
+
+def data_facts_of(mate: Record) -> str:
+    """What one fingerprint decides: numbers of images and classes, and what was drawn."""
+    dataset = mate.settings["data"]["dataset"]
+    facts = f"{mate.dataset.num_images:,} images of {mate.dataset.num_classes:,} classes"
+    name = dataset["name"]
+    if name not in datasets.names() or datasets[name].facts["needs_data_dir"]:
+        return facts
+    options = (f"{key} {option}" for key, option in sorted(dataset.items()))
+    return f"{facts}, drawn with {', '.join(options)}"
 
 
 def same_answers(path: Path, record: Record, other: Path, mate: Record) -> Finding:
     """Two submissions that answer every query alike."""
     name = f"{other.parent.name}/{other.name}"
     if not record.trained and not mate.trained:
-        if (record.seed, str(path.absolute())) > (mate.seed, str(other)):
+        again = came_first(mate, record)
+        if record.submitted_by == mate.submitted_by:
+            again = (record.seed, str(path.absolute())) > (mate.seed, str(other))
+        if again:
             return Finding(
                 "refused",
                 "submitted once",
@@ -105,11 +175,47 @@ def same_answers(path: Path, record: Record, other: Path, mate: Record) -> Findi
     unlike = {
         "other weights": record.weights != mate.weights,
         "another seed": record.seed != mate.seed,
-        "other settings": settings_of(record) != settings_of(mate),
+        "other settings": record.settings != mate.settings,
     }
     by = next((noun for noun, differs in unlike.items() if differs), "")
     text = f"{name} has the same ones by {by}" if by else f"{name} is the same run"
     return Finding("review", "same answers", text)
+
+
+def nearly_same_answers(path: Path, record: Record, others: Sequence[Mate]) -> Iterator[Finding]:
+    """A copy of which a few answers were changed."""
+    if not record.trained:
+        return
+    alike = [
+        (other, mate)
+        for other, mate in others
+        if mate.trained
+        and mate.queries_sha256 == record.queries_sha256
+        and mate.nearest_sha256 != record.nearest_sha256
+    ]
+    answers = nearest_of(path, record.answers_sha256) if alike else None
+    for other, mate in alike:
+        theirs = nearest_of(other, mate.answers_sha256)
+        if answers is None or theirs is None or answers.shape != theirs.shape:
+            continue
+        same, wrong = answers == theirs, (answers != 0) | (theirs != 0)
+        if same.mean() >= COPIED and same[wrong].mean() >= COPIED_ERRORS:
+            name = f"{other.parent.name}/{other.name}"
+            share = f"{same.mean():.2%} of the answers, errors too"
+            yield Finding("review", "same answers", f"{name} has {share}")
+
+
+@cache
+def nearest_of(path: Path, answers_sha256: str) -> np.ndarray | None:
+    """What was answered to each query in each phase; None where it can't be read."""
+    if record_format.answers_file(path).is_symlink():
+        return None
+    try:
+        arrays = read_answers(path, {"answers_sha256": answers_sha256}).arrays
+        names = sorted(name for name in arrays if name.endswith(".nearest"))
+        return np.concatenate([arrays[name].ravel() for name in names])
+    except (Refused, ValueError):
+        return None
 
 
 def answered_alike(paths: Sequence[Path]) -> Iterator[tuple[Path, Path, bool]]:
@@ -123,16 +229,9 @@ def answered_alike(paths: Sequence[Path]) -> Iterator[tuple[Path, Path, bool]]:
     for alike in by_answers.values():
         for (one, record), (other, mate) in combinations(alike, 2):
             if one.parent != other.parent:
-                same = settings_of(record) == settings_of(mate)
+                same = record.settings == mate.settings
                 yield one, other, same
                 yield other, one, same
-
-
-def settings_of(record: Record) -> dict[str, Any]:
-    """All that decides the answers, under whatever name."""
-    settings = decisive(completed(record.configuration))
-    del settings["name"]
-    return settings
 
 
 def recorded_again(paths: Sequence[Path]) -> dict[Path, Path]:
@@ -179,6 +278,7 @@ def read_once(path: Path, modified: int, size: int) -> Record | None:
     if size > record_schema.LARGEST_BYTES:
         return None
     try:
-        return record_schema.read(record_format.read_description(path))
-    except ValueError:
+        record = record_schema.read(record_format.read_description(path))
+        return record if record.settings else None
+    except (OverflowError, ValueError):
         return None

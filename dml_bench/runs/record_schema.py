@@ -5,9 +5,13 @@ Whatever can be recomputed from the answers beside it is there to be read, and i
 is not what the answers give.
 """
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dml_bench.config import as_table, load
+from dml_bench.runs.folder import decisive
 
 __all__ = ["LARGEST_BYTES", "MOST_CLASSES", "Record", "read"]
 
@@ -137,6 +141,14 @@ class Record(Section):
     """Over what was answered to each query, so that equal answers are seen."""
     answers_sha256: Sha256
     """Of the file beside this one."""
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the answers, under whatever name; later settings at their defaults.
+        Raises ValueError or OverflowError where it is no experiment."""
+        settings = decisive(as_table(load(self.configuration)))
+        del settings["name"]
+        return settings
 
 
 def read(values: dict[str, Any]) -> Record:

@@ -428,13 +428,45 @@ def test_nearly_perfect_scores_of_queries_that_lie_in_the_gallery_are_refused(su
     findings = findings_of(path)
     assert {finding.name for finding in findings} == {"query in the gallery"}
     assert any("1,920 were searched" in finding.text for finding in findings)
-    assert any("as good as itself" in finding.text for finding in findings)
+    assert any("as good as the query itself" in finding.text for finding in findings)
 
 
 def test_they_are_refused_where_the_gallery_is_said_to_have_the_right_size(submitted):
     path = submitted()
     answer_otherwise(path, find_themselves)
     assert refused_for(path) == {"query in the gallery"}
+
+
+def test_they_are_refused_where_a_few_queries_did_not_find_themselves(submitted):
+    def all_but_one(content):
+        find_themselves(content)
+        for phase in content.facts["similarities"]:
+            content.facts["similarities"][phase] = [0.9, 1.0]
+            content.arrays[f"{phase}.similarity"][:] = content.facts["last_step"]
+            content.arrays[f"{phase}.similarity"][0] = 0
+
+    path = submitted()
+    answer_otherwise(path, all_but_one)
+    texts = [finding.text for finding in findings_of(path) if finding.verdict == "refused"]
+    assert "in phase all the nearest image of 1,599 of 1,600 queries is as good" in texts[0]
+
+
+@pytest.mark.parametrize(("copies", "verdicts"), [(0, {"review"}), (10, set())])
+def test_some_queries_that_find_themselves_are_for_review_and_known_copies_are_not(
+    copies, verdicts, submitted
+):
+    def some(content):
+        content.facts["summary"]["copies"]["queries"] = copies
+        for phase in content.facts["similarities"]:
+            content.facts["similarities"][phase] = [0.4, 1.0]
+            steps = content.arrays[f"{phase}.similarity"]
+            steps[:] = np.minimum(steps, content.facts["last_step"] - 1)
+            steps[:85] = content.facts["last_step"]
+
+    path = submitted()
+    answer_otherwise(path, some)
+    findings = [one for one in findings_of(path) if one.name == "query in the gallery"]
+    assert {one.verdict for one in findings} == verdicts
 
 
 def test_scores_of_zero_of_queries_that_are_not_their_own_answer_are_refused(submitted):
@@ -485,7 +517,7 @@ def test_the_same_answers_by_other_settings_in_another_folder_are_for_review(sub
     assert str(db.verify_submissions(tmp_path)) == "2 checked: 0 refused, 0 for review\n"
 
     def other_settings(content):
-        content.facts["experiment"]["train"]["epochs"] = 1
+        content.facts["experiment"]["optimizer"]["momentum"] = 0.5
 
     answer_otherwise(other, other_settings)
     text = str(db.verify_submissions(tmp_path))
@@ -506,6 +538,124 @@ def test_the_best_seeds_of_many_are_for_review_once_a_row(submitted):
     assert "its row has seed 43 where seed 42 should be" in for_review(alone)["seeds"]
 
 
+def test_seeds_of_a_row_with_other_settings_are_refused(submitted):
+    def other_settings(content):
+        content.facts["experiment"]["optimizer"]["momentum"] = 0.5
+
+    path, other = submitted(), submitted(BIRDS.format(EPSHN, 43))
+    answer_otherwise(path, other_settings)
+    assert refused_for(path) == refused_for(other) == {"settings"}
+    say_otherwise(path, lambda said: said.__setitem__("submitted_by", "mallory"))
+    (finding,) = [one for one in findings_of(path) if one.name == "settings"]
+    assert "seed-43.json of its row has other settings (optimizer.momentum)" in finding.text
+    assert findings_of(other) == ()
+
+
+def fewer_epochs(content):
+    content.facts["experiment"]["train"]["epochs"] = 1
+
+
+def folded(content):
+    content.facts["experiment"]["train"]["folds"] = 5
+
+
+def larger(content):
+    content.facts["experiment"]["data"]["dataset"]["per_class"] = 9999
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (fewer_epochs, "its train.epochs is 1, and all was trained for 72 epochs"),
+        (folded, "its train.folds is 5, and phase all has the epochs of 0"),
+        (larger, "its data.dataset draws 399,960 images, and it is of 1,920"),
+    ],
+)
+def test_settings_of_which_the_run_recorded_otherwise_are_refused(change, text, submitted):
+    path = submitted()
+    answer_otherwise(path, change)
+    assert next((one.name, one.text) for one in findings_of(path)) == ("settings", text)
+
+
+def test_drawn_images_have_no_given_parts(submitted):
+    path = submitted(as_name=f"demo/given-last-10/{EPSHN}/seed-42.json")
+
+    def as_given(content):
+        content.facts["experiment"]["data"]["split"] = "given"
+
+    answer_otherwise(path, as_given)
+    (finding,) = findings_of(path)
+    assert (finding.name, "no given parts" in finding.text) == ("settings", True)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "name"),
+    [
+        ("split", "fingerprint", "f" * 64, "split facts"),
+        ("split", "valid_images", 10**9, "split facts"),
+        ("dataset", "num_images", 99_999, "data facts"),
+    ],
+)
+def test_published_images_have_their_published_split_and_size(table, key, value, name, submitted):
+    path = submitted(FROZEN)
+    answer_otherwise(path, lambda content: content.facts["summary"][table].update({key: value}))
+    assert name in refused_for(path)
+
+
+def test_one_fingerprint_has_one_size_and_one_drawing(submitted):
+    path, other = submitted(), submitted(BIRDS.format(ARCFACE, 42))
+
+    def drawn_otherwise(content):
+        content.facts["experiment"]["data"]["dataset"]["seed"] = 8
+
+    answer_otherwise(path, drawn_otherwise)
+    assert list(for_review(path)) == list(for_review(other)) == ["data facts"]
+    say_otherwise(path, lambda said: said.__setitem__("submitted_by", "mallory"))
+    assert "data facts" in refused_for(path)
+    assert findings_of(other) == ()
+
+
+def no_training_time(content):
+    content.facts["summary"]["cost"]["all"]["train_seconds"] = 0.0
+
+
+def too_long(content):
+    content.facts["summary"]["cost"]["total_seconds"] = 1e300
+
+
+def too_short(content):
+    content.facts["summary"]["cost"]["total_seconds"] = 0.0
+
+
+@pytest.mark.parametrize("change", [no_training_time, too_long, too_short])
+def test_times_that_do_not_add_up_are_refused(change, submitted):
+    path = submitted()
+    answer_otherwise(path, change)
+    assert refused_for(path) == {"cost"}
+
+
+def test_weights_are_of_the_phases(submitted):
+    path = submitted()
+    say_otherwise(path, lambda said: said["weights"].update({"../all": "0" * 64}))
+    assert refused_for(path) == {"weights"}
+
+
+def test_a_copy_with_a_few_other_answers_is_for_review(submitted):
+    submitted()
+    other = submitted(as_name=BIRDS.format("mine", 42))
+
+    def change_two(content):
+        content.facts["experiment"]["name"] = "mine"
+        content.arrays["all.nearest"][np.flatnonzero(content.arrays["all.nearest"])[:2]] = 0
+        forget_the_summary(content)
+
+    answer_otherwise(other, change_two)
+    text = f"{EPSHN}/seed-42.json has 99.94% of the answers, errors too"
+    assert for_review(other) == {"same answers": text}
+    honest = submitted(BIRDS.format(ARCFACE, 42))
+    assert findings_of(honest) == ()
+
+
 def test_a_row_without_training_is_submitted_once(submitted):
     first = submitted(FROZEN)
     second = submitted(FROZEN, FROZEN.replace("seed-42", "seed-43"))
@@ -518,13 +668,30 @@ def test_a_row_without_training_is_submitted_once(submitted):
     assert refused_for(first) == set()
 
 
+def test_of_copies_without_training_the_one_by_somebody_else_is_refused(submitted):
+    """Its name comes before that of the original."""
+    first, copy = submitted(FROZEN), submitted(FROZEN, FROZEN.replace("frozen_", "a_copy_"))
+
+    def rename(content):
+        name = content.facts["experiment"]["name"]
+        content.facts["experiment"]["name"] = name.replace("frozen_", "a_copy_")
+
+    answer_otherwise(copy, rename, submitted_by="mallory")
+    assert "submitted once" in refused_for(copy)
+    assert refused_for(first) == set()
+
+
 def test_another_revision_of_the_data_is_refused_in_a_table_of_one(submitted):
     """Leaderboards have ranked results of several revisions of a data set side by side."""
-    for seed in (42, 43):
-        submitted(BIRDS.format(EPSHN, seed))
-    path = submitted(BIRDS.format(EPSHN, 44))
-    answer_otherwise(path, revise)
-    assert refused_for(path) == {"data revision"}
+    kept = submitted(BIRDS.format(ARCFACE, 42))
+    paths = [submitted(BIRDS.format(EPSHN, seed)) for seed in (42, 43, 44)]
+    for path in paths:
+        answer_otherwise(path, revise)
+    assert list(for_review(paths[0])) == list(for_review(kept)) == ["data revision"]
+    for path in paths:
+        say_otherwise(path, lambda said: said.__setitem__("submitted_by", "mallory"))
+    assert "data revision" in refused_for(paths[0])
+    assert findings_of(kept) == (), "three forged ones don't outvote it"
 
 
 def revise(content) -> None:
@@ -562,7 +729,9 @@ def test_queries_that_differ_from_those_of_the_table_are_refused(submitted):
         submitted(BIRDS.format(experiment, 42))
     path = submitted()
     answer_otherwise(path, lambda content: content.facts.__setitem__("queries", "f" * 64))
-    assert refused_for(path) == {"query set"}
+    assert list(for_review(path)) == ["query set"]
+    say_otherwise(path, lambda said: said.__setitem__("submitted_by", "me"))
+    assert "query set" in refused_for(path)
 
 
 def test_a_phase_that_answers_fewer_queries_than_another_is_refused(submitted):
@@ -660,6 +829,16 @@ def test_runs_of_every_kind_can_be_submitted(kind, trained, birds, cache_dir, tm
     folder = trained("train.epochs=1", *KINDS[kind]).folder
     path = db.submit_run(folder, tmp_path / "results", by="me", revision="drawn")
     assert findings_of(path, data_dir=birds, cache_dir=cache_dir) == ()
+
+
+def test_somebodys_submission_has_the_digests_of_its_images(copy_of_submission):
+    def forget(content):
+        del content.arrays["query_images"]
+
+    answer_otherwise(copy_of_submission, forget)
+    (finding,) = findings_of(copy_of_submission)
+    assert finding.name == "query in the gallery"
+    assert "digests of the queries and of the gallery are missing" in finding.text
 
 
 def test_a_query_whose_file_is_also_in_the_gallery_is_refused(copy_of_submission):

@@ -14,6 +14,7 @@ from dml_bench.system.drafts import remove
 from dml_bench.system.seeding import uniform
 
 if TYPE_CHECKING:
+    from dml_bench.config.component import Component
     from dml_bench.data.synthetic import Species
 
 SeveralOf = Annotated[int, at_least(2)]
@@ -168,6 +169,23 @@ def source_species(
         seed,
         "source",
     )
+
+
+def num_drawn(component: "Component") -> int | None:
+    """How many images the options of a drawn set make; None where it is not drawn here."""
+    if component.stand_in is not None:
+        return None
+    options = component.options
+    if component.name in ("demo", "demo_attributes", "source_species"):
+        return int(options["classes"] * options["per_class"])
+    if component.name == "demo_unbalanced":
+        names = "classes", "per_class", "imbalance", "seed"
+        return sum(falling_counts(*(options[name] for name in names)))
+    if component.name == "cub_shape":
+        from dml_bench.data.synthetic import cub_counts
+
+        return sum(cub_counts().values())
+    return None
 
 
 def drawn(
