@@ -119,7 +119,8 @@ def classification(study: Study) -> str:
     if rival is None:
         return f"{start}; no classifier is among these runs."
     logits = percent(study.measure(rival, "logits"))
-    return f"{start}, the classifier for {logits}: {against_logits(study, best, rival)}."
+    difference = compared(study.beside_rival(best, "known"))
+    return f"{start}, the classifier's logits for {logits}: {difference}."
 
 
 def beside_untrained(study: Study, best: TableRow) -> str:
@@ -128,11 +129,6 @@ def beside_untrained(study: Study, best: TableRow) -> str:
     if line is None or line is best:
         return ""
     return f", no training for {percent(study.measure(line, 'known'))}"
-
-
-def against_logits(study: Study, line: TableRow, rival: TableRow) -> str:
-    value = study.beside_rival(line, "known")
-    return compared(value)
 
 
 def unseen_classes(study: Study, line: TableRow) -> str:

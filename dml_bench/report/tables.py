@@ -39,7 +39,7 @@ INTERVALS = (
 NUMBERS = "Numbers are percent and percentage points, means over classes and seeds."
 COSTS = (
     "Clock time: of training all phases of a run and what they start from, without preparation and"
-    " evaluation. Other work on a machine lengthens it, so rows are not comparable by it.",
+    " evaluation. Other work on a machine lengthens it and lowers images/s: they compare no rows.",
     "CPU time: the processor's time for the same, by which rows are compared. It is of the runs on"
     " one processor that counted it",
     "Memory: the peak of any run's process.",

@@ -351,7 +351,7 @@ def test_how_well_they_classify_is_held_against_the_classifier_s_logits(
         made_rival(tmp_path, uniform(1), uniform(1), uniform(logits), seed=seed)
     first = sentences(only_study(tmp_path))[0]
     assert first.startswith(f"`EPSHN` is right for {100 * (method + 0.5) / 4:.1f}%")
-    assert f"the classifier for {100 * (logits + 0.5) / 4:.1f}%" in first
+    assert f"the classifier's logits for {100 * (logits + 0.5) / 4:.1f}%" in first
     assert f": {verdict}" in first
 
 
