@@ -5,13 +5,15 @@ import numpy as np
 from dml_bench.analysis.diagnostics import GOALS, By, Diagnostics
 from dml_bench.analysis.study import Study
 from dml_bench.plots.canvas import INK, ReportFigure, canvas, key_line, saved, wrapped
-from dml_bench.plots.colours import BLUE, GREEN, ORANGE
+from dml_bench.plots.colours import BLUE, GOLD, GREEN, ORANGE, PINK
 from dml_bench.plots.curves import one_line
 
 __all__ = ["coverage_precision", "enrolment", "open_set", "reliability", "votes"]
 
 WAYS: dict[By, str] = {"images": "-", "centroids": "--", "refit": ":"}
 """Lines of the ways in which a new class is answered."""
+COLOURS = (ORANGE, BLUE, GREEN, PINK, GOLD)
+"""Of the experiments that have diagnostics, of which there are at most so many."""
 MARKERS = ("s", "o", "^")
 """Of thresholds for each of GOALS."""
 
@@ -66,7 +68,7 @@ def open_set(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure 
     if not shown:
         return None
     figure, [[roc, oscr]] = canvas(4.2, 2)
-    for measured, colour in zip(shown, (ORANGE, BLUE, GREEN), strict=False):
+    for measured, colour in zip(shown, COLOURS, strict=False):
         style = {"color": colour, "linewidth": 1, "alpha": 0.8}
         for part in measured.open_set:
             curves = part.curves
@@ -90,9 +92,7 @@ def open_set(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure 
         f" {measured.mean('oscr'):.3f}"
         for measured in shown
     ]
-    handles = [
-        key_line(name, colour) for name, colour in zip(names, (ORANGE, BLUE, GREEN), strict=False)
-    ]
+    handles = [key_line(name, colour) for name, colour in zip(names, COLOURS, strict=False)]
     figure.legend(handles=handles, loc="outside upper left")
     caption = (
         "The unseen classes are not in the gallery. The similarity of the nearest image separates"

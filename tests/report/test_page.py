@@ -118,6 +118,15 @@ def test_no_label_of_a_figure_covers_another(page):
     assert page.overlaps == []
 
 
+def test_every_row_with_diagnostics_has_its_line_among_those_of_unknown_classes(page):
+    [drawn] = [figure for figure in page.document.figures if figure.name.endswith("open-set")]
+    tables = [block for block in page.document.walk() if isinstance(block, Table)]
+    [table] = [table for table in tables if table.title == "Unknown classes and votes"]
+    assert len(table.rows) >= 4
+    for row in table.rows:
+        assert f"{row.cells[0].text}: AUROC" in drawn.svg
+
+
 def test_labels_that_cover_each_other_would_be_found():
     from matplotlib.figure import Figure
 

@@ -935,6 +935,7 @@ def test_what_can_t_be_shown_is_named_and_the_rest_is_reported(tmp_path):
         "reliability",
     ]
     text = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8")).text
+    assert "Confusions and examples" not in text, "a fold without anything in it"
     missing = text[text.index("What is missing") : text.index("How it was made")]
     for line in (
         "a softmax classifier to compare with: none of these runs is one",
