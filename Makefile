@@ -82,9 +82,17 @@ pins:
 	  --group mongod --group weights --universal --python-version 3.11 \
 	  --no-header --no-annotate --upgrade --output-file requirements.txt
 
-# Reports, and numbers of pages, from the records in results/. Nothing is trained; a test compares them.
+# Reports, and numbers of pages, from the records in results/, with the figures that pages show.
+# Nothing is trained; `make test-all` compares reports, and `make evidence` the numbers of pages.
 reports: install
-	for records in results/*; do $(BIN)/dml-bench report $$records --out reports/$$(basename $$records); done
+	set -e; for records in results/*; do \
+	  case $$records in \
+	    */demo | */grocery) figures='changes-*,*-answer-*,*-enrolment,*-holdouts';; \
+	    */techniques) figures='changes-*';; \
+	    *) figures='';; \
+	  esac; \
+	  $(BIN)/dml-bench report $$records --out reports/$$(basename $$records) --figures "$$figures"; \
+	done
 	$(BIN)/dml-bench report results --table reality --out reports/reality
 	$(BIN)/python benchmarks/page_numbers.py
 

@@ -354,13 +354,15 @@ def write_report(
     *,
     data_dir: PathLike | None = None,
     table: str = "",
+    figures: Sequence[str] = ("*",),
     callback: Callback | None = None,
     command: Sequence[str] = (),
 ) -> Path:
     """Answer the study's four questions from finished runs, on a page that needs no network.
 
     `runs` are runs, run folders, or folders that hold some. Writes index.html, report.md, figures
-    and tables into `out`, and returns the page. `command` is what the page names as its maker.
+    and tables into `out`, and returns the page. `figures` are patterns of the names of the wanted
+    ones, by default all; `command` is what the page names as its maker.
     With a `table` over several data sets (`reality`), `runs` is one folder of records, and the page
     compares the methods of the table over its data sets.
 
@@ -388,6 +390,7 @@ def write_report(
             say=heard.note,
             data_dir=optional_path(data_dir),
             progress=heard.progress,
+            figures=figures,
         )
     return path_of(out) / "index.html"
 

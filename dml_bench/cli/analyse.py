@@ -162,6 +162,9 @@ def report(
         Path, typer.Option(help="Folder to write index.html, report.md, figures and tables in.")
     ] = Path("reports/report"),
     data_dir: options.ImagesDir = None,
+    figures: Annotated[
+        str, typer.Option(help="Names of the wanted figures: patterns, with commas between.")
+    ] = "*",
     table: Annotated[
         str,
         typer.Option(
@@ -181,6 +184,7 @@ def report(
             runs or [Path("results" if table else "runs")],
             out,
             table=table,
+            figures=figures.split(","),
             data_dir=data_dir,
             callback=callback,
             command=("dml-bench", *sys.argv[1:]),

@@ -30,9 +30,11 @@ def report(
     say: Callable[[str], None] = lambda text: None,
     data_dir: Path | None = None,
     progress: Progress = lambda message, done, total: None,
+    figures: Sequence[str] = ("*",),
 ) -> Document:
-    """Write the report on these run folders, or all below them, into `out`. Raises ValueError where
-    there is no finished run. `data_dir` is where their images lie now, if they were moved.
+    """Write the report on these run folders, or all below them, into `out`, with the figures whose
+    names fit a pattern. Raises ValueError where there is no finished run. `data_dir` is where their
+    images lie now, if they were moved.
 
     `say` gets a line on each thing that can't be used, `progress` how many runs are
     read and how many sections are made.
@@ -48,6 +50,7 @@ def report(
     introduction += problems_of(collection.problems)
     title, end = f"Report: {out.name}", made_by(command)
     document = compose(title, introduction, studies, end=end, progress=progress)
+    document = document.with_figures(figures)
     write(out, document)
     num_runs = sum(len(study.group.runs) for study in studies)
     say(f"{out / 'index.html'}: {num_runs} runs in {time.perf_counter() - begun:.0f} s")

@@ -6,7 +6,8 @@ for the short names of experiments, behind which it shows the full ones where it
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
 
 from dml_bench.plots.canvas import ReportFigure
@@ -214,6 +215,10 @@ class Document:
         """Every block, those inside others too, in the order of the document."""
         return walk(self.blocks)
 
+    def with_figures(self, patterns: Sequence[str]) -> "Document":
+        """The same without figures whose names fit none of these patterns (`changes-*`)."""
+        return replace(self, blocks=with_figures(self.blocks, patterns))
+
     @property
     def figures(self) -> list[ReportFigure]:
         """All its figures."""
@@ -240,3 +245,21 @@ def walk(blocks: Sequence[Block]) -> Iterator[Block]:
         if isinstance(block, Panels):
             for panel in block.panels:
                 yield from walk(panel)
+
+
+def with_figures(blocks: Sequence[Block], patterns: Sequence[str]) -> tuple[Block, ...]:
+    """Blocks without the figures that fit no pattern, and without what then is empty."""
+    kept: list[Block] = []
+    for block in blocks:
+        if isinstance(block, ReportFigure):
+            if any(fnmatchcase(block.name, pattern) for pattern in patterns):
+                kept.append(block)
+        elif isinstance(block, Details):
+            if inside := with_figures(block.blocks, patterns):
+                kept.append(replace(block, blocks=inside))
+        elif isinstance(block, Panels):
+            panels = tuple(with_figures(panel, patterns) for panel in block.panels)
+            kept.append(replace(block, panels=tuple(filter(None, panels))))
+        else:
+            kept.append(block)
+    return tuple(kept)

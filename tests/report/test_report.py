@@ -854,6 +854,26 @@ def test_all_figures_are_there_in_both_formats_and_in_the_page(made_report, page
         assert "prefers-color-scheme" in (out / "figures" / f"{drawn.name}.svg").read_text()
 
 
+@pytest.mark.parametrize(
+    ("patterns", "kept"),
+    [
+        (["*-answer-*", "*-votes"], ["answer-accuracy", "answer-training", "votes"]),
+        (["*-votes"], ["votes"]),
+        ([""], []),
+    ],
+)
+def test_only_the_figures_that_are_wanted_stay_and_no_empty_fold(made_report, patterns, kept):
+    _, document, _ = made_report
+    chosen = document.with_figures(patterns)
+    names = [drawn.name for drawn in chosen.figures]
+    for end in kept:
+        assert [name for name in names if name.endswith(end)], end
+    assert bool(names) == bool(kept)
+    folds = [block.summary for block in chosen.walk() if isinstance(block, Details)]
+    assert ("More figures" in folds) == any("votes" in end for end in kept)
+    assert len(chosen.data) == len(document.data)
+
+
 def test_the_numbers_are_those_of_the_runs(made_report, page, runs):
     out, document, _ = made_report
     summary = json.loads((runs / BASELINE / "cub" / "seed-42" / "summary.json").read_text())

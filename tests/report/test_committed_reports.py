@@ -1,0 +1,37 @@
+"""The reports in the repository: each is what its own command makes of the records."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import dml_bench as db
+
+ROOT = Path(__file__).parents[2]
+
+
+def lines(page: Path) -> list[str]:
+    """Without the line that says when it was made, and by which commit."""
+    written = page.read_text(encoding="utf-8").splitlines()
+    return [line for line in written if not line.startswith("Made by")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", sorted(folder.name for folder in (ROOT / "results").iterdir()))
+def test_a_report_says_what_the_records_say_today(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    committed, made = Path("reports") / kind, tmp_path / kind
+    said = re.search(r"Made by `dml-bench (.*?)` on", (committed / "report.md").read_text("utf-8"))
+    assert said is not None
+    _, records, *options = shlex.split(said[1])
+    figures = options[options.index("--figures") + 1]
+    db.write_report(records, made, figures=figures.split(","))
+    assert lines(made / "report.md") == lines(committed / "report.md")
+    tables = sorted(path.name for path in made.glob("*.csv"))
+    assert tables == sorted(path.name for path in committed.glob("*.csv"))
+    for name in tables:
+        assert (made / name).read_bytes() == (committed / name).read_bytes(), name
+    pictures = sorted(path.name for path in (made / "figures").glob("*.png"))
+    assert pictures == sorted(path.name for path in committed.glob("figures/*.png"))
