@@ -47,11 +47,11 @@ STANDS_FOR = {
     # Names that a reader fills in.
     r"\b(run|show|show-batch) (NAME|EXPERIMENT)\b": rf"\1 {BASELINE}",
     r"decision/runs/NAME|decision/runs/\w+/development/seed-42": "decision/runs/*/*/seed-42",
-    r"results/demo/stratified-last-10/NAME": f"results/demo_tiny/stratified-last-2/{BASELINE}",
+    r"results/demo/stratified-last-10/NAME": "results/demo_tiny/stratified-last-2/my_method",
     r"runs/OLD --run runs/NEW": f"runs/NAME --run runs/{BASELINE}",
     rf"\b(discover|enrol) runs/{BASELINE}": r"\1 runs/NAME",
     r" RUN\b": " runs/NAME",
-    r"submit FILE": f"submit results/{RECORD}/seed-42.json --by me",
+    r"submit FILE": f"submit results/{RECORD}/seed-42.json",
     # Small birds under the name of a published data set are refused, as they have to be.
     r"^dml-bench verify$": "dml-bench verify results/demo results/omniglot",
     r"040\.Azure_throated_spotted_Tit": LAST_SPECIES,
@@ -256,7 +256,7 @@ class Typist:
         dataset = experiments[0].data.dataset.name
         if dataset in DATA:
             arguments = [*without_option(arguments, "--data-dir"), "--data-dir", DATA[dataset]]
-        if command.name == "run":
+        if command.name == "run" and not any(one.startswith("name=") for one in own):
             arguments += ["--set", f"name={variant_name(Path(names[0]).stem, own)}"]
         if command.name in ("run", "suite"):
             arguments += ["--wandb", "disabled"]

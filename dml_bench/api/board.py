@@ -61,13 +61,15 @@ def submit_run(
     *,
     by: str = "",
     revision: str = "",
+    replace: bool = False,
     callback: Callback | None = None,
 ) -> Path:
     """Write a finished run as a submission: one JSON of at most 50 kB, with its answers beside it.
 
     `run` is a run, its folder, or a record, whose JSON is then written anew. `results` is the
     folder of the submissions, `by` the name that answers for this one. `revision` is a name for
-    images that are not the published ones. Of what a person has to look at, `callback` is warned.
+    images that are not the published ones. A record of somebody else or of another run is written
+    over only with `replace`. Of what a person has to look at, `callback` is warned.
 
     Raises ValueError where `verify_submissions` would refuse it; nothing is written then.
     Source: docs/contribute-results.md.
@@ -80,7 +82,7 @@ def submit_run(
     from dml_bench.board.verify import VerifyRequest
 
     request = VerifyRequest(cache_dir=cache_folder(None))
-    verified = submit(run_of(run), path_of(results), by, revision, request)
+    verified = submit(run_of(run), path_of(results), by, revision, request, replace=replace)
     heard = callback_or_log(callback)
     for line in verified.lines():
         heard.warn(f"{verified.path}: {line}")

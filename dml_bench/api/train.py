@@ -287,13 +287,11 @@ def run_suite(
     >>> [result.status for result in results]
     ['finished earlier', 'finished earlier']
     """
-    from rich.console import Console
-
     from dml_bench.suite.over_data_sets import SuitesOverData, run_suites
     from dml_bench.suite.run import run_suite as run_planned
-    from dml_bench.system.terminal import SuiteProgress
+    from dml_bench.system.terminal import SuiteProgress, Terminal
 
-    display = SuiteProgress(console or Console(markup=False, emoji=False))
+    display = SuiteProgress(console or Terminal())
 
     def chosen() -> "AbstractContextManager[ExecutorSetup]":
         return executor(ray, jobs, device, devices, gpus_per_run, display)
@@ -340,13 +338,11 @@ def suite_commands(suite: "Suite | SuitesOverData", device: str = "auto") -> lis
     >>> [line.split()[:3] for line in db.suite_commands(suite)]
     [['dml-bench', 'run', 'EPSHN_cosine_resnet18_sgd_aug']]
     """
-    from rich.console import Console
-
     from dml_bench.suite.over_data_sets import SuitesOverData, commands_of_suites
     from dml_bench.suite.run import commands
-    from dml_bench.system.terminal import SuiteProgress
+    from dml_bench.system.terminal import SuiteProgress, Terminal
 
-    display = SuiteProgress(Console(file=sys.stderr, width=120, markup=False, emoji=False))
+    display = SuiteProgress(Terminal(file=sys.stderr, width=120))
     if isinstance(suite, SuitesOverData):
         return commands_of_suites(suite, device, display)
     return commands(suite, device, display)

@@ -33,6 +33,7 @@ from dml_bench.protocols.metric import value_at
 from dml_bench.runs import record_format
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.record import IMAGE_SETS, VOTERS, record_path
+from dml_bench.system.printable import obeyed_character
 
 __all__ = ["CHECKS", "FIRST", "TOLERANCE", "Check"]
 
@@ -77,6 +78,9 @@ def answers_are_all(submission: Submission) -> Iterator[Finding]:
     known = {f"{phase}.{name}" for phase in facts["similarities"] for name in OF_PHASE}
     if others := arrays.keys() - known - {"query_labels", "gallery_counts", *IMAGE_SETS}:
         yield refused("answers", f"they hold {min(others)!r}, which is no answer")
+    for name in (*facts["class_names"], *facts.get("coarse_classes", ())):
+        if character := obeyed_character(name):
+            yield refused("answers", f"a class has {character} in its name: give it another")
     last_step = facts.get("last_step", 1)
     if type(last_step) is not int or not 1 <= last_step < 256:
         yield refused("answers", f"last_step must be a number from 1 to 255, got {last_step!r}")

@@ -13,13 +13,23 @@ from dml_bench.runs.run import RecordedRun, Run
 __all__ = ["submit"]
 
 
-def submit(run: Run, results: Path, by: str, revision: str, request: VerifyRequest) -> Verified:
+def submit(
+    run: Run,
+    results: Path,
+    by: str,
+    revision: str,
+    request: VerifyRequest,
+    *,
+    replace: bool = False,
+) -> Verified:
     """Write the submission of a run into `results`, and say what `verify` says of it. Of a record,
     its JSON is written anew where it lies.
 
-    Raises ValueError, and writes nothing, where it would be refused.
+    Raises ValueError, and writes nothing, where it would be refused; and OtherRecord where a record
+    is there that somebody else handed in, or that is of another run, unless they `replace` it.
     """
     if isinstance(run, RecordedRun):
+        require_same_name(run, by)
         rewrite_description(run.folder, by or None)
         return verify(run.folder, request)
     if not by:
@@ -31,7 +41,10 @@ def submit(run: Run, results: Path, by: str, revision: str, request: VerifyReque
             reasons = "; ".join(line for line in verified.lines() if line.startswith("refused"))
             raise ValueError(f"{run.folder} can't be submitted: {reasons}")
         path = results / draft.relative_to(folder)
-        require_same_images(path, run)
+        if path.exists():
+            require_same_images(path, run)
+            if not replace:
+                require_own(path, run, by)
         path.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (record_format.ANSWERS_SUFFIX, ".json"):
             shutil.copyfile(draft.with_suffix(suffix), path.with_suffix(suffix))
@@ -40,11 +53,33 @@ def submit(run: Run, results: Path, by: str, revision: str, request: VerifyReque
 
 def require_same_images(path: Path, run: Run) -> None:
     """Raises OtherRecord where what lies there is of other images."""
-    if not path.exists():
-        return
     before = record_format.read_description(path)["dataset"]["fingerprint"]
     if before != run.dataset_fingerprint:
         raise OtherRecord(
             f"{path} is of other images (fingerprint {before[:12]}, the run's"
             f" {run.dataset_fingerprint[:12]}): submit it with --revision NAME"
+        )
+
+
+def require_own(path: Path, run: Run, by: str) -> None:
+    """Raises OtherRecord where what lies there is by somebody else, or of another run."""
+    before = record_format.read_description(path)
+    name = before.get("submitted_by", "")
+    started = run.last_session("started_at")["started_at"]
+    if name == by and before["session"].get("started_at") == started:
+        return
+    whose = "another run" if name == by else repr(name) if name else "this collection of results"
+    raise OtherRecord(
+        f"{path} is a record of {whose}: run the experiment under another name (it may extend"
+        f" {run.experiment.name}), or replace the record with --replace"
+    )
+
+
+def require_same_name(record: RecordedRun, by: str) -> None:
+    """Raises OtherRecord where a record would become that of somebody else."""
+    name = record.description.get("submitted_by", "")
+    if by and by != name:
+        raise OtherRecord(
+            f"{record.folder} is a record of {repr(name) if name else 'nobody'}, not of {by!r}:"
+            " submit the folder of the run instead"
         )

@@ -29,6 +29,9 @@ def submit(
         str,
         typer.Option(help="Name for images that are not the published ones.", show_default=False),
     ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write over a record of others or of another run.")
+    ] = False,
 ) -> None:
     """Write a finished run as a file of the scoreboard. It is checked first, and refused where it
     does not add up.
@@ -38,7 +41,9 @@ def submit(
     """
     for run in runs:
         with options.beside_result() as callback:
-            path = db.submit_run(run, results, by=by, revision=revision, callback=callback)
+            path = db.submit_run(
+                run, results, by=by, revision=revision, replace=replace, callback=callback
+            )
         typer.echo(str(path))
 
 

@@ -11,6 +11,7 @@ import typer
 
 from dml_bench.cli.completion import complete_experiment, complete_override
 from dml_bench.system.cache_folder import DEFAULT_CACHE, cache_folder
+from dml_bench.system.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -556,11 +557,10 @@ def refuse_over_data(
 
 def terminal(stderr: bool = False) -> "Console":
     """The terminal, or 120 columns where the output is no terminal."""
-    from rich.console import Console
+    from dml_bench.system.terminal import Terminal
 
     stream = sys.stderr if stderr else sys.stdout
-    # What is shown holds names that people gave: [XL] is no style, and :bag: no picture.
-    return Console(width=None if stream.isatty() else 120, stderr=stderr, markup=False, emoji=False)
+    return Terminal(width=None if stream.isatty() else 120, stderr=stderr)
 
 
 def terminal_callback(warned: set[str] | None = None) -> "TerminalCallback":
@@ -596,7 +596,7 @@ def show_run(console: "Console", run: "Run") -> None:
 
 def say_aside(text: str) -> None:
     """A line that is no part of the result, which may be JSON."""
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from dml_bench.config import as_table, load
 from dml_bench.runs.folder import decisive
+from dml_bench.system.printable import obeyed_character
 
 __all__ = ["LARGEST_BYTES", "MOST_CLASSES", "Record", "read"]
 
@@ -153,6 +154,8 @@ class Record(Section):
 
 def read(values: dict[str, Any]) -> Record:
     """Raises ValueError that names the first key that is wrong."""
+    for key, value in values.items():
+        require_printable(key, value)
     try:
         return Record.model_validate_json(dumps(values))
     except ValidationError as error:
@@ -160,6 +163,22 @@ def read(values: dict[str, Any]) -> Record:
         place = ".".join(map(str, first["loc"])) or "the record"
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise ValueError(f"{place}: {first['msg']}{more}") from None
+
+
+def require_printable(place: str, value: Any) -> None:
+    """Raises ValueError for a text, of a key too, that a terminal would not show but obey."""
+    if isinstance(value, str):
+        if character := obeyed_character(value):
+            raise ValueError(f"{place}: a text must be printable, got {character} in it")
+        if "\n" in value and not place.startswith("configuration."):
+            raise ValueError(f"{place}: a text must be one line")
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            require_printable(place, key)
+            require_printable(f"{place}.{key}", part)
+    elif isinstance(value, list):
+        for part in value:
+            require_printable(place, part)
 
 
 def dumps(values: dict[str, Any]) -> str:

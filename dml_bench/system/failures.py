@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from dml_bench.system.printable import printable
+
 __all__ = ["carry_out", "deaf_to_ctrl_c", "describe_error", "named"]
 
 STOPPED = 130
@@ -195,4 +197,4 @@ def carry_out(program: Callable[[], None]) -> NoReturn:
 
 def say(text: str) -> None:
     with suppress(OSError):  # else nobody can be told
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201

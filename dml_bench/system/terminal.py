@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from dml_bench.system.callbacks import Callback, EpochRecord
 from dml_bench.system.pace import RecentPace
+from dml_bench.system.printable import printable
 from dml_bench.system.tables import OutcomeTable, number
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SuiteProgress",
+    "Terminal",
     "TerminalCallback",
     "as_text",
     "duration",
@@ -32,6 +35,24 @@ WIDEST = 10_000
 """The number of columns of the widest table that is printed unwrapped."""
 
 
+class Terminal(Console):
+    """A console that shows names which people gave as text: [XL] is no style, :bag: no picture, and
+    an escape character changes nothing."""
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """What is printed, piece by piece."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
+
+
 def duration(seconds: float) -> str:
     """1:02:03 or 2:03."""
     minutes, seconds = divmod(int(seconds + 0.5), 60)
@@ -42,8 +63,6 @@ def duration(seconds: float) -> str:
 def print_unwrapped(console: Console, table: Table) -> None:
     """Print a table as wide as it is. The terminal itself wraps long lines, so that a path in one
     can be copied."""
-    from rich.segment import Segment
-
     options = console.options.update(max_width=WIDEST)
     width = max(console.measure(table, options=options).maximum, len(str(table.caption or "")))
     for line in console.render_lines(table, options.update(width=width), pad=False):
@@ -57,7 +76,7 @@ def print_unwrapped(console: Console, table: Table) -> None:
 
 def as_text(show: Callable[[Console], None]) -> str:
     """What `show` prints on a console, as plain text of 120 columns."""
-    console = Console(width=120, markup=False, emoji=False, color_system=None)
+    console = Terminal(width=120, color_system=None)
     with console.capture() as capture:
         show(console)
     return capture.get()

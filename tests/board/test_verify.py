@@ -260,6 +260,31 @@ def spoilt() -> dict[str, object]:
     return {"start_seconds": "<script>", "embed_seconds": True, "search_seconds": -1.0}
 
 
+@pytest.mark.parametrize("text", ["\x1b[2J", "one\ntwo", "\u202eroot", "\x9b31m", "\u2028"])
+def test_text_that_a_terminal_would_obey_is_refused(text, submitted):
+    path = submitted()
+    say_otherwise(path, lambda said: said.__setitem__("submitted_by", text))
+    assert refused_for(path) == {"schema"}
+    submitted()
+    say_otherwise(path, lambda said: said["session"]["packages"].__setitem__(text, "1.0"))
+    assert refused_for(path) == {"schema"}
+    submitted()
+    answer_otherwise(path, lambda content: content.facts["class_names"].__setitem__(0, text))
+    assert refused_for(path) & {"schema", "answers"}
+
+
+def test_a_name_is_shown_as_text_and_not_obeyed(submitted, monkeypatch, capsys):
+    path = submitted()
+    name = "[/red]\x1b[31mX\u202e"
+    say_otherwise(path, lambda said: said["split"].__setitem__("kind", name))
+    say_otherwise(path, lambda said: said["classes"]["rows"].__setitem__(name, [40, 40, 40]))
+    assert dml_bench(monkeypatch, "verify", path) == 1
+    printed = capsys.readouterr()
+    assert not re.search("[\x1b\u202e]", printed.out + printed.err)
+    line = refusal(monkeypatch, capsys, "verify", "\x1b[31m")
+    assert r"error: \x1b[31m does not exist" in line
+
+
 def test_an_unknown_key_is_refused(submitted):
     path = submitted()
     say_otherwise(path, lambda said: said.__setitem__("rank", 1))
@@ -960,6 +985,27 @@ def test_a_submission_needs_a_name_that_answers_for_it(trained, tmp_path, monkey
     line = refusal(monkeypatch, capsys, "submit", folder, "--results", tmp_path / "results")
     assert line == "error: a submission needs a name that answers for it: give --by NAME"
     assert not (tmp_path / "results").exists()
+
+
+def test_a_record_of_others_or_of_another_run_is_not_written_over(
+    copy_of_submission, trained, monkeypatch, capsys
+):
+    folder, results = trained("train.epochs=1").folder, copy_of_submission.parents[3]
+    typed = ("submit", folder, "--results", results, "--revision", "drawn")
+    assert dml_bench(monkeypatch, *typed, "--by", "me") == 0, "the same run"
+    capsys.readouterr()
+    before = copy_of_submission.read_bytes()
+    line = refusal(monkeypatch, capsys, *typed, "--by", "another")
+    assert f"{copy_of_submission} is a record of 'me': run the experiment under another" in line
+    assert line.endswith("or replace the record with --replace")
+    assert copy_of_submission.read_bytes() == before
+    line = refusal(monkeypatch, capsys, "submit", copy_of_submission, "--by", "another")
+    assert line.endswith("not of 'another': submit the folder of the run instead")
+    say_otherwise(copy_of_submission, lambda said: said["session"].update(started_at="2026-01-01"))
+    line = refusal(monkeypatch, capsys, *typed, "--by", "me")
+    assert "is a record of another run" in line
+    assert dml_bench(monkeypatch, *typed, "--by", "another", "--replace") == 0
+    assert read(copy_of_submission)[0]["submitted_by"] == "another"
 
 
 def test_a_record_of_the_repository_is_written_anew_as_the_same_bytes(submitted):

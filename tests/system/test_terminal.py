@@ -1,12 +1,15 @@
 """What is left on a terminal when progress and messages follow each other."""
 
 import io
+import re
 import time
 
 import torch
 from rich.console import Console
+from rich.table import Table
 
-from dml_bench.system.terminal import TerminalCallback
+from dml_bench.system.printable import printable
+from dml_bench.system.terminal import Terminal, TerminalCallback
 
 
 def test_a_message_after_a_finished_step_stands_on_a_line_without_a_bar():
@@ -30,6 +33,26 @@ def test_beside_a_result_a_finished_step_leaves_nothing():
         callback.progress("looking up", 3, 3)
         callback.note("index flat")
     assert (console.file.getvalue(), notes) == ("", ["index flat"])
+
+
+def test_names_are_shown_as_text_in_lines_tables_and_notes():
+    name = "[red]\x1b]0;title\x07 \u202e:bag:\r"
+    file = io.StringIO()
+    terminal = Terminal(file=file, force_terminal=True, width=80, legacy_windows=False)
+    table = Table(name)
+    table.add_row(name)
+    terminal.print(table)
+    terminal.print(name)
+    TerminalCallback(terminal).warn(name)
+    text = re.sub(r"\x1b\[[\d;]*m", "", file.getvalue())  # colours of the program
+    assert text.count(r"[red]\x1b]0;title") == 4
+    assert text.count(r"\u202e:bag:") == 2, "a table cuts it off"
+    assert not set("\x1b\x07\r\u202e") & set(text)
+
+
+def test_joiners_and_letters_of_every_script_stay_as_they_are():
+    for text in ("می\u200cخواهم", "क्\u200dष", "👩\u200d🌾", "a\tb\nc"):
+        assert printable(text) == text
 
 
 class Machine:
