@@ -90,6 +90,13 @@ class TableView:
         self.under = f"{group.protocol.replace('_', ' ')}, unseen classes: {unseen}"
         if group.profile:
             self.under += f", profile {group.profile}"
+        facts = [group.protocol.replace("_", " "), f"unseen {unseen}"]
+        facts += [f"profile {group.profile}"] if group.profile else []
+        facts.append(f"images {table.study.fingerprint[:6]}")
+        differs = table.study.distinction.split(", ")
+        self.link = ", ".join([self.title, *(fact for fact in facts if fact in differs)])
+        """Its title with what distinguishes it from tables of the same data and split."""
+        self.beside_link = ", ".join(fact for fact in facts if fact not in differs)
         self.ranked = [metric for metric in table.metrics if metric.name in table.rankings]
         self.others = [metric for metric in table.metrics if metric.name not in table.rankings]
         self.logits = any(logits_of(row, table) for row in table.rows)

@@ -85,6 +85,12 @@ def submissions_below(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
+def links_below(paths: Sequence[Path]) -> list[Path]:
+    """The links to folders in folders that are named."""
+    below = [link for path in paths if path.is_dir() for link in sorted(path.rglob("*"))]
+    return [link for link in below if link.is_symlink() and link.is_dir()]
+
+
 def verify(
     path: Path, request: VerifyRequest, read_table: Callable[[Path], list[Mate]] = readable
 ) -> Verified:
@@ -108,6 +114,8 @@ def verify_all(paths: Sequence[Path], request: VerifyRequest) -> list[Verified]:
     tables. Raises ValueError where there is none."""
     verified: dict[Path, Verified] = {}
     below = submissions_below(paths)
+    for link in links_below(paths):
+        request.callback.warn(f"{link} is a link, so nothing in it is checked: name it too")
     read_once = cache(readable)  # a table of 300 would else be listed 300 times
     for path in below:
         verified[path] = verify(path, request, read_once)

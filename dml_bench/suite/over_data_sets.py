@@ -260,8 +260,9 @@ def cost_lines(
         lines.append(f"{name}: {done}{cost}")
         every += seconds
     lines += [f"{name} is left out: {reason}" for name, reason in absent.items()]
+    of = ", of what is there," if absent else ""
     lines.append(
-        f"in all about {core_hours(every, 'run')}, estimated from {planned.results}; the first look"
-        " of a frozen backbone at a data set is not in it"
+        f"in all{of} about {core_hours(every, 'run')}, estimated from {planned.results}; the first"
+        " look of a frozen backbone at a data set is not in it"
     )
     return [*lines, *search_lines(planned.searches, measured)]

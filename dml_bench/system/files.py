@@ -293,8 +293,8 @@ def named(kind: Any) -> str:
         list: "a list",
         str: "text",
         bool: "true or false",
-        int: "a number",
-        float: "a number",
+        int: "a whole number",
+        float: "a number with a decimal point",
         type(None): "null",
     }
     return nouns.get(kind, "a number")

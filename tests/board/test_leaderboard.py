@@ -141,6 +141,18 @@ def test_data_sets_never_share_a_table(index):
     assert index.count('<section class="table"') == 2
 
 
+def test_a_link_to_a_table_says_what_distinguishes_it(tmp_path):
+    for unseen in ("last-10", "random-10-x-4"):
+        place = f"demo/stratified-{unseen}/EPSHN_cosine_resnet18_sgd_aug"
+        shutil.copytree(RESULTS / place, tmp_path / "results" / place)
+    page = db.write_leaderboard(tmp_path / "results", tmp_path / "site")
+    links = re.findall(r'<li><a href="#precision.*?">(.*?)</a>', page.read_text(encoding="utf-8"))
+    assert sorted(links) == [
+        "demo, split stratified, unseen last:10",
+        "demo, split stratified, unseen random:10 x 4",
+    ]
+
+
 def test_a_forged_submission_is_left_out_and_named(index, warnings, results):
     assert "refused: 1 ." in text_of(index)
     assert f"<code>{results / FORGED}</code>: refused: metric: test_accuracy is 0.99" in index

@@ -376,6 +376,26 @@ def test_a_link_is_refused_wherever_it_leads_and_does_not_stop_others(suffix, su
     assert findings_of(path) == ()
 
 
+def test_records_of_a_linked_folder_are_said_not_to_be_checked(
+    submitted, tmp_path, monkeypatch, capsys
+):
+    path = submitted()
+    link = path.parents[1] / "linked"
+    (tmp_path / "elsewhere").mkdir()
+    link.symlink_to(tmp_path / "elsewhere")
+    assert dml_bench(monkeypatch, "verify", tmp_path / "results") == 0
+    printed = capsys.readouterr()
+    assert f"warning: {link} is a link, so nothing in it is checked" in printed.err
+    assert printed.out.startswith("1 checked")
+
+
+def test_a_version_that_is_no_whole_number_is_said_to_be_none(submitted):
+    path = submitted()
+    seal_anew(path, path.read_text().replace('"record_version": 2', '"record_version": 2.0'))
+    (finding,) = findings_of(path)
+    assert "must be a whole number, got a number with a decimal point" in finding.text
+
+
 def test_answers_hold_nothing_else(submitted):
     def hide(content):
         content.arrays["hidden"] = np.zeros(9, np.uint8)

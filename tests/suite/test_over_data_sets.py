@@ -21,7 +21,7 @@ from dml_bench.suite.cost import (
     rows_alike,
     search_lines,
 )
-from dml_bench.suite.over_data_sets import planned_rows
+from dml_bench.suite.over_data_sets import SuitesOverData, cost_lines, planned_rows
 from dml_bench.suite.plan import in_order
 from dml_bench.suite.tuned import missing_searches
 
@@ -95,6 +95,23 @@ def test_a_row_that_trains_is_not_estimated_by_rows_that_train_nothing(cache_dir
     for row in drawn.rows:
         alike = untrained if row.name in untrained else names - untrained
         assert rows_alike(row.seeds[0], drawn.rows) == alike
+
+
+def test_a_sum_without_the_data_sets_that_are_left_out_says_so(tmp_path):
+    absent = {"cub": "it needs --data-dir"}
+    planned = SuitesOverData(
+        name="reality",
+        title="",
+        suites={},
+        absent=absent,
+        searches={},
+        results=tmp_path,
+        report=tmp_path,
+        tuned=False,
+        command=(),
+    )
+    assert cost_lines({}, absent, planned)[-1].startswith("in all, of what is there, about 0.0")
+    assert cost_lines({}, {}, planned)[-1].startswith("in all about 0.0")
 
 
 def test_a_search_that_is_missing_is_named_with_its_command_and_cost(cache_dir, tmp_path):
