@@ -97,13 +97,16 @@ def costs_are_possible(submission: Submission) -> Iterator[Finding]:
             if not (is_number and 0 <= value < math.inf):
                 yield refused("cost", f"{name} of phase {phase} must be a number, got {value!r}")
                 return
-        of_epochs = sum(record["train_seconds"] for record in epochs_of(submission, phase))
-        if of_epochs and not math.isclose(costs["train_seconds"], of_epochs, rel_tol=ROUNDED):
-            yield refused(
-                "cost",
-                f"train_seconds of phase {phase} is {costs['train_seconds']:.4g}, its epochs took"
-                f" {of_epochs:.4g}",
-            )
+        for name in ("train_seconds", "train_cpu_seconds"):
+            times: list[Any] = [record.get(name) for record in epochs_of(submission, phase)]
+            stated = dict[str, Any](costs).get(name)
+            if not times or None in times or stated is None:
+                continue
+            if not math.isclose(stated, sum(times), rel_tol=ROUNDED):
+                yield refused(
+                    "cost",
+                    f"{name} of phase {phase} is {stated:.4g}, its epochs took {sum(times):.4g}",
+                )
     total = total_seconds(run.costs.values())
     if not math.isclose(run.summary["cost"]["total_seconds"], total, rel_tol=ROUNDED):
         yield refused(

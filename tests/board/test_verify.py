@@ -679,6 +679,15 @@ def test_times_that_do_not_add_up_are_refused(change, submitted):
     assert refused_for(path) == {"cost"}
 
 
+def test_a_cpu_time_that_is_not_that_of_the_epochs_is_refused(submitted):
+    def no_cpu_time(content):
+        content.facts["summary"]["cost"]["all"]["train_cpu_seconds"] = 0.0
+
+    path = submitted(f"attacks/{BIRDS.format(f'{CLASSIFIER}~evaluate.attack_epsilon=4.0', 42)}")
+    answer_otherwise(path, no_cpu_time)
+    assert refused_for(path) == {"cost"}
+
+
 def test_weights_are_of_the_phases(submitted):
     path = submitted()
     say_otherwise(path, lambda said: said["weights"].update({"../all": "0" * 64}))
