@@ -90,11 +90,22 @@ def came_first(one: Record, other: Record) -> bool:
     return one.submitted_by != other.submitted_by and first < second
 
 
+def of_a_seed(record: Record) -> set[str]:
+    """The settings in which the seeds of a row may differ. Where the split depends on the seed, so
+    do the search, what it chose and how that was judged."""
+    searched = record.settings.get("tuned")
+    if not searched:
+        return {"seed"}
+    judged = {f"tuned.{key}" for key in ("score", "own_score", "split", "study")}
+    return {"seed", *searched["settings"], *judged}
+
+
 def other_settings(record: Record, of_row: Sequence[Mate]) -> Iterator[Finding]:
     """A refusal where another seed of the row has other settings. Of one person's both are refused:
     nobody knows which was meant."""
     for other, mate in of_row:
-        keys = [key for key in differing(mate.settings, record.settings) if key != "seed"]
+        free = of_a_seed(record) & of_a_seed(mate)
+        keys = [key for key in differing(mate.settings, record.settings) if key not in free]
         if keys and not came_first(record, mate):
             yield Finding(
                 "refused",

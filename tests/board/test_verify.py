@@ -596,6 +596,20 @@ def test_seeds_of_a_row_with_other_settings_are_refused(submitted):
     assert findings_of(other) == ()
 
 
+def test_seeds_with_a_search_each_may_differ_in_what_it_chose(submitted):
+    tuned = (
+        "tuned/demo/stratified-random-10-1-x-2/ArcFace_cosine_resnet18_sgd_aug~tuned/seed-{}.json"
+    )
+    path, other = (submitted(tuned.format(seed)) for seed in (42, 43))
+    assert findings_of(path) == findings_of(other) == ()
+
+    def another_schedule(content):
+        content.facts["experiment"]["optimizer"]["momentum"] = 0.5
+
+    answer_otherwise(path, another_schedule)
+    assert refused_for(other) == {"settings"}
+
+
 def fewer_epochs(content):
     content.facts["experiment"]["train"]["epochs"] = 1
 
