@@ -15,7 +15,7 @@ from dml_bench.config.variants import base_name
 from dml_bench.data.datasets import Progress
 from dml_bench.data.split import is_rotated
 from dml_bench.protocols import protocol_of
-from dml_bench.runs.folder import decisive, differing
+from dml_bench.runs.folder import decisive, differing_in_a_row
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.run import NotFinished, Run, how_far, read_experiment, read_folder, run_folders
 from dml_bench.runs.schema import DatasetFacts
@@ -125,7 +125,7 @@ def why_not_beside(run: Run, others: Sequence[Run]) -> str:
         if other.experiment.name != run.experiment.name or key_of_run(other) != key_of_run(run):
             continue
         theirs, mine = decisive(as_table(other.experiment)), decisive(as_table(run.experiment))
-        if changed := [key for key in differing(theirs, mine) if key != "seed"]:
+        if changed := differing_in_a_row(theirs, mine):
             return (
                 f"{other.folder} has an experiment of the same name with other settings"
                 f" ({', '.join(changed[:3])})"

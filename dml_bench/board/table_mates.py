@@ -19,7 +19,7 @@ from dml_bench.config.experiment import FIRST_SEED
 from dml_bench.data.publications import PUBLICATIONS
 from dml_bench.registry import datasets
 from dml_bench.runs import record_format, record_schema
-from dml_bench.runs.folder import differing
+from dml_bench.runs.folder import differing_in_a_row
 from dml_bench.runs.layout import records_below
 from dml_bench.runs.record_schema import Record
 
@@ -90,22 +90,11 @@ def came_first(one: Record, other: Record) -> bool:
     return one.submitted_by != other.submitted_by and first < second
 
 
-def of_a_seed(record: Record) -> set[str]:
-    """The settings in which the seeds of a row may differ. Where the split depends on the seed, so
-    do the search, what it chose and how that was judged."""
-    searched = record.settings.get("tuned")
-    if not searched:
-        return {"seed"}
-    judged = {f"tuned.{key}" for key in ("score", "own_score", "split", "study")}
-    return {"seed", *searched["settings"], *judged}
-
-
 def other_settings(record: Record, of_row: Sequence[Mate]) -> Iterator[Finding]:
     """A refusal where another seed of the row has other settings. Of one person's both are refused:
     nobody knows which was meant."""
     for other, mate in of_row:
-        free = of_a_seed(record) & of_a_seed(mate)
-        keys = [key for key in differing(mate.settings, record.settings) if key not in free]
+        keys = differing_in_a_row(mate.settings, record.settings)
         if keys and not came_first(record, mate):
             yield Finding(
                 "refused",

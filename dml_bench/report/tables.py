@@ -306,8 +306,9 @@ def names_table(study: Study) -> Table:
     rows = []
     for line in study.finished:
         own = as_table(line.runs[0].experiment)
-        settings = [(key, value_in(own, key)) for key in differing(first, own)]
-        shown = [f"{key}={value}" for key, value in settings if value is not None]
+        seeds = [as_table(run.experiment) for run in line.runs]
+        settings = [(key, values_in(seeds, key)) for key in differing(first, own)]
+        shown = [f"{key}={values}" for key, values in settings if values is not None]
         shown = [setting for setting in shown if not setting.startswith(UNSHOWN)]
         text = ", ".join(shown) or "those of the list below"
         rows.append(Row((name_cell(line), Cell(line.name, line.name), Cell(text, text))))
@@ -320,6 +321,14 @@ def reference(study: Study) -> TableRow:
 
 
 UNSHOWN = ("name=", "summary=", "seed=", "expects=")
+
+
+def values_in(seeds: Sequence[dict[str, Any]], key: str) -> str | None:
+    """What a row's seeds have for a setting: one value, or those that a search of each chose; None
+    where they have none."""
+    values = [value_in(settings, key) for settings in seeds]
+    texts = dict.fromkeys(str(value) for value in values if value is not None)
+    return " and ".join(texts) if texts else None
 
 
 def value_in(settings: Any, key: str) -> Any:

@@ -238,6 +238,23 @@ def differing(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") ->
     return keys
 
 
+def differing_in_a_row(theirs: dict[str, Any], mine: dict[str, Any]) -> list[str]:
+    """Dotted keys with different values in two seeds of a row, but for those in which they may
+    differ."""
+    free = free_for_a_seed(theirs) & free_for_a_seed(mine)
+    return [key for key in differing(theirs, mine) if key not in free]
+
+
+def free_for_a_seed(settings: dict[str, Any]) -> set[str]:
+    """The seed. Where the split depends on it, so do the search for settings, what it chose and how
+    that was judged."""
+    searched = settings.get("tuned")
+    if not searched:
+        return {"seed"}
+    judged = {f"tuned.{key}" for key in ("score", "own_score", "split", "study")}
+    return {"seed", *searched["settings"], *judged}
+
+
 @contextmanager
 def remedied(path: Path) -> Iterator[None]:
     """What can't be read of a run is said with what to do about it."""

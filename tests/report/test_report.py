@@ -25,7 +25,7 @@ from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import class_drop, diagnose, diagnose_chosen, spread
 from dml_bench.analysis.study import Study
 from dml_bench.cli import app
-from dml_bench.config import Component, Data
+from dml_bench.config import Component, Data, as_table
 from dml_bench.config.experiments import resolve
 from dml_bench.config.tables import read_table
 from dml_bench.evaluation.calibration import calibration_of
@@ -46,7 +46,7 @@ from dml_bench.report.answers import (
 from dml_bench.report.compose import compose, report
 from dml_bench.report.document import Details, Document, Heading, Panels, Text
 from dml_bench.report.sections import missing
-from dml_bench.report.tables import OWN_RULE, explanations, main_table, rival_table
+from dml_bench.report.tables import OWN_RULE, explanations, main_table, rival_table, values_in
 from dml_bench.report.thumbnails import Thumbnails
 from dml_bench.runs.arrays import write_arrays
 from dml_bench.runs.run import NotFinished, Run, read_folder
@@ -180,6 +180,20 @@ def test_a_file_that_was_changed_after_the_run_is_named_in_one_line(tmp_path):
         f"{torn.folder}/experiment.json can't be read: it is not JSON (line 1, column 10)"
     )
     assert "\n" not in changed + unreadable
+
+
+def test_seeds_with_a_search_each_are_one_row_that_names_what_was_chosen():
+    """Drawn birds have another split with each seed, and so a search for each."""
+    drawn = Path(__file__).parents[2] / "results/tuned/demo/stratified-random-10-1-x-2"
+    collection = collect([drawn / "ArcFace_cosine_resnet18_sgd_aug~tuned"])
+    assert collection.problems == []
+    [study] = studies_of(collection)
+    [row] = study.finished
+    rates = [run.experiment.optimizer.options["lr"] for run in row.runs]
+    assert len(set(rates)) == len(rates) >= 2
+    assert values_in([as_table(run.experiment) for run in row.runs], "optimizer.lr") == (
+        " and ".join(map(str, rates))
+    )
 
 
 def test_the_same_experiment_is_not_counted_twice_nor_mixed_with_other_settings(tmp_path):
