@@ -228,9 +228,9 @@ def test_files_of_earlier_versions_are_read_without_a_seal_unless_it_is_asked_fo
         ("[]", dict, "it must be a table, got a list"),
         ("null", {"a": str}, "it must be a table, got null"),
         ('{"b": 1}', {"a": str}, "it has no 'a'"),
-        ('{"a": {"b": "x"}}', {"a": {"b": int}}, "'b' must be a number, got text"),
-        ('{"a": [1, "x"]}', {"a": [int]}, "a value in 'a' must be a number, got text"),
-        ('{"a": "x", "b": 1}', {...: str}, "'b' must be text, got a number"),
+        ('{"a": {"b": "x"}}', {"a": {"b": int}}, "'b' must be a whole number, got text"),
+        ('{"a": [1, "x"]}', {"a": [int]}, "a value in 'a' must be a whole number, got text"),
+        ('{"a": "x", "b": 1}', {...: str}, "'b' must be text, got a whole number"),
     ],
 )
 def test_what_is_wrong_with_a_file_of_json_is_said_in_plain_words(
