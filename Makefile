@@ -87,7 +87,7 @@ pins:
 reports: install
 	set -e; for records in results/*; do \
 	  case $$records in \
-	    */demo | */grocery) figures='changes-*,*-answer-*,*-enrolment,*-holdouts';; \
+	    */demo | */grocery) figures='changes-*,*-answer-*,*-holdouts';; \
 	    */techniques) figures='changes-*';; \
 	    *) figures='';; \
 	  esac; \

@@ -235,18 +235,16 @@ def answered_alike(paths: Sequence[Path]) -> Iterator[tuple[Path, Path, bool]]:
 
 
 def recorded_again(paths: Sequence[Path]) -> dict[Path, Path]:
-    """By the folder of an experiment, the folder of another that has the same settings and gave
-    the same answers with each of its seeds, and with more of them or an earlier name."""
-    shared_with: dict[tuple[Path, Path], set[Path]] = {}
-    for path, other, same in answered_alike(paths):
-        if same and submitter(path) == submitter(other):
-            shared_with.setdefault((path.parent, other.parent), set()).add(path)
+    """By the folder of an experiment, the folder of another by the same person that has the same
+    settings, gave the same answers with a seed, and has more seeds or an earlier name. Other seeds
+    of the two may come from other machines, which give other bits."""
     seeds = Counter(path.parent for path in paths)
     again: dict[Path, Path] = {}
-    for (folder, other), shared in shared_with.items():
-        is_first = (-seeds[other], str(other)) < (-seeds[folder], str(folder))
-        if is_first and len(shared) == seeds[folder]:
-            again.setdefault(folder, other)
+    for path, other, same in answered_alike(paths):
+        if same and submitter(path) == submitter(other):
+            folder, first = path.parent, other.parent
+            if (-seeds[first], str(first)) < (-seeds[folder], str(folder)):
+                again.setdefault(folder, first)
     return again
 
 
