@@ -11,7 +11,6 @@ says how soon the maps are drawn, and how soon a saved view is. Writes reports/s
 
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from common import facts, median_spread, options_of, table, write
+from common import facts, find_chromium, median_spread, options_of, table, write
 from PIL import Image
 
 SIDE, CLASSES, UNSEEN, DIM = 40, 200, 40, 128
@@ -144,7 +143,7 @@ def responses(browsable: list[str], cache: Path, images: int, chromium: str) -> 
 def main() -> None:
     options = options_of(__doc__, images=(1_000, 12_000, 50_000))
     sizes = [400] if options.quick else list(options.images)
-    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    chromium = find_chromium()
     seconds: dict[str, dict[str, list[float]]] = {}
     for images in sizes:
         with tempfile.TemporaryDirectory() as name:

@@ -5,6 +5,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,6 +22,7 @@ __all__ = [
     "alone",
     "each_in_turn",
     "facts",
+    "find_chromium",
     "heading",
     "in_processes",
     "median_spread",
@@ -61,6 +63,11 @@ def options_of(doc: str | None, **defaults: Any) -> argparse.Namespace:
     options = parser.parse_args()
     options.rounds = 1 if options.quick else options.rounds
     return options
+
+
+def find_chromium() -> str | None:
+    """The browser on the PATH."""
+    return next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
 
 def facts() -> dict[str, Any]:

@@ -7,7 +7,6 @@ on the PATH, and writes report.png, leaderboard.png and documentation.png below 
 """
 
 import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import find_chromium
 from PIL import Image
 
 from dml_bench.version import __version__
@@ -89,7 +89,7 @@ def main() -> None:
     options = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    browser = find_chromium()
     if browser is None:
         sys.exit("error: no Chromium on the PATH: install the package chromium")
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as made:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dml_bench.board.submission import Finding, Submission, refused
 from dml_bench.data.datasets.drawn import num_drawn
-from dml_bench.data.publications import PUBLICATIONS
+from dml_bench.data.publications import published_as
 from dml_bench.evaluation import collapse
 from dml_bench.runs.session import total_seconds
 
@@ -68,8 +68,8 @@ def is_of_the_configured_images(submission: Submission) -> Iterator[Finding]:
             "split facts",
             f"it divides {divided:,} images, and the data set has {record.dataset.num_images:,}",
         )
-    published = PUBLICATIONS.get(record.dataset.name)
-    if published is None or record.dataset.fingerprint != published.fingerprint:
+    published = published_as(record.dataset.name, record.dataset.fingerprint)
+    if published is None:
         return
     sizes = record.dataset.num_images, record.dataset.num_classes
     if sizes != (published.num_images, published.num_classes):

@@ -1,13 +1,15 @@
 """`dml-bench submit`: a finished run becomes a file of a pull request, if it adds up."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from dml_bench.analysis.recording import record_run
 from dml_bench.board.verify import Verified, VerifyRequest, verify
 from dml_bench.runs import record_format
-from dml_bench.runs.record import OtherRecord, rewrite_description
+from dml_bench.runs.record import OtherRecord, is_of_run, rewrite_description
 from dml_bench.runs.run import RecordedRun, Run
 
 __all__ = ["submit"]
@@ -42,31 +44,30 @@ def submit(
             raise ValueError(f"{run.folder} can't be submitted: {reasons}")
         path = results / draft.relative_to(folder)
         if path.exists():
-            require_same_images(path, run)
+            before = record_format.read_description(path)
+            require_same_images(path, before, run)
             if not replace:
-                require_own(path, run, by)
+                require_own(path, before, run, by)
         path.parent.mkdir(parents=True, exist_ok=True)
         for suffix in (record_format.ANSWERS_SUFFIX, ".json"):
             shutil.copyfile(draft.with_suffix(suffix), path.with_suffix(suffix))
     return verify(path, request)
 
 
-def require_same_images(path: Path, run: Run) -> None:
+def require_same_images(path: Path, before: Mapping[str, Any], run: Run) -> None:
     """Raises OtherRecord where what lies there is of other images."""
-    before = record_format.read_description(path)["dataset"]["fingerprint"]
-    if before != run.dataset_fingerprint:
+    fingerprint = before["dataset"]["fingerprint"]
+    if fingerprint != run.dataset_fingerprint:
         raise OtherRecord(
-            f"{path} is of other images (fingerprint {before[:12]}, the run's"
+            f"{path} is of other images (fingerprint {fingerprint[:12]}, the run's"
             f" {run.dataset_fingerprint[:12]}): submit it with --revision NAME"
         )
 
 
-def require_own(path: Path, run: Run, by: str) -> None:
+def require_own(path: Path, before: Mapping[str, Any], run: Run, by: str) -> None:
     """Raises OtherRecord where what lies there is by somebody else, or of another run."""
-    before = record_format.read_description(path)
     name = before.get("submitted_by", "")
-    started = run.last_session("started_at")["started_at"]
-    if name == by and before["session"].get("started_at") == started:
+    if name == by and is_of_run(before, run):
         return
     whose = "another run" if name == by else repr(name) if name else "this collection of results"
     raise OtherRecord(

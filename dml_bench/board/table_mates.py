@@ -16,7 +16,7 @@ import numpy as np
 
 from dml_bench.board.submission import Finding, Refused, read_answers
 from dml_bench.config.experiment import FIRST_SEED
-from dml_bench.data.publications import PUBLICATIONS
+from dml_bench.data.publications import published_as
 from dml_bench.registry import datasets
 from dml_bench.runs import record_format, record_schema
 from dml_bench.runs.folder import differing_in_a_row
@@ -134,9 +134,7 @@ def fingerprint_of(mate: Record) -> str:
 
 def unpublished(record: Record, others: Sequence[Mate]) -> Sequence[Mate]:
     """None where the record is of the published images: those of others are refused for that."""
-    publication = PUBLICATIONS.get(record.dataset.name)
-    is_published = publication and publication.fingerprint == record.dataset.fingerprint
-    return () if is_published else others
+    return () if published_as(record.dataset.name, record.dataset.fingerprint) else others
 
 
 def of_fingerprint(record: Record, others: Sequence[Mate]) -> list[Mate]:

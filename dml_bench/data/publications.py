@@ -3,7 +3,7 @@ citation, where they come from, and by which digests they are recognised."""
 
 from dataclasses import dataclass
 
-__all__ = ["PUBLICATIONS", "Archive", "Publication"]
+__all__ = ["PUBLICATIONS", "Archive", "Publication", "published_as"]
 
 NO_LICENCE = "none is stated with the images, which belong to their photographers"
 
@@ -177,3 +177,10 @@ PUBLICATIONS = {
     ),
 }
 """By the name of the data set."""
+
+
+def published_as(name: str, fingerprint: str) -> Publication | None:
+    """What was published under a name, where the images are those; None where they are others, or
+    where no fingerprint is known."""
+    publication = PUBLICATIONS.get(name)
+    return publication if publication and publication.fingerprint == fingerprint else None

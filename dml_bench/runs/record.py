@@ -33,6 +33,7 @@ __all__ = [
     "VOTERS",
     "OtherRecord",
     "find_record",
+    "is_of_run",
     "is_recorded",
     "record_path",
     "rewrite_description",
@@ -119,7 +120,11 @@ def is_recorded(results: Path, run: Run) -> bool:
     path = record_path(results, run.experiment, run.dataset_name)
     if not path.exists():
         return False
-    description = record_format.read_description(path)
+    return is_of_run(record_format.read_description(path), run)
+
+
+def is_of_run(description: Mapping[str, Any], run: Run) -> bool:
+    """Whether a record is of this very run: of its images, and begun when it was."""
     started = run.last_session("started_at")["started_at"]
     of_record = (description["dataset"]["fingerprint"], description["session"].get("started_at"))
     return of_record == (run.dataset_fingerprint, started)
