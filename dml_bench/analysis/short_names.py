@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from dml_bench.config import Experiment, as_table, experiments
-from dml_bench.config.variants import base_name, is_named, settings_in_short
+from dml_bench.config.variants import base_name, is_named, settings_in_short, tuned_name
 from dml_bench.registry import losses
 from dml_bench.runs.folder import differing
 
@@ -215,7 +215,9 @@ def distinct(names: dict[str, str], by_name: dict[str, Experiment]) -> dict[str,
     for name, short in names.items():
         result[name] = short
         if counts[short] > 1:
-            others = [by_name[other] for other in names if names[other] == short and other != name]
+            itself = (name, tuned_name(name))  # whose name says that it is tuned
+            alike = [other for other in names if names[other] == short and other not in itself]
+            others = [by_name[other] for other in alike]
             settings = settings_in_short(name) or own_settings(by_name[name], others)
             result[name] = ", ".join([short, *settings])
     counts = Counter(result.values())

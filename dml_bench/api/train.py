@@ -430,9 +430,10 @@ def tune(
 
     Trials train on some of the classes that the experiment never holds out, and are judged by MAP@R
     among images of others. They see no test image. `space` is the name of a file in
-    experiments/tuning, or a path: by default `heads` where only the head is trained, else
-    `networks`. `trials` is by default the space's. The search is kept in `out`: the same call goes
-    on with it, and `plan_suite(..., tuned=True)` runs what it chose.
+    experiments/tuning, or a path: by default `heads` where only the head is trained,
+    `recipes` where classes are disjoint, else `networks`. `trials` is by default the space's. The
+    search is kept in `out`: the same call goes on with it, and `plan_suite(..., tuned=True)` runs
+    what it chose.
 
     The result holds `trials`, the `best` and the experiment's `own` one, and `path`.
 

@@ -183,7 +183,22 @@ def planned_suite(
     if table and read_table(table).data:
         options.refuse_over_data(table, **rows)
         return db.plan_suites(table, results=results, **common)
-    return db.plan_suite(table=table, results=results if record else None, **rows, **common)
+    try:
+        return db.plan_suite(table=table, results=results if record else None, **rows, **common)
+    except ValueError as error:
+        if common["tuned"]:
+            say_missing_searches(error, results)
+        raise
+
+
+def say_missing_searches(error: ValueError, results: Path) -> None:
+    """Name all searches that a tuned suite waits for, with their cost, where that ends it."""
+    from dml_bench.suite.cost import measured_runs, search_lines
+    from dml_bench.suite.tuned import NoSearch
+
+    if isinstance(error, NoSearch):
+        for line in search_lines(error.missing, measured_runs(results)):
+            options.say_aside(line)
 
 
 @app.command()
@@ -200,7 +215,7 @@ def tune(
     space: Annotated[
         str,
         typer.Option(
-            help="What is searched: heads, networks, or a .toml file of the same form.",
+            help="What is searched: heads, networks, recipes, or a .toml file of the same form.",
             show_default=False,
         ),
     ] = "",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from dml_bench import registry
 from dml_bench.config.experiment import Experiment
 from dml_bench.config.experiments import EXPERIMENTS
 from dml_bench.registry import UnknownName, near_miss
@@ -100,7 +101,11 @@ def space_names() -> list[str]:
 
 def space_for(experiment: Experiment) -> str:
     """The name of the space in which an experiment is searched where a command names none."""
-    return "heads" if experiment.model.trainable == "head" else "networks"
+    if experiment.model.trainable == "head":
+        return "heads"
+    # A recipe for disjoint classes extends another only to be shorter: its loss is its own.
+    by_class = registry.protocols[experiment.protocol].facts["validates_by_class"]
+    return "recipes" if by_class else "networks"
 
 
 def read_space(name: str) -> TuningSpace:

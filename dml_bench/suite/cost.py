@@ -30,24 +30,32 @@ class MeasuredRun:
     """Of one core, for one of its trainings; for all of a run that trains nothing."""
 
 
-def search_lines(
-    searches: Mapping[str, Sequence[MissingSearch]], measured: Sequence[MeasuredRun]
-) -> list[str]:
-    """Each missing search of each data set with its core-hours and command, and all of them."""
+def search_lines(missing: Iterable[MissingSearch], measured: Sequence[MeasuredRun]) -> list[str]:
+    """Each missing search with its cost and command, and the cost of all."""
     lines: list[str] = []
-    every: list[float | None] = []
-    for name, missing in searches.items():
-        for search in missing:
-            seconds = [seconds_of_search(search, name, measured)] * len(search.experiments)
-            lines.append(
-                f"to tune {name}: {counted(len(seconds), 'search')} of {search.space.trials}"
-                f" trials, at most about {core_hours(seconds, 'search')}: {search.command}"
-            )
-            every += seconds
+    trainings, every = 0.0, []
+    for search in missing:
+        number, name = len(search.experiments), search.experiments[0].data.dataset.name
+        seconds = [seconds_of_search(search, name, measured)] * number
+        cost = cost_of_searches(search.trainings * number, seconds)
+        lines.append(
+            f"to tune {name}: {counted(number, 'search')} of {search.space.trials} trials, at most"
+            f" {cost}: {search.command}"
+        )
+        trainings += search.trainings * number
+        every += seconds
     if lines:
-        total = core_hours(every, "search")
-        lines.append(f"all searches that --tuned waits for: at most about {total}")
+        total = cost_of_searches(trainings, every)
+        lines.append(f"all searches that --tuned waits for: at most {total}")
     return lines
+
+
+def cost_of_searches(trainings: float, seconds: Sequence[float | None]) -> str:
+    """`as long as 2.7 trainings, about 1.3 core-hours`, which no record tells of a GPU."""
+    text = f"as long as {trainings:.1f} trainings"
+    if all(value is None for value in seconds):
+        return text
+    return f"{text}, about {core_hours(seconds, 'search')}"
 
 
 def core_hours(seconds: Sequence[float | None], what: str) -> str:
@@ -106,15 +114,11 @@ def seconds_of(
 def seconds_of_search(
     search: MissingSearch, dataset: str, measured: Sequence[MeasuredRun]
 ) -> float | None:
-    """Seconds of one core that the trials for a seed take at most; None where nothing is known. A
-    trial trains on fewer classes than a run, and may be stopped early."""
+    """Seconds of one core that the trials for a seed take at most; None where nothing is known."""
     experiment = search.experiments[0]
     sizes = [run.num_images for run in measured if run.dataset == dataset]
     seconds = estimate(experiment.name, dataset, max(sizes, default=None), search.rows, measured)
-    if seconds is None:
-        return None
-    part = search.space.epochs_of(experiment) / experiment.train.epochs
-    return seconds * part * search.space.trials
+    return None if seconds is None else seconds * search.trainings
 
 
 def rows_alike(experiment: Experiment, rows: Iterable[PlannedRow]) -> set[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from dml_bench.board.over_data_sets_page import report_over_data_sets
@@ -265,4 +266,5 @@ def cost_lines(
         f"in all{of} about {core_hours(every, 'run')}, estimated from {planned.results}; the first"
         " look of a frozen backbone at a data set is not in it"
     )
-    return [*lines, *search_lines(planned.searches, measured)]
+    missing = chain.from_iterable(planned.searches.values())
+    return [*lines, *search_lines(missing, measured)]

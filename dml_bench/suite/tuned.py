@@ -43,15 +43,23 @@ class MissingSearch:
     command: str
     """The shell command that makes it for all seeds."""
 
+    @property
+    def trainings(self) -> float:
+        """How many trainings of the experiment take as long as its trials for a seed at most. A
+        trial trains on fewer classes, and may be stopped early."""
+        experiment = self.experiments[0]
+        return self.space.trials * self.space.epochs_of(experiment) / experiment.train.epochs
+
 
 class NoSearch(ValueError):
     """Rows have to be tuned, and nobody has searched for their settings."""
 
     def __init__(self, missing: Sequence[MissingSearch], places: Sequence[Path]):
+        self.missing = missing
         first = missing[0]
         looked_in = " or ".join(str(place / SEARCHES) for place in places)
         seeds = ", ".join(str(experiment.seed) for experiment in first.experiments)
-        more = f"; {len(missing) - 1} more are missing" if missing[1:] else ""
+        more = f" (1 of {len(missing)} that are missing)" if missing[1:] else ""
         super().__init__(
             f"{first.experiments[0].name} has no search with these settings for seed {seeds} in"
             f" {looked_in}{more}: {first.command} makes one"
@@ -133,11 +141,13 @@ def trains(row: PlannedRow) -> bool:
 
 def searched_for(row: PlannedRow, by_name: Mapping[str, PlannedRow]) -> str:
     """The row whose search a row takes: its own, or where searches are shared that of the furthest
-    row that it extends."""
-    if not read_space(space_for(row.seeds[0])).shared:
+    row that it extends with the same data and protocol."""
+    experiment = row.seeds[0]
+    if not read_space(space_for(experiment)).shared:
         return row.name
-    [*_, furthest] = [name for name in names_of(row, ()) if name in by_name]
-    return furthest
+    extended = [by_name[name] for name in names_of(row, ()) if name in by_name]
+    alike = [one.name for one in extended if not unshared(one.seeds[0], experiment)]
+    return alike[-1]
 
 
 def tune_command(
@@ -213,14 +223,20 @@ def files_of(places: Sequence[Path], name: str, experiment: Experiment) -> list[
 def other_settings(search: Search, experiment: Experiment) -> list[str]:
     """In which settings a search and a run differ that have to be the same: all but a few, or of a
     shared search the data and the protocol."""
-    theirs, mine = as_table(search.experiment), as_table(experiment)
     if search.shared:
-        keys = ("data", "protocol", "profile")
-        return differing({key: theirs[key] for key in keys}, {key: mine[key] for key in keys})
+        return unshared(search.experiment, experiment)
+    theirs, mine = as_table(search.experiment), as_table(experiment)
     for table in (theirs, mine):
         for key in NOT_COMPARED:
             table.pop(key, None)
     return differing(theirs, mine)
+
+
+def unshared(searched: Experiment, experiment: Experiment) -> list[str]:
+    """In which settings two experiments differ that have to be the same for a shared search."""
+    theirs, mine = as_table(searched), as_table(experiment)
+    keys = ("data", "protocol", "profile")
+    return differing({key: theirs[key] for key in keys}, {key: mine[key] for key in keys})
 
 
 def tuned_row(

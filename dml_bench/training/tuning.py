@@ -95,7 +95,9 @@ class Search:
     """As its file has it."""
     space: str
     shared: bool
-    """Whether its settings are multiples, which hold for experiments that extend this one."""
+    """Whether it holds for experiments that extend this one."""
+    multiples: tuple[str, ...]
+    """The settings whose values are multiples of the experiment's own."""
     split: str
     validation_classes: tuple[str, ...]
     trials: tuple[Trial, ...]
@@ -114,11 +116,11 @@ class Search:
 
     def describe(self) -> str:
         """The chosen settings beside the experiment's own, in lines for people."""
-        multiple = "times its own value" if self.shared else ""
         lines = []
         for key, value in self.best.settings.items():
-            own = self.own.settings[key]
-            lines.append(f"{key} = {value:.3g} {multiple or f'(own {own:.3g})'}")
+            own = f"(own {self.own.settings[key]:.3g})"
+            beside = "times its own value" if key in self.multiples else own
+            lines.append(f"{key} = {value:.3g} {beside}")
         counts = Counter(trial.state for trial in self.trials)
         ended = ", ".join(f"{counts[state]} {state}" for state in counts)
         classes = len(self.validation_classes)
@@ -133,7 +135,8 @@ class Search:
         """The values that the search chose, for the searched experiment or one that extends it."""
         chosen = {}
         for key, value in self.best.settings.items():
-            chosen[key] = value * own_value(experiment, key) if self.shared else value
+            is_multiple = key in self.multiples
+            chosen[key] = value * own_value(experiment, key) if is_multiple else value
         return chosen
 
     def tuned(self) -> Tuned:
@@ -324,6 +327,7 @@ class TrialTrainer:
         """What the file of the search holds; a new one where there is none. Raises ValueError where
         it holds a search of other settings, images or classes."""
         names = self.inputs.dataset.class_names
+        ranges = self.request.space.of(self.experiment)
         content: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "experiment": as_table(self.request.experiment),
@@ -332,6 +336,7 @@ class TrialTrainer:
                 "digest": self.request.space.digest,
                 "shared": self.request.space.shared,
             },
+            "multiples": [key for key, of_key in ranges.items() if of_key.times],
             "dataset": {
                 "name": self.inputs.dataset.name,
                 "fingerprint": self.inputs.dataset.fingerprint,
@@ -346,6 +351,7 @@ class TrialTrainer:
         before = read_content(path)
         # Settings that came after the search have their defaults.
         before["experiment"] = defined(as_table(load(before["experiment"])))
+        before["multiples"] = multiples_in(before)
         for key, now in defined(content).items():
             if key != "trials" and before[key] != now:
                 raise ValueError(
@@ -507,6 +513,13 @@ def read_content(path: Path) -> dict[str, Any]:
     return content
 
 
+def multiples_in(content: Mapping[str, Any]) -> list[str]:
+    """The settings whose values are multiples. A file that doesn't say so has all or none."""
+    if "multiples" in content:
+        return list(content["multiples"])
+    return list(content["trials"][0]["settings"]) if content["space"]["shared"] else []
+
+
 def read_search(path: Path) -> Search:
     """The search in a file. Raises ValueError where there is none, or it was changed."""
     content = read_content(path)
@@ -516,6 +529,7 @@ def read_search(path: Path) -> Search:
         experiment=load(content["experiment"]),
         space=content["space"]["name"],
         shared=bool(content["space"]["shared"]),
+        multiples=tuple(multiples_in(content)),
         split=content["split"],
         validation_classes=tuple(content["validation_classes"]),
         trials=tuple(map(trial_of, content["trials"])),
