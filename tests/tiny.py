@@ -25,6 +25,18 @@ SETTINGS = (  # about a second on two cores
     "optimizer.lr=0.05",
 )
 
+RECIPE_SETTINGS = (  # the same for a recipe of disjoint classes
+    "images.size=32",
+    "images.crop_from=0",
+    "augment.random_crop_from=36",
+    "train.epochs=1",
+    "train.head_epochs=0",
+    "train.batch_size=16",
+    "model.backbone=timm:test_resnet",
+    "model.weights=none",
+    "optimizer.lr=0.01",
+)
+
 
 def tiny(*overrides: str) -> Experiment:
     return resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[*SETTINGS, *overrides])

@@ -3,7 +3,7 @@ experiment's own name is EPSHN_cosine_resnet50_sgd_aug."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dml_bench.config import Experiment, as_table, experiments
 from dml_bench.config.variants import base_name, is_named, settings_in_short, tuned_name
@@ -36,9 +36,18 @@ def short_names(rows: Sequence[Experiment]) -> dict[str, str]:
     """By the names of experiments that stand in one table: the method, how it differs from most of
     the others, and what the name adds with `+`. No two are the same: settings distinguish variants.
 
-    An experiment that a person named keeps its name if that is short enough.
+    An experiment that a person named keeps its name if that is short enough. A row with the
+    settings of a search has the name of the row beside it, and `tuned`.
     """
     by_name = {experiment.name: experiment for experiment in rows}
+    tuned = {tuned_name(name): name for name in by_name if tuned_name(name) in by_name}
+    others = {name: by_name[name] for name in by_name if name not in tuned}
+    short = names_beside(others)
+    return {name: short.get(name) or f"{short[tuned[name]]}, tuned" for name in by_name}
+
+
+def names_beside(by_name: Mapping[str, Experiment]) -> dict[str, str]:
+    """The short names of experiments of which none is another one tuned."""
     usual = {}
     for difference in DIFFERENCES:
         usual[difference] = most_frequent(list(map(difference, by_name.values())))
@@ -208,16 +217,14 @@ DIFFERENCES: tuple[Difference, ...] = (
 )
 
 
-def distinct(names: dict[str, str], by_name: dict[str, Experiment]) -> dict[str, str]:
+def distinct(names: dict[str, str], by_name: Mapping[str, Experiment]) -> dict[str, str]:
     """The same, where two are alike with the settings that distinguish them, or else in full."""
     counts = Counter(names.values())
     result = {}
     for name, short in names.items():
         result[name] = short
         if counts[short] > 1:
-            itself = (name, tuned_name(name))  # whose name says that it is tuned
-            alike = [other for other in names if names[other] == short and other not in itself]
-            others = [by_name[other] for other in alike]
+            others = [by_name[other] for other in names if names[other] == short and other != name]
             settings = settings_in_short(name) or own_settings(by_name[name], others)
             result[name] = ", ".join([short, *settings])
     counts = Counter(result.values())

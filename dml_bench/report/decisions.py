@@ -212,7 +212,7 @@ def survivals_table(survivals: Sequence[Survival]) -> Table:
     """Which differences are still there when both sides have the settings of their searches."""
     columns = (
         Column("experiment", numeric=False),
-        Column("verdict", numeric=False),
+        Column("does it survive tuning?", numeric=False),
         Column("beside", numeric=False),
         Column("settings of the file"),
         Column("settings of a search"),

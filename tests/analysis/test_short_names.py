@@ -8,8 +8,9 @@ from handmade import experiment
 from dml_bench.analysis.short_names import LONGEST, short_names
 from dml_bench.config import experiments
 from dml_bench.config.tables import read_table, table_names, tables_over_data
-from dml_bench.config.variants import settings_in_short
+from dml_bench.config.variants import settings_in_short, tuned_name
 from dml_bench.suite.plan import chosen_rows
+from dml_bench.suite.tuned import trains
 
 
 @pytest.mark.parametrize("table", sorted({*table_names()} - {*tables_over_data()}))
@@ -41,6 +42,22 @@ def test_a_profile_changes_no_short_name():
 def test_an_experiment_that_a_person_named_keeps_a_short_name_and_loses_a_long_one():
     long = "the_one_with_all_the_settings_that_worked_best_in_june"
     assert short_names([experiment("mine"), experiment(long)]) == {"mine": "mine", long: "EPSHN"}
+
+
+@pytest.mark.parametrize("tables", [["field"], ["losses", "photographs"]])
+def test_a_tuned_row_is_called_as_the_row_beside_it_and_tuned(tables):
+    planned = []
+    for table in tables:
+        planned += chosen_rows([], table, [], profile="", overrides=[], seeds=[])[2]
+    rows = [row.seeds[0] for row in planned]
+    for row in filter(trains, planned):
+        faster = {**row.seeds[0].optimizer.options, "lr": 0.05}
+        optimizer = replace(row.seeds[0].optimizer, options=faster)
+        rows.append(replace(row.seeds[0], name=tuned_name(row.name), optimizer=optimizer))
+    names = short_names(rows)
+    for row in filter(trains, planned):
+        assert names[tuned_name(row.name)] == f"{names[row.name]}, tuned"
+    assert not any("lr=" in name for name in names.values())
 
 
 def test_experiments_that_would_be_called_the_same_are_distinguished_by_a_setting():

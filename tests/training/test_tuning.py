@@ -2,14 +2,15 @@
 run is never taken for another."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny import SETTINGS, dml_bench, places, refusal, tiny
+from tiny import RECIPE_SETTINGS, SETTINGS, dml_bench, places, refusal, tiny
 
 import dml_bench as db
 from dml_bench.config import as_table, load
@@ -35,6 +36,7 @@ from dml_bench.training.tuning import (
 )
 
 NAME = "EPSHN_cosine_resnet18_sgd_aug"
+RECIPE = "ProxyAnchor_resnet50x512_disjoint"
 SMALL = TuningSpace(
     name="small",
     summary="two numbers",
@@ -63,9 +65,9 @@ def request(birds: Path, cache_dir: Path, out: Path, **changes: object) -> Tunin
     return TuningRequest(**options | changes)
 
 
-@pytest.fixture(scope="module")
-def searched(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory):
-    """A search of three trials, never stopped, and the images that it looked at."""
+@contextmanager
+def images_seen() -> Iterator[set[int]]:
+    """The images that any network looks at meanwhile."""
     seen: set[int] = set()
 
     def spied(method: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -75,10 +77,17 @@ def searched(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFact
 
         return looked_at
 
-    out = tmp_path_factory.mktemp("searched")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("train", "view"):
             patch.setattr(ImageInputs, name, spied(getattr(ImageInputs, name)))
+        yield seen
+
+
+@pytest.fixture(scope="module")
+def searched(birds: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A search of three trials, never stopped, and the images that it looked at."""
+    out = tmp_path_factory.mktemp("searched")
+    with images_seen() as seen:
         return search_settings(request(birds, cache_dir, out, trials=3)), seen
 
 
@@ -91,6 +100,30 @@ def test_a_search_sees_no_test_image_and_no_class_that_is_held_out(searched, bir
     assert not held_out & set(dataset.labels[sorted(seen)].tolist())
     judged_by = {dataset.class_names.index(name) for name in search.validation_classes}
     assert len(judged_by) == 3 and not judged_by & held_out
+
+
+def test_where_classes_are_disjoint_a_search_sees_none_of_the_test(birds, cache_dir, tmp_path):
+    disjoint = db.resolve(RECIPE, RECIPE_SETTINGS)
+    with images_seen() as seen:
+        search = search_settings(request(birds, cache_dir, tmp_path, experiment=disjoint))
+    dataset = open_dataset(disjoint.data.dataset, birds, cache_dir)
+    assert {*dataset.labels[sorted(seen)].tolist()} == {0, 1, 2, 3}, "the first half of eight"
+    assert search.validation_classes == dataset.class_names[2:4], "those of the split"
+
+
+def test_a_multiple_is_one_also_where_no_row_shares_it(birds, cache_dir, tmp_path):
+    disjoint = db.resolve(RECIPE, RECIPE_SETTINGS)
+    space = read_space("recipes")
+    search = search_settings(
+        request(birds, cache_dir, tmp_path, name=RECIPE, experiment=disjoint, space=space)
+    )
+    best = Trial(
+        settings={"optimizer.lr": 3.0}, score=1.0, state="complete", reported={}, seconds=1.0
+    )
+    chosen = replace(search, trials=(*search.trials, best))
+    assert chosen.chosen(disjoint) == {"optimizer.lr": pytest.approx(3 * 0.01)}
+    assert "optimizer.lr = 3 times its own value" in chosen.describe()
+    assert not search.shared
 
 
 def test_no_trial_trains_on_a_validation_class(birds, cache_dir, tmp_path):
@@ -128,6 +161,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_trials(searched, birds, c
     assert stopped.tuned() == straight.tuned()
     older = read_json(stopped.path)
     del older["experiment"]["mixing"]["pair_weight"]  # a setting that came later
+    del older["multiples"]  # said only since
     write_json(stopped.path, older)
     again = search_settings(request(birds, cache_dir, tmp_path, trials=3))
     assert again.tuned() == straight.tuned()
@@ -308,6 +342,9 @@ def test_shared_multiples_hold_for_what_extends_the_experiment(birds, cache_dir,
     )
     search = search_settings(request(birds, cache_dir, tmp_path, space=shared))
     factor = search.best.settings["optimizer.lr"]
+    older = read_json(search.path)
+    del older["multiples"]  # said only since
+    write_json(search.path, older)
     child = "EPSHN_cosine_resnet18_sgd_aug+ranger_flatcos"
     planned = db.plan_suite([child], overrides=SETTINGS, out=tmp_path)
     [_, tuned] = with_tuned_rows(planned.rows, [tmp_path], "", list(SETTINGS))
