@@ -7,7 +7,7 @@ from typing import Any
 from dml_bench.analysis.diagnostics import Diagnostics
 from dml_bench.analysis.study import QUANTITIES, Study
 from dml_bench.analysis.table import Group, TableRow
-from dml_bench.config import as_table
+from dml_bench.config import Experiment, as_table
 from dml_bench.evaluation.few_shot import FewShotCurve, RefitCurve
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols.metric import Column as TableColumn
@@ -16,6 +16,7 @@ from dml_bench.report.format import cost_cell, cost_points, draws_cell, interval
 from dml_bench.runs.folder import differing
 from dml_bench.runs.metrics import COST, CPU_TIME
 from dml_bench.runs.run import Run
+from dml_bench.system.counted import counted
 
 __all__ = [
     "INTERVALS",
@@ -305,14 +306,21 @@ def names_table(study: Study) -> Table:
     columns = tuple(Column(head, numeric=False) for head in ("experiment", "full name", "settings"))
     rows = []
     for line in study.finished:
-        own = as_table(line.runs[0].experiment)
-        seeds = [as_table(run.experiment) for run in line.runs]
-        settings = [(key, values_in(seeds, key)) for key in differing(first, own)]
+        seeds = [settings_in_words(run.experiment) for run in line.runs]
+        settings = [(key, values_in(seeds, key)) for key in differing(first, seeds[0])]
         shown = [f"{key}={values}" for key, values in settings if values is not None]
         shown = [setting for setting in shown if not setting.startswith(UNSHOWN)]
         text = ", ".join(shown) or "those of the list below"
         rows.append(Row((name_cell(line), Cell(line.name, line.name), Cell(text, text))))
     return Table("Full names and settings", columns, tuple(rows))
+
+
+def settings_in_words(experiment: Experiment) -> dict[str, Any]:
+    """All settings; of a search for them, how much it tried and for whom."""
+    settings, searched = as_table(experiment), experiment.tuned
+    if searched is not None:
+        settings["tuned"] = f"{counted(searched.trials, 'trial')} of {searched.by}"
+    return settings
 
 
 def reference(study: Study) -> TableRow:

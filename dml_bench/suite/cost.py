@@ -51,7 +51,7 @@ def search_lines(missing: Iterable[MissingSearch], measured: Sequence[MeasuredRu
 
 
 def cost_of_searches(trainings: float, seconds: Sequence[float | None]) -> str:
-    """`as long as 2.7 trainings, about 1.3 core-hours`, which no record tells of a GPU."""
+    """`as long as 2.7 trainings, about 1.3 core-hours`; hours only where a record tells them."""
     text = f"as long as {trainings:.1f} trainings"
     if all(value is None for value in seconds):
         return text

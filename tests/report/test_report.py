@@ -46,7 +46,14 @@ from dml_bench.report.answers import (
 from dml_bench.report.compose import compose, report
 from dml_bench.report.document import Details, Document, Heading, Panels, Text
 from dml_bench.report.sections import missing
-from dml_bench.report.tables import OWN_RULE, explanations, main_table, rival_table, values_in
+from dml_bench.report.tables import (
+    OWN_RULE,
+    explanations,
+    main_table,
+    names_table,
+    rival_table,
+    values_in,
+)
 from dml_bench.report.thumbnails import Thumbnails
 from dml_bench.runs.arrays import write_arrays
 from dml_bench.runs.run import NotFinished, Run, read_folder
@@ -185,7 +192,8 @@ def test_a_file_that_was_changed_after_the_run_is_named_in_one_line(tmp_path):
 def test_seeds_with_a_search_each_are_one_row_that_names_what_was_chosen():
     """Drawn birds have another split with each seed, and so a search for each."""
     drawn = Path(__file__).parents[2] / "results/tuned/demo/stratified-random-10-1-x-2"
-    collection = collect([drawn / "ArcFace_cosine_resnet18_sgd_aug~tuned"])
+    name = "ArcFace_cosine_resnet18_sgd_aug"
+    collection = collect([drawn / f"{name}~tuned"])
     assert collection.problems == []
     [study] = studies_of(collection)
     [row] = study.finished
@@ -194,6 +202,10 @@ def test_seeds_with_a_search_each_are_one_row_that_names_what_was_chosen():
     assert values_in([as_table(run.experiment) for run in row.runs], "optimizer.lr") == (
         " and ".join(map(str, rates))
     )
+    [beside] = studies_of(collect([drawn / name, drawn / f"{name}~tuned"]))
+    settings = [row.cells[2].text for row in names_table(beside).rows]
+    assert settings[0] == "those of the list below"
+    assert settings[1].endswith(", tuned=8 trials of EPSHN_cosine_resnet18_sgd_aug")
 
 
 def test_the_same_experiment_is_not_counted_twice_nor_mixed_with_other_settings(tmp_path):
