@@ -113,6 +113,8 @@ LEFT_OUT = {
     "test_vector_stores.py starts one",
     r"dml-bench run frozen_(resnet|dinov2|clip|siglip)\w+ .*": "needs weights that are downloaded",
     r"dml-bench suite --table reality --data-dir /data": "trains for hours",
+    r"dml-bench suite --table losses .*--tuned .*": "needs the searches of the repository:"
+    " tests/suite/test_tuned_suite.py makes small ones",
     r"dml-bench report results --table reality .*": "reads all records: `make reports` types it",
     r"dml-bench verify results/grocery --data .*": "needs photos of groceries: tests/board/"
     "test_verify.py has drawn birds",
