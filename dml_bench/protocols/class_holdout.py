@@ -352,7 +352,7 @@ class ClassHoldout(Protocol):
         ),
         (
             "Logits top-1: the classifier's own prediction without a gallery, trained on all"
-            " classes; mean over classes."
+            " classes; mean over classes. For rows without training, by class means."
         ),
     )
 
