@@ -260,9 +260,9 @@ def write(outcomes: list[Outcome], out: Path) -> None:
         if outcome["why"]:
             lines += [f"- {name}: {outcome['why']}"]
         if outcome.get("skipped"):
-            lines += [f"- {name}: not run for want of time: {outcome['skipped']}"]
+            lines += [f"- {name}: not run for want of time: {'; '.join(outcome['skipped'])}"]
         if outcome.get("unavailable"):
-            lines += [f"- {name}: without weights here: {outcome['unavailable']}"]
+            lines += [f"- {name}: without weights here: {'; '.join(outcome['unavailable'])}"]
     result = facts() | {"sets": outcomes}
     # Where photos lay says nothing to others.
     result["made_by"]["command"] = "python benchmarks/decide.py --data-dir DIR"
