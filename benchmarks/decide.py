@@ -4,9 +4,10 @@
     python benchmarks/decide.py --only drawn imbalance
 
 Each set has the ten minutes that a few hundred photos are promised, on an idle machine. A choice is
-right where the chosen row has at most 2 points less than the best one on the final part, which no
-row was chosen by. Sets with known sessions must be divided by them. Two photos a class, and labels
-that mean nothing, must be no answer. reports/decide has numbers only, and no photo.
+right where the chosen row has at most 2 points less than the best one on photos that no row was
+chosen by: the final part, or, where birds are drawn, 150 more photos of each class, as a final part
+of a few photos says little. Sets with known sessions must be divided by them. Two photos a class,
+and labels that mean nothing, must be no answer. reports/decide has numbers only, and no photo.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,18 @@ import numpy as np
 from common import REPORTS, facts, save, table
 from PIL import Image, ImageEnhance
 
+from dml_bench.system.files import read_csv
+
 FOLDER = REPORTS.parent / "decide"
 NAME = "decide"
 LARGEST_REGRET = 0.02
 SIZE = 96
+MORE = 150
+"""Photos of each class that are drawn once the choice is made."""
+IMBALANCE = [6, 6, 6, 8, 12, 20, 40, 80, 160, 300]
+DAYS, BIRDS = 8, 14
+DRAWS = 1000
+JUDGED = ("photos", "best", "regret", "drawn_again")
 
 Outcome = dict[str, Any]
 
@@ -46,6 +56,8 @@ class PhotoSet:
     """How it must be divided."""
     answers: bool
     """False where there must be no answer."""
+    more: Callable[[Path], list[list[Path]]] | None = None
+    """Draws other photos, a list for each class, where they can be had."""
 
 
 def birds(folder: Path, counts: list[int]) -> list[list[Path]]:
@@ -70,7 +82,12 @@ def two_photos(out: Path, data_dir: Path) -> None:
 
 
 def imbalanced(out: Path, data_dir: Path) -> None:
-    copy_birds(out, [6, 6, 6, 8, 12, 20, 40, 80, 160, 300])
+    copy_birds(out, IMBALANCE)
+
+
+def more_imbalanced(folder: Path) -> list[list[Path]]:
+    classes = birds(folder, [count + MORE for count in IMBALANCE])
+    return [files[count:] for files, count in zip(classes, IMBALANCE, strict=True)]
 
 
 def shuffled(out: Path, data_dir: Path) -> None:
@@ -90,19 +107,31 @@ def drawn_in_sessions(out: Path, data_dir: Path) -> None:
     rng = np.random.default_rng(3)
     number = 0
     with tempfile.TemporaryDirectory() as scratch:
-        classes = birds(Path(scratch), [8] * 14)
-        for day in range(8):
+        classes = birds(Path(scratch), [DAYS] * BIRDS)
+        for day in range(DAYS):
             for label, files in enumerate(classes):
                 place = out / f"class_{label:02}"
                 place.mkdir(parents=True, exist_ok=True)
-                with Image.open(files[day]) as opened:
-                    picture = opened.convert("RGB")
                 for _ in range(5):
                     number += 1
-                    left, top = rng.integers(0, 8, 2).tolist()
-                    shot = picture.crop((left, top, left + SIZE - 8, top + SIZE - 8))
-                    shot = ImageEnhance.Brightness(shot).enhance(float(rng.uniform(0.8, 1.2)))
-                    shot.save(place / f"IMG_{number:05}.jpg", quality=92)
+                    photograph(files[day], place / f"IMG_{number:05}.jpg", rng)
+
+
+def photograph(picture: Path, out: Path, rng: np.random.Generator) -> None:
+    with Image.open(picture) as opened:
+        left, top = rng.integers(0, 8, 2).tolist()
+        shot = opened.convert("RGB").crop((left, top, left + SIZE - 8, top + SIZE - 8))
+    shot = ImageEnhance.Brightness(shot).enhance(float(rng.uniform(0.8, 1.2)))
+    shot.save(out, quality=92)
+
+
+def more_sessions(folder: Path) -> list[list[Path]]:
+    """Each of a single photo."""
+    rng = np.random.default_rng(77)
+    classes = [files[DAYS:] for files in birds(folder, [DAYS + MORE] * BIRDS)]
+    for picture in chain.from_iterable(classes):
+        photograph(picture, picture, rng)
+    return classes
 
 
 def grocery(out: Path, data_dir: Path) -> None:
@@ -148,9 +177,25 @@ SETS = (
         r"grouped by regex:_(\d+)\.png",
         True,
     ),
-    PhotoSet("drawn", "14 birds in sessions of 5", drawn_in_sessions, "", "grouped by runs", True),
+    PhotoSet(
+        "drawn",
+        "14 birds in sessions of 5",
+        drawn_in_sessions,
+        "",
+        "grouped by runs",
+        True,
+        more_sessions,
+    ),
     PhotoSet("two photos", "30 birds, 2 photos each", two_photos, "", "", False),
-    PhotoSet("imbalance", "10 birds, 6 to 300 photos", imbalanced, "", "random by class", True),
+    PhotoSet(
+        "imbalance",
+        "10 birds, 6 to 300 photos",
+        imbalanced,
+        "",
+        "random by class",
+        True,
+        more_imbalanced,
+    ),
     PhotoSet("shuffled", "12 classes that mean nothing", shuffled, "", "random by class", False),
 )
 
@@ -184,7 +229,11 @@ def tried(photos: PhotoSet, data_dir: Path, work: Path, minutes: float) -> Outco
     numbers = json.loads(report.as_json())
     right_split = numbers["split"]["kind"] == photos.split
     answered = numbers["answer"] != "no answer"
-    held = numbers["final"]["regret"] <= LARGEST_REGRET
+    if photos.more is None:
+        judged = numbers["final"] | {"photos": len(read_csv(place / "decision" / "final.csv"))}
+    else:
+        judged = on_more_photos(report.decision, photos.more)
+    held = judged["regret"] <= LARGEST_REGRET
     return outcome | {
         "photos": numbers["photos"],
         "answer": numbers["answer"],
@@ -197,10 +246,75 @@ def tried(photos: PhotoSet, data_dir: Path, work: Path, minutes: float) -> Outco
         "minutes": {"allowed": minutes, "used": numbers["seconds"] / 60},
         "skipped": numbers["skipped_rows"],
         "unavailable": list(numbers["unavailable_rows"]),
+        "judged": {key: judged[key] for key in JUDGED if key in judged},
         "held": held,
         "seconds": time.perf_counter() - begun,
         "as_wanted": right_split and (held if photos.answers else not answered),
     }
+
+
+def on_more_photos(decision: Any, more: Callable[[Path], list[list[Path]]]) -> dict[str, Any]:
+    """The best of all candidates on them, what the chosen one has less, and what a choice by as few
+    photos as this one's loses on average."""
+    from dml_bench.decision.decide import CHOICE, final_scores, read_rows
+    from dml_bench.decision.final import FinalPhotos
+    from dml_bench.evaluation.statistics import estimate
+
+    finished = read_rows(decision.parts.out / CHOICE)
+    with tempfile.TemporaryDirectory() as scratch:
+        classes = more(Path(scratch))
+        names = [f"class_{label:02}" for label, files in enumerate(classes) for _ in files]
+        photos = FinalPhotos([*chain.from_iterable(classes)], names, "cpu")
+        answers = {
+            candidate.name: final_scores(photos, finished.rows[candidate.label], candidate)
+            for candidate in decision.choice.candidates
+        }
+    precision = {name: estimate(scores) for name, scores in answers.items()}
+    best = max(precision, key=lambda name: precision[name])
+    regret = precision[best] - precision[decision.choice.chosen.name]
+    galleries = [one for one in decision.choice.candidates if one.is_gallery]
+    return {
+        "photos": len(names),
+        "best": best,
+        "regret": regret,
+        "drawn_again": regrets(galleries, answers, precision),
+    }
+
+
+def regrets(
+    candidates: list[Any], answers: dict[str, list[Any]], precision: dict[str, float]
+) -> dict[str, float]:
+    """The mean regret where test photos of the choice are drawn anew from other photos, as many of
+    each class, and the candidate is taken that has the most right or that is expected to."""
+    from dml_bench.decision.choice import expected
+    from dml_bench.evaluation.statistics import Scores, estimate
+
+    rng = np.random.default_rng(0)
+    labels = answers[candidates[0].name][0].labels
+    tested = [scores.labels for scores in max((one.scores for one in candidates), key=len)]
+    best = max(precision[one.name] for one in candidates)
+    lost: dict[str, list[float]] = {"measured": [], "expected": []}
+    for _ in range(DRAWS):
+        chosen = [drawn_again(labels, test_labels, rng) for test_labels in tested]
+        again = []
+        for one in candidates:
+            seeds = zip(answers[one.name], chosen, strict=False)
+            scores = tuple(Scores(seed.values[at], labels[at]) for seed, at in seeds)
+            again.append(replace(one, scores=scores))
+        measured = [estimate(one.scores) for one in again]
+        for rule, values in (("measured", measured), ("expected", expected(again))):
+            lost[rule].append(best - precision[again[int(np.argmax(values))].name])
+    return {rule: float(np.mean(values)) for rule, values in lost.items()}
+
+
+def drawn_again(
+    labels: np.ndarray, test_labels: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Places of photos, as many of each class as were tested."""
+    places = []
+    for label, count in zip(*np.unique(test_labels, return_counts=True), strict=True):
+        places.append(rng.choice(np.flatnonzero(labels == label), count))
+    return np.concatenate(places)
 
 
 def line_of(outcome: Outcome) -> list[str]:
@@ -208,8 +322,8 @@ def line_of(outcome: Outcome) -> list[str]:
     head = [outcome["set"], outcome["about"]]
     verdict = "yes" if outcome["as_wanted"] else "NO"
     if "final" not in outcome:
-        return [*head, "-", "-", "no answer", "-", "-", "-", "-", verdict]
-    known, final = outcome["final"]["known"], outcome["final"]
+        return [*head, "-", "-", "no answer", "-", "-", "-", "-", "-", verdict]
+    known, judged = outcome["final"]["known"], outcome["judged"]
     estimate = f"{100 * known['estimate']:.1f}"
     if known["low"] is not None:
         estimate += f" [{100 * known['low']:.1f}, {100 * known['high']:.1f}]"
@@ -222,7 +336,8 @@ def line_of(outcome: Outcome) -> list[str]:
         answer,
         outcome["chosen"],
         estimate,
-        f"{100 * final['regret']:.1f} ({final['best']})" if final["regret"] > 0 else "0",
+        f"{100 * judged['regret']:.1f} ({judged['best']})" if judged["regret"] > 0 else "0",
+        str(judged["photos"]),
         f"{outcome['minutes']['used']:.1f} of {outcome['minutes']['allowed']:g}",
         verdict,
     ]
@@ -239,6 +354,7 @@ def write(outcomes: list[Outcome], out: Path) -> None:
         "chosen",
         "P@1, final",
         "regret",
+        "on photos",
         "minutes",
         "as wanted",
     ]
@@ -246,7 +362,7 @@ def write(outcomes: list[Outcome], out: Path) -> None:
     lines += table(heads, [line_of(outcome) for outcome in outcomes])
     busy = os.getloadavg()[0]
     lines += ["", "Rows: how many ended in time, the first of decide's order."]
-    lines += ["Regret: points that the best row on the final part has more."]
+    lines += ["Regret: points that the best row has more, on so many photos."]
     lines += [f"Load average at the end: {busy:.1f}.", ""]
     done = {outcome["set"] for outcome in outcomes}
     missing = [photos.name for photos in SETS if photos.name not in done]
@@ -259,6 +375,12 @@ def write(outcomes: list[Outcome], out: Path) -> None:
         name = outcome["set"]
         if outcome["why"]:
             lines += [f"- {name}: {outcome['why']}"]
+        if again := outcome.get("judged", {}).get("drawn_again"):
+            lost = [f"{100 * again[rule]:.1f}" for rule in ("measured", "expected")]
+            lines += [
+                f"- {name}: choices by as many other photos, {DRAWS:,} times, lose {lost[0]} points"
+                f" where the highest P@1 is taken, and {lost[1]} by what decide expects"
+            ]
         if outcome.get("skipped"):
             lines += [f"- {name}: not run for want of time: {'; '.join(outcome['skipped'])}"]
         if outcome.get("unavailable"):

@@ -1,22 +1,33 @@
 """Which row and which way to answer: chosen by the test photos of the development part alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from dml_bench.evaluation.class_means import nearest_class_mean
 from dml_bench.evaluation.metrics import precision_at_1
-from dml_bench.evaluation.statistics import DIFFERENCE, PROPORTION, Interval, Scores, interval
+from dml_bench.evaluation.statistics import (
+    DIFFERENCE,
+    PROPORTION,
+    Interval,
+    Scores,
+    by_class,
+    interval,
+)
 from dml_bench.protocols.holdout_metrics import ALL, logits_scores
 from dml_bench.protocols.metric import scores_of_phase
 from dml_bench.runs.run import Run
 
-__all__ = ["By", "Candidate", "Row", "Selection", "candidates_of", "choose", "lead"]
+__all__ = ["By", "Candidate", "Row", "Selection", "candidates_of", "choose", "expected", "lead"]
 
 Way = Literal["nearest photo", "class means", "classifier"]
 By = Literal["photo", "mean"]
 Row = tuple[Run, ...]
 """The runs of its seeds, or a single one where all would be the same."""
+NOTHING = 1e-18
+"""A sum of squares that is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,17 @@ class Candidate:
     by: By
     """How the gallery answers, for `dml-bench predict`; of a classifier, how the gallery of the
     same network answers best, which is for new classes."""
+
+    @property
+    def name(self) -> str:
+        """Of both."""
+        return f"{self.label}: {self.way}"
+
+    @property
+    def sorts(self) -> tuple[str, str, str]:
+        """Its backbone, its training and its way to answer."""
+        backbone, _, training = self.label.partition(", ")
+        return backbone, training, self.way
 
     @property
     def is_gallery(self) -> bool:
@@ -53,15 +75,26 @@ class Selection:
     ahead: Interval | None
     """P@1 of the best classifier minus that of the best gallery."""
 
+    @property
+    def expected(self) -> dict[str, float]:
+        """By name, the P@1 by which galleries and classifiers were chosen."""
+        values: dict[str, float] = {}
+        for kind in (True, False):
+            alike = [one for one in self.candidates if one.is_gallery == kind]
+            values |= dict(zip([one.name for one in alike], expected(alike), strict=True))
+        return values
+
     def as_table(self) -> dict[str, Any]:
         """For JSON."""
+        expected = self.expected
+        rows = {}
+        for candidate in self.candidates:
+            value = candidate.precision.as_table()
+            rows[candidate.name] = {**value, "expected": expected[candidate.name]}
         return {
             "row": self.chosen.label,
             "way": self.chosen.way,
-            "rows": {
-                f"{candidate.label}: {candidate.way}": candidate.precision.as_table()
-                for candidate in self.candidates
-            },
+            "rows": rows,
             "classifier_ahead": None if self.ahead is None else self.ahead.as_table(),
         }
 
@@ -103,15 +136,48 @@ def lead(first: tuple[Scores, ...], second: tuple[Scores, ...]) -> Interval:
     return interval([one.minus(other) for one, other in pairs], within=DIFFERENCE)
 
 
+def expected(candidates: Sequence[Candidate]) -> list[float]:
+    """P@1 that each would have on other photos, as far as these can tell.
+
+    The best of many owes a part of its lead to chance. So each is drawn towards what its backbone,
+    its training and its way to answer reach on average, a sum of the three, by as much as chance
+    explains of the candidates' distances from that: empirical Bayes (Efron and Morris 1975, Journal
+    of the American Statistical Association 70:311). Chance is how much classes differ in it.
+    """
+    if not candidates:
+        return []
+    means = np.stack([by_class_and_seed(candidate.scores) for candidate in candidates])
+    columns = []
+    for values in zip(*(candidate.sorts for candidate in candidates), strict=True):
+        columns += [np.array(values) == value for value in dict.fromkeys(values)]
+    model = np.stack(columns, axis=1).astype(float)
+    typical = model @ np.linalg.pinv(model) @ means
+    apart = means - typical
+    distance = (apart.mean(axis=1) ** 2).sum()
+    chance = apart.var(axis=1, ddof=1).sum() / means.shape[1]
+    kept = max(0.0, 1 - chance / distance) if distance > NOTHING else 1.0
+    return [round(float(value), 9) for value in (typical + kept * apart).mean(axis=1)]
+
+
+def by_class_and_seed(scores: Sequence[Scores]) -> np.ndarray:
+    """(classes) the means over seeds."""
+    return np.mean([cells.means for cells in by_class(scores)], axis=0)
+
+
 def choose(rows: Mapping[str, Row]) -> Selection:
-    """The best gallery; a classifier only where its lead can't be chance, as a new class would cost
-    it a training. Of equal ones the first."""
+    """The gallery that is expected to answer best; a classifier only where its lead can't be
+    chance, as a new class would cost it a training. Of equal ones the first."""
     candidates = tuple(candidates_of(rows))
-    galleries = [candidate for candidate in candidates if candidate.is_gallery]
-    classifiers = [candidate for candidate in candidates if not candidate.is_gallery]
-    best = max(galleries, key=lambda candidate: candidate.precision.estimate)
-    if not classifiers:
+    best = best_of([candidate for candidate in candidates if candidate.is_gallery])
+    rival = best_of([candidate for candidate in candidates if not candidate.is_gallery])
+    assert best is not None  # each row but a linear probe is one, and no training comes first
+    if rival is None:
         return Selection(candidates, best, None, None)
-    rival = max(classifiers, key=lambda candidate: candidate.precision.estimate)
     ahead = lead(rival.scores, best.scores)
     return Selection(candidates, rival if ahead.low > 0 else best, rival, ahead)
+
+
+def best_of(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The one of which most is expected."""
+    values = expected(candidates)
+    return candidates[int(np.argmax(values))] if values else None

@@ -4,7 +4,7 @@ import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,13 +178,13 @@ def decide(  # noqa: PLR0913 - what a person can choose
     if file.exists():
         callback.note("the final part was opened before: no row is added, and the choice stays")
         finished = read_rows(file)
+        choice = made_before(choose(finished.rows), file)
     else:
         planned, unavailable = plan(parts, overrides, device)
         callback.note(say_plan(planned, unavailable, clock.left - page_seconds(parts)))
         rows, skipped = run_rows(planned, parts, clock, cache_dir, device, callback)
         finished = FinishedRows(rows, skipped, unavailable)
-    choice = choose(finished.rows)
-    if not file.exists():
+        choice = choose(finished.rows)
         write_json(file, {**choice.as_table(), **finished.as_table(out)})
     decision = open_final(parts, finished, choice, device, clock, callback)
     write_json(out / DECISION, decision.as_table())
@@ -225,6 +225,17 @@ def read_rows(file: Path) -> FinishedRows:
     for label, folders in made["folders"].items():
         rows[label] = tuple(read_folder(file.parent / folder) for folder in folders)
     return FinishedRows(rows, tuple(made["skipped"]), made["unavailable"])
+
+
+def made_before(choice: Selection, file: Path) -> Selection:
+    """With what was chosen then, which another version may have chosen by another rule."""
+    made = read_json(file)
+    [chosen] = (
+        candidate
+        for candidate in choice.candidates
+        if (candidate.label, candidate.way) == (made["row"], made["way"])
+    )
+    return replace(choice, chosen=chosen)
 
 
 def say_plan(rows: Sequence[PlannedRow], unavailable: Mapping[str, str], left: float) -> str:
@@ -333,8 +344,8 @@ def open_final(
     precision: dict[str, Interval] = {}
     for candidate in choice.candidates:
         scores = final_scores(final, rows[candidate.label], candidate)
-        precision[row_name(candidate)] = interval(scores, within=PROPORTION)
-    known = precision[row_name(chosen)]
+        precision[candidate.name] = interval(scores, within=PROPORTION)
+    known = precision[chosen.name]
     best = max(precision, key=lambda name: precision[name].estimate)
     skipped = runs[0].summary["dataset"].get("left_out", ())
     unreadable = [path.removeprefix(f"{PHOTOS}/") for path in skipped]
@@ -381,10 +392,6 @@ def by_catalogue(
     if not files or not final.files:
         return None
     return catalogue_gallery(final, FinalPhotos(files, classes, device), run)
-
-
-def row_name(candidate: Candidate) -> str:
-    return f"{candidate.label}: {candidate.way}"
 
 
 def final_scores(final: FinalPhotos, runs: Row, candidate: Candidate) -> list[Scores]:

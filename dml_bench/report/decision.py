@@ -140,15 +140,17 @@ def cost(decision: Decision) -> str:
 
 def rows_table(decision: Decision) -> Table:
     rows = []
+    expected = decision.choice.expected
     for candidate in decision.choice.candidates:
         value = candidate.precision
-        final = decision.final[f"{candidate.label}: {candidate.way}"]
+        final = decision.final[candidate.name]
         mark = " (chosen)" * (candidate == decision.choice.chosen)
         cells = (
             Cell(f"{candidate.label}{mark}"),
             Cell(candidate.way),
             Cell(interval_cell(final, is_signed=False), final.estimate),
             Cell(interval_cell(value, is_signed=False), value.estimate),
+            Cell(number(expected[candidate.name], is_signed=False), expected[candidate.name]),
         )
         rows.append(Row(cells))
     columns = (
@@ -156,6 +158,7 @@ def rows_table(decision: Decision) -> Table:
         Column("answer by", numeric=False),
         Column("P@1, final"),
         Column("P@1, choice"),
+        Column("expected"),
     )
     return Table("All rows", columns, tuple(rows))
 
@@ -166,6 +169,11 @@ def remarks(decision: Decision) -> Iterator[Text]:
     yield Text(
         "The final part was opened after the choice. No row was trained on it or chosen by it."
         f" Intervals are 95%, over classes, photos and {trainings}.",
+        "soft",
+    )
+    yield Text(
+        "Expected: what the choice went by. Luck is a part of the best of many values, so each is"
+        " moved towards what its backbone, its training and its way to answer reach on average.",
         "soft",
     )
     if not parts.rule:

@@ -223,6 +223,13 @@ def test_the_page_names_each_way_to_answer_and_stays_once_the_final_part_was_ope
     again = decided(photos, tmp_path / "out", cache_dir, minutes=9000)
     assert again.decision.known == made.decision.known
     assert again.decision.choice.as_table() == made.decision.choice.as_table()
+    # As if a version with another rule had chosen.
+    file = tmp_path / "out" / "choice.json"
+    before = read_json(file)
+    ways = {"nearest photo", "class means"} - {before["way"]}
+    write_json(file, {**before, "way": ways.pop()})
+    again = decided(photos, tmp_path / "out", cache_dir)
+    assert again.decision.choice.chosen.way == read_json(file)["way"] != before["way"]
 
 
 @pytest.mark.slow
