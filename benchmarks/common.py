@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dml_bench.runs.record_format import rounded
 from dml_bench.system import provenance
 from dml_bench.system.files import write_json
 
@@ -133,7 +134,7 @@ def write(name: str, title: str, result: dict[str, Any], lines: Sequence[str], o
 
 def save(name: str, result: dict[str, Any], text: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / f"{name}.json", result)
+    write_json(out / f"{name}.json", rounded(result))
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     print(f"written: {out / name}.json and .md")
 

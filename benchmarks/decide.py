@@ -263,7 +263,8 @@ def on_more_photos(decision: Any, more: Callable[[Path], list[list[Path]]]) -> d
     finished = read_rows(decision.parts.out / CHOICE)
     with tempfile.TemporaryDirectory() as scratch:
         classes = more(Path(scratch))
-        names = [f"class_{label:02}" for label, files in enumerate(classes) for _ in files]
+        labels = np.repeat(np.arange(len(classes)), MORE)
+        names = [f"class_{label:02}" for label in labels]
         photos = FinalPhotos([*chain.from_iterable(classes)], names, "cpu")
         answers = {
             candidate.name: final_scores(photos, finished.rows[candidate.label], candidate)
@@ -291,7 +292,8 @@ def regrets(
 
     rng = np.random.default_rng(0)
     labels = answers[candidates[0].name][0].labels
-    tested = [scores.labels for scores in max((one.scores for one in candidates), key=len)]
+    with_most_seeds = max(candidates, key=lambda one: len(one.scores))
+    tested = [scores.labels for scores in with_most_seeds.scores]
     best = max(precision[one.name] for one in candidates)
     lost: dict[str, list[float]] = {"measured": [], "expected": []}
     for _ in range(DRAWS):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import dml_bench
+from dml_bench.system.files import read_json
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -86,6 +87,11 @@ def test_reports_are_numbers_and_weigh_less_than_3_mb():
     sizes = [(ROOT / path).stat().st_size for path in paths]
     assert sum(sizes) < 3_000_000
     assert sum(-(-size // 4096) for size in sizes) * 4096 < 3 * 2**20, "in the blocks of a disk"
+
+
+@pytest.mark.parametrize("path", tracked("reports/*.json"), ids=str)
+def test_the_numbers_of_a_benchmark_are_as_they_were_written(path):
+    assert read_json(ROOT / path)
 
 
 def test_answers_weigh_at_most_17_kb_a_run_32_with_four_rotated_hold_outs_and_25_mb_with_all():

@@ -2,6 +2,7 @@
 in which order they come. A new section is a function here and its place in that order."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import tomli_w
@@ -241,19 +242,28 @@ def settings_of(line: TableRow) -> dict[str, Any]:
 def origin(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """Data, hardware, versions and run folders."""
     runs = [run for line in study.finished for run in line.runs]
-    folders = [
-        f"`{run.experiment.name}`, seed {run.seed}: split `{run.split_fingerprint}`, `{run.folder}`"
-        for run in runs
-    ]
+    splits: dict[str, set[int]] = {}
+    folders: dict[Path, list[str]] = {}
+    for run in runs:
+        splits.setdefault(run.split_fingerprint, set()).add(run.seed)
+        folders.setdefault(run.folder.parent, []).append(run.folder.name)
     yield folded(
         "How it was made",
         Items(
             (
                 *describe_origin(study.group.runs),
                 f"data set fingerprint `{study.fingerprint}`",
+                *(
+                    f"split `{split}`: {'seeds' if len(seeds) > 1 else 'seed'}"
+                    f" {', '.join(map(str, sorted(seeds)))}"
+                    for split, seeds in splits.items()
+                ),
             )
         ),
-        folded(f"Run folders: {len(runs)}", Items(tuple(folders))),
+        folded(
+            f"Runs: {len(runs)}",
+            Items(tuple(f"`{place}`: {', '.join(names)}" for place, names in folders.items())),
+        ),
     )
 
 
