@@ -146,7 +146,7 @@ def expected(candidates: Sequence[Candidate]) -> list[float]:
     """
     if not candidates:
         return []
-    means = np.stack([by_class_and_seed(candidate.scores) for candidate in candidates])
+    means = np.stack([means_of_classes(candidate.scores) for candidate in candidates])
     columns = []
     for values in zip(*(candidate.sorts for candidate in candidates), strict=True):
         columns += [np.array(values) == value for value in dict.fromkeys(values)]
@@ -159,7 +159,7 @@ def expected(candidates: Sequence[Candidate]) -> list[float]:
     return [round(float(value), 9) for value in (typical + kept * apart).mean(axis=1)]
 
 
-def by_class_and_seed(scores: Sequence[Scores]) -> np.ndarray:
+def means_of_classes(scores: Sequence[Scores]) -> np.ndarray:
     """(classes) the means over seeds."""
     return np.mean([cells.means for cells in by_class(scores)], axis=0)
 

@@ -139,12 +139,15 @@ def cost(decision: Decision) -> str:
 
 
 def rows_table(decision: Decision) -> Table:
+    """The chosen one first, then what is expected to answer best."""
     rows = []
-    expected = decision.choice.expected
-    for candidate in decision.choice.candidates:
+    expected, chosen = decision.choice.expected, decision.choice.chosen.name
+    for candidate in sorted(
+        decision.choice.candidates, key=lambda one: (one.name != chosen, -expected[one.name])
+    ):
         value = candidate.precision
         final = decision.final[candidate.name]
-        mark = " (chosen)" * (candidate == decision.choice.chosen)
+        mark = " (chosen)" * (candidate.name == chosen)
         cells = (
             Cell(f"{candidate.label}{mark}"),
             Cell(candidate.way),
