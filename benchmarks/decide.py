@@ -379,6 +379,11 @@ def write(outcomes: list[Outcome], out: Path) -> None:
             lines += [f"- {name}: {outcome['why']}"]
         if again := outcome.get("judged", {}).get("drawn_again"):
             lost = [f"{100 * again[rule]:.1f}" for rule in ("measured", "expected")]
+            final = outcome["final"]
+            lines += [
+                f"- {name}: on the final part alone the regret is {100 * final['regret']:.1f}"
+                f" points ({final['best']})"
+            ]
             lines += [
                 f"- {name}: choices by as many other photos, {DRAWS:,} times, lose {lost[0]} points"
                 f" where the highest P@1 is taken, and {lost[1]} by what decide expects"

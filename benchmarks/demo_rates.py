@@ -181,7 +181,7 @@ def doubled(trials: list[Trial]) -> list[str]:
         epochs = experiment_of(name, []).train.epochs
         if sorted(trial["settings"]) != [DEMO_BIRDS, f"train.epochs={2 * epochs}"]:
             continue
-        record = next(RECORDS.glob(f"*/{name}/seed-42.json"))
+        record = min(RECORDS.glob(f"*/{name}/seed-42.json"))
         numbers = json.loads(record.read_text(encoding="utf-8"))["numbers"]
         once = numbers["precision_at_1_macro"]
         values = [100 * once, 100 * trial["p_at_1"]]

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import dml_bench
 from dml_bench.system.files import read_json
@@ -157,3 +158,19 @@ def test_the_changelog_sorts_its_changes():
 def test_the_pages_that_a_module_names_exist(module):
     pages = re.findall(r"docs/[\w-]+\.md", (ROOT / module).read_text(encoding="utf-8"))
     assert [page for page in pages if not (ROOT / page).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "form", tracked(".github/ISSUE_TEMPLATE/*.yml"), ids=lambda path: path.stem
+)
+def test_a_form_for_issues_asks_for_what_it_needs(form):
+    fields = yaml.safe_load((ROOT / form).read_text(encoding="utf-8"))
+    if form.stem == "config":
+        assert fields == {"blank_issues_enabled": True}
+        return
+    assert {"name", "description", "body"} <= set(fields)
+    questions = [part for part in fields["body"] if part["type"] != "markdown"]
+    ids = [part["id"] for part in questions]
+    assert len(set(ids)) == len(ids)
+    assert all(part["attributes"]["label"] for part in questions)
+    assert any(part.get("validations", {}).get("required") for part in questions)
