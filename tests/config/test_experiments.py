@@ -648,7 +648,8 @@ FROM_SOFTMAX = {"loss.name", "loss.label_smoothing"}
 HEADS |= {
     CHARACTERS: (
         "crossentropy_head",
-        {"data.dataset.name", "data.dataset.catalogue", "data.split", "unseen", "images.size"}
+        {"data.dataset.name", "data.dataset.catalogue", "unseen", "images.size"}
+        | {"data.split", "data.group", "data.test_fraction", "train.epochs"}
         | {f"sampler.{option}" for option in ("name", "m", "drop_last")}
         | {f"model.{option}" for option in ("backbone.name", "weights", "trainable")}
         | {"augment.random_crop_from", "optimizer.lr"},

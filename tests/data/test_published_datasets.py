@@ -846,6 +846,16 @@ def test_characters_are_classes_of_their_alphabet_and_an_alphabet_is_read_once(o
         "images_background_small1/Greek/character01/0394_02.png",
     )
     assert dataset.parts is None
+    assert dataset.columns == {"drawer": ("01", "02") * 4}
+
+
+def test_a_split_by_drawers_asks_about_the_handwriting_of_others(omniglot):
+    dataset = read("omniglot", omniglot)
+    split = make_split(dataset, method="grouped", group="drawer", test_fraction=0.5, seed=1)
+    drawers = np.array(dataset.columns["drawer"])
+    assert set(drawers[split.train]).isdisjoint(drawers[split.test])
+    for part in (split.train, split.test):
+        assert np.unique(dataset.labels[part]).tolist() == [0, 1, 2, 3]
 
 
 def test_drawings_of_one_bit_are_decoded_to_black_and_white(omniglot):

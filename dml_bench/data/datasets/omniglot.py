@@ -1,7 +1,7 @@
 """Omniglot: handwritten characters, a class for each character of an alphabet."""
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dml_bench.data.csv_table import visible
 from dml_bench.data.datasets.dataset import Dataset, ImageRow, Where, assemble
@@ -28,8 +28,9 @@ def omniglot(where: Where) -> Dataset:
     folder up to two levels above it.
 
     Classes are called `Greek.character01`, and are numbered by name; alphabets are the coarse
-    classes. An alphabet that both folders have is read from the first. Raises ValueError where one
-    of the two folders is missing.
+    classes. The column `drawer` numbers the 20 people who drew an alphabet, 01 to 20. An alphabet
+    that both folders have is read from the first. Raises ValueError where one of the two folders is
+    missing.
     """
     root = home("omniglot", where.data_dir, holds, FOLDERS[0])
     lacking = [name for name in FOLDERS if not (root / name).is_dir()]
@@ -51,7 +52,10 @@ def omniglot(where: Where) -> Dataset:
         images = sorted(characters[name].glob("*.png"))
         rows += [ImageRow(image.relative_to(root).as_posix(), label) for image in images]
     coarse_classes = tuple(name.rpartition(".")[0] for name in names)
-    return replace(assemble("omniglot", root, names, rows), coarse_classes=coarse_classes)
+    dataset = assemble("omniglot", root, names, rows)
+    # `0709_13.png` is the 13th person's drawing.
+    drawers = tuple(PurePosixPath(path).stem.rpartition("_")[2] for path in dataset.paths)
+    return replace(dataset, coarse_classes=coarse_classes, columns={"drawer": drawers})
 
 
 def folders_in(place: Path) -> list[Path]:
