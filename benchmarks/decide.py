@@ -1,13 +1,14 @@
-"""Whether `dml-bench decide` divides photos as it should and chooses a row that holds: six sets.
+"""Whether `dml-bench decide` divides photos as it should and chooses a row that holds: nine sets.
 
     python benchmarks/decide.py --data-dir DIR        # DIR holds grocery and omniglot, as fetched
     python benchmarks/decide.py --only drawn imbalance
 
 Each set has the ten minutes that a few hundred photos are promised, on an idle machine. A choice is
 right where the chosen row has at most 2 points less than the best one on photos that no row was
-chosen by: the final part, or, where birds are drawn, 150 more photos of each class, as a final part
-of a few photos says little. Sets with known sessions must be divided by them. Two photos a class,
-and labels that mean nothing, must be no answer. reports/decide has numbers only, and no photo.
+chosen by: the final part, or, where there are more photos, these, as a final part of a few photos
+says little. Sets with known sessions must be divided by them. Two photos a class, and labels that
+mean nothing, must be no answer. Three sets were made after the way of choosing was fixed, and had
+no part in it. reports/decide has numbers only, and no photo.
 """
 
 import argparse
@@ -35,6 +36,7 @@ SIZE = 96
 MORE = 150
 """Photos of each class that are drawn once the choice is made."""
 IMBALANCE = [6, 6, 6, 8, 12, 20, 40, 80, 160, 300]
+OTHER_BIRDS = [12] * 20
 DAYS, BIRDS = 8, 14
 DRAWS = 1000
 JUDGED = ("photos", "best", "regret", "drawn_again")
@@ -53,28 +55,43 @@ class PhotoSet:
     group: str
     """What is given as --group; empty where sessions are to be seen, or where there are none."""
     split: str
-    """How it must be divided."""
+    """How it must be divided; empty where nothing is known of it."""
     answers: bool
     """False where there must be no answer."""
-    more: Callable[[Path], list[list[Path]]] | None = None
-    """Draws other photos, a list for each class, where they can be had."""
+    more: Callable[[Path, Path], dict[str, list[Path]]] | None = None
+    """Other photos, a list for each class, where they can be had: drawn into a folder, or of the
+    published data sets."""
 
 
-def birds(folder: Path, counts: list[int]) -> list[list[Path]]:
+def birds(folder: Path, counts: list[int], seed: int = 11) -> list[list[Path]]:
     """Drawn birds, a list of files for each class."""
     from dml_bench.data.synthetic import write
 
-    root = write(folder / "drawn", counts=counts, size=SIZE, seed=11)
+    root = write(folder / "drawn", counts=counts, size=SIZE, seed=seed)
     return [sorted(place.iterdir()) for place in sorted((root / "images").iterdir())]
 
 
-def copy_birds(out: Path, counts: list[int]) -> None:
+def copy_birds(out: Path, counts: list[int], seed: int = 11) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        for number, files in enumerate(birds(Path(scratch), counts)):
-            place = out / f"class_{number:02}"
-            place.mkdir(parents=True)
-            for file in files:
-                shutil.copy(file, place / file.name)
+        copy(by_class_name(birds(Path(scratch), counts, seed)), out)
+
+
+def copy(photos: dict[str, list[Path]], out: Path) -> None:
+    """A folder for each class."""
+    for name, files in photos.items():
+        (out / name).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, out / name / file.name)
+
+
+def by_class_name(classes: list[list[Path]]) -> dict[str, list[Path]]:
+    return {f"class_{number:02}": files for number, files in enumerate(classes)}
+
+
+def beyond(folder: Path, counts: list[int], seed: int = 11) -> dict[str, list[Path]]:
+    """Birds that are drawn after so many."""
+    classes = birds(folder, [count + MORE for count in counts], seed)
+    return by_class_name([files[count:] for files, count in zip(classes, counts, strict=True)])
 
 
 def two_photos(out: Path, data_dir: Path) -> None:
@@ -85,9 +102,16 @@ def imbalanced(out: Path, data_dir: Path) -> None:
     copy_birds(out, IMBALANCE)
 
 
-def more_imbalanced(folder: Path) -> list[list[Path]]:
-    classes = birds(folder, [count + MORE for count in IMBALANCE])
-    return [files[count:] for files, count in zip(classes, IMBALANCE, strict=True)]
+def more_imbalanced(folder: Path, data_dir: Path) -> dict[str, list[Path]]:
+    return beyond(folder, IMBALANCE)
+
+
+def other_birds(out: Path, data_dir: Path) -> None:
+    copy_birds(out, OTHER_BIRDS, seed=23)
+
+
+def more_other_birds(folder: Path, data_dir: Path) -> dict[str, list[Path]]:
+    return beyond(folder, OTHER_BIRDS, seed=23)
 
 
 def shuffled(out: Path, data_dir: Path) -> None:
@@ -125,46 +149,73 @@ def photograph(picture: Path, out: Path, rng: np.random.Generator) -> None:
     shot.save(out, quality=92)
 
 
-def more_sessions(folder: Path) -> list[list[Path]]:
+def more_sessions(folder: Path, data_dir: Path) -> dict[str, list[Path]]:
     """Each of a single photo."""
     rng = np.random.default_rng(77)
-    classes = [files[DAYS:] for files in birds(folder, [DAYS + MORE] * BIRDS)]
-    for picture in chain.from_iterable(classes):
+    classes = beyond(folder, [DAYS] * BIRDS)
+    for picture in chain.from_iterable(classes.values()):
         photograph(picture, picture, rng)
     return classes
 
 
-def grocery(out: Path, data_dir: Path) -> None:
-    """Photos of two kinds of shopping trips: the official training part, and the test part."""
+def published(
+    name: str, data_dir: Path, cache_dir: Path, first: int, step: int, part: str = ""
+) -> dict[str, list[Path]]:
+    """Photos of a published data set, or of one of its parts: of each `step`-th class."""
     from dml_bench.config.experiments import resolve
     from dml_bench.data.datasets import open_dataset
 
-    component = resolve("frozen_resnet18", overrides=["data.dataset=grocery"]).data.dataset
-    dataset = open_dataset(component, data_dir, out.parent / "cache")
-    assert dataset.parts is not None
-    for label in range(0, dataset.num_classes, 3):
-        for part, trip in (("train", "trip_1"), ("test", "trip_2")):
-            place = out / dataset.class_names[label] / trip
-            place.mkdir(parents=True)
-            chosen = np.flatnonzero((dataset.labels == label) & (np.array(dataset.parts) == part))
-            for image in chosen[:15]:
-                source = dataset.root / dataset.paths[image]
-                shutil.copy(source, place / source.name)
+    component = resolve("frozen_resnet18", overrides=[f"data.dataset={name}"]).data.dataset
+    dataset = open_dataset(component, data_dir, cache_dir)
+    photos = {}
+    for label in range(first, dataset.num_classes, step):
+        chosen = dataset.labels == label
+        if part:
+            assert dataset.parts is not None
+            chosen &= np.array(dataset.parts) == part
+        files = [dataset.root / dataset.paths[image] for image in np.flatnonzero(chosen)]
+        photos[dataset.class_names[label]] = files
+    return photos
+
+
+def grocery(out: Path, data_dir: Path) -> None:
+    """Photos of two kinds of shopping trips: the official training part, and the test part."""
+    for part, trip in (("train", "trip_1"), ("test", "trip_2")):
+        photos = published("grocery", data_dir, out.parent / "cache", 0, 3, part)
+        copy({f"{name}/{trip}": files[:15] for name, files in photos.items()}, out)
+
+
+def other_groceries(out: Path, data_dir: Path) -> None:
+    """Of the official training part alone."""
+    copy(published("grocery", data_dir, out.parent / "cache", 1, 3, "train"), out)
+
+
+def groceries_of_other_trips(folder: Path, data_dir: Path) -> dict[str, list[Path]]:
+    return published("grocery", data_dir, folder / "cache", 1, 3, "test")
 
 
 def omniglot(out: Path, data_dir: Path) -> None:
     """Characters; who drew one stands at the end of its name."""
-    from dml_bench.config.experiments import resolve
-    from dml_bench.data.datasets import open_dataset
+    copy(published("omniglot", data_dir, out.parent / "cache", 0, 8), out)
 
-    component = resolve("frozen_resnet18", overrides=["data.dataset=omniglot"]).data.dataset
-    dataset = open_dataset(component, data_dir, out.parent / "cache")
-    for label in range(0, dataset.num_classes, 8):
-        place = out / dataset.class_names[label]
-        place.mkdir(parents=True)
-        for image in np.flatnonzero(dataset.labels == label):
-            source = dataset.root / dataset.paths[image]
-            shutil.copy(source, place / source.name)
+
+def other_characters(out: Path, data_dir: Path) -> None:
+    """By the first ten drawers."""
+    photos = published("omniglot", data_dir, out.parent / "cache", 4, 8)
+    copy(
+        {name: [file for file in files if drawer(file) <= 10] for name, files in photos.items()},
+        out,
+    )
+
+
+def characters_by_others(folder: Path, data_dir: Path) -> dict[str, list[Path]]:
+    photos = published("omniglot", data_dir, folder / "cache", 4, 8)
+    return {name: [file for file in files if drawer(file) > 10] for name, files in photos.items()}
+
+
+def drawer(file: Path) -> int:
+    """The number of who drew it, 1 to 20."""
+    return int(file.stem.rpartition("_")[2])
 
 
 SETS = (
@@ -197,6 +248,33 @@ SETS = (
         more_imbalanced,
     ),
     PhotoSet("shuffled", "12 classes that mean nothing", shuffled, "", "random by class", False),
+    PhotoSet(
+        "other groceries",
+        "27 other products, the training part",
+        other_groceries,
+        "",
+        "",
+        True,
+        groceries_of_other_trips,
+    ),
+    PhotoSet(
+        "other characters",
+        "30 other characters, 10 drawers",
+        other_characters,
+        r"regex:_(\d+)\.png",
+        r"grouped by regex:_(\d+)\.png",
+        True,
+        characters_by_others,
+    ),
+    PhotoSet(
+        "other birds",
+        "20 other birds, 12 photos each",
+        other_birds,
+        "",
+        "",
+        True,
+        more_other_birds,
+    ),
 )
 
 
@@ -227,12 +305,12 @@ def tried(photos: PhotoSet, data_dir: Path, work: Path, minutes: float) -> Outco
         outcome |= {"answer": "no answer", "why": str(problem).replace(f"{place}/", "")}
         return outcome | {"seconds": time.perf_counter() - begun, "as_wanted": not photos.answers}
     numbers = json.loads(report.as_json())
-    right_split = numbers["split"]["kind"] == photos.split
+    right_split = photos.split in ("", numbers["split"]["kind"])
     answered = numbers["answer"] != "no answer"
     if photos.more is None:
         judged = numbers["final"] | {"photos": len(read_csv(place / "decision" / "final.csv"))}
     else:
-        judged = on_more_photos(report.decision, photos.more)
+        judged = on_more_photos(report.decision, photos.more, data_dir)
     held = judged["regret"] <= LARGEST_REGRET
     return outcome | {
         "photos": numbers["photos"],
@@ -253,7 +331,9 @@ def tried(photos: PhotoSet, data_dir: Path, work: Path, minutes: float) -> Outco
     }
 
 
-def on_more_photos(decision: Any, more: Callable[[Path], list[list[Path]]]) -> dict[str, Any]:
+def on_more_photos(
+    decision: Any, more: Callable[[Path, Path], dict[str, list[Path]]], data_dir: Path
+) -> dict[str, Any]:
     """The best of all candidates on them, what the chosen one has less, and what a choice by as few
     photos as this one's loses on average."""
     from dml_bench.decision.decide import CHOICE, final_scores, read_rows
@@ -262,10 +342,9 @@ def on_more_photos(decision: Any, more: Callable[[Path], list[list[Path]]]) -> d
 
     finished = read_rows(decision.parts.out / CHOICE)
     with tempfile.TemporaryDirectory() as scratch:
-        classes = more(Path(scratch))
-        labels = np.repeat(np.arange(len(classes)), MORE)
-        names = [f"class_{label:02}" for label in labels]
-        photos = FinalPhotos([*chain.from_iterable(classes)], names, "cpu")
+        classes = more(Path(scratch), data_dir)
+        names = [name for name, files in classes.items() for _ in files]
+        photos = FinalPhotos([*chain.from_iterable(classes.values())], names, "cpu")
         answers = {
             candidate.name: final_scores(photos, finished.rows[candidate.label], candidate)
             for candidate in decision.choice.candidates
@@ -360,7 +439,7 @@ def write(outcomes: list[Outcome], out: Path) -> None:
         "minutes",
         "as wanted",
     ]
-    lines = ["# Six sets of photos, decided", "", *(__doc__ or "").splitlines()[5:], ""]
+    lines = ["# Nine sets of photos, decided", "", *(__doc__ or "").splitlines()[5:], ""]
     lines += table(heads, [line_of(outcome) for outcome in outcomes])
     busy = os.getloadavg()[0]
     lines += ["", "Rows: how many ended in time, the first of decide's order."]
