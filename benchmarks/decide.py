@@ -202,20 +202,20 @@ def omniglot(out: Path, data_dir: Path) -> None:
 def other_characters(out: Path, data_dir: Path) -> None:
     """By the first ten drawers."""
     photos = published("omniglot", data_dir, out.parent / "cache", 4, 8)
-    copy(
-        {name: [file for file in files if drawer(file) <= 10] for name, files in photos.items()},
-        out,
-    )
+    copy(drawn_by(photos, range(1, 11)), out)
 
 
 def characters_by_others(folder: Path, data_dir: Path) -> dict[str, list[Path]]:
     photos = published("omniglot", data_dir, folder / "cache", 4, 8)
-    return {name: [file for file in files if drawer(file) > 10] for name, files in photos.items()}
+    return drawn_by(photos, range(11, 21))
 
 
-def drawer(file: Path) -> int:
-    """The number of who drew it, 1 to 20."""
-    return int(file.stem.rpartition("_")[2])
+def drawn_by(characters: dict[str, list[Path]], drawers: range) -> dict[str, list[Path]]:
+    """The number of who drew one ends its name."""
+    photos = {}
+    for name, files in characters.items():
+        photos[name] = [file for file in files if int(file.stem.rpartition("_")[2]) in drawers]
+    return photos
 
 
 SETS = (

@@ -22,6 +22,15 @@ A number is written as `percent` (61.2%) or `points` (20.3 points); with an inte
 `pooled` for the mean over all metric-learning rows. METRIC is the name of a metric, as in the CSV
 files of a report, or `seeds`, or a place in a run's summary such as `phases.all.labels.memorised`,
 of which the mean over seeds is written, without an interval.
+
+What a report compares is read from its CSV, which `dml-bench report` made from the records:
+
+    <!-- number of reports/demo/family.csv: EXPERIMENT METRIC less_points -->3.8 points<!-- end -->
+
+The row is the one of EXPERIMENT and METRIC, `METRIC.COLUMN` is another column than `difference`.
+`more_points` and `less_points`, or without the unit `more` and `less`, are for sentences that say
+the direction themselves. Where a CSV has a row for each seed and phase, METRIC is a column, of
+which the sum is written (`count`), or two as `replaced_rightly/replaced`, the ratio of two sums.
 """
 
 import argparse
@@ -29,6 +38,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from math import nan
 from pathlib import Path
@@ -37,9 +47,10 @@ from typing import Any
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.study import QUANTITIES, Study
 from dml_bench.evaluation.statistics import Interval
-from dml_bench.report.format import hundred, interval_cell, percent, points
+from dml_bench.report.format import cost_points, hundred, interval_cell, percent, points
 from dml_bench.runs.metrics import measure, metric_of, metrics_of
 from dml_bench.runs.run import Run
+from dml_bench.system.files import read_csv
 from dml_bench.system.markdown import sentence
 
 __all__ = ["main", "pages", "rewritten"]
@@ -111,15 +122,62 @@ FORMS: dict[str, Callable[[Interval], str]] = {
     "points": lambda value: f"{hundred(value.estimate)} points",
     "percent_interval": percent,
     "points_interval": points,
+    "more": lambda value: interval_cell(value, is_signed=False),
+    "less": lambda value: interval_cell(negative(value), is_signed=False),
+    "more_points": cost_points,
+    "less_points": lambda value: cost_points(negative(value)),
 }
+
+
+def negative(value: Interval) -> Interval:
+    """Of a difference, the same the other way round."""
+    return replace(value, estimate=-value.estimate, low=-value.high, high=-value.low)
+
+
+def compared(path: Path, experiment: str, metric: str) -> Interval | int:
+    """A difference, with its interval where there is one, or a sum or ratio over seeds and phases.
+    Raises ValueError where the CSV does not have it, or has several."""
+    rows = [row for row in read_csv(path) if row["experiment"] == experiment]
+    if not rows or "metric" not in rows[0]:
+        return over_seeds(path, rows, experiment, metric)
+    metric, _, column = metric.partition(".")
+    of_metric = [row for row in rows if row["metric"] == metric]
+    if len(of_metric) != 1:
+        raise ValueError(f"{path} must have one row of {experiment} {metric}, has {len(of_metric)}")
+    [row] = of_metric
+    bounds = [
+        float(row[bound]) if bound in row and not column else nan for bound in ("low", "high")
+    ]
+    return Interval(float(row[column or "difference"]), *bounds, nan, nan, nan)
+
+
+def over_seeds(
+    path: Path, rows: Sequence[dict[str, str]], experiment: str, columns: str
+) -> Interval | int:
+    """The sum of a column, or the ratio of the sums of two."""
+    if not rows:
+        raise ValueError(f"{path} has no row of {experiment}")
+
+    def total(column: str) -> int:
+        return sum(int(row[column]) for row in rows)
+
+    sums = [total(column) for column in columns.split("/")]
+    if len(sums) == 1:
+        return sums[0]
+    return Interval(sums[0] / sums[1], nan, nan, nan, nan, nan)
 
 
 def number(match: re.Match[str], root: Path) -> str:
     """The text of one number."""
     _, folder, experiment, metric, form, *_ = match.groups()
-    value, _ = measured(study_in(root / folder), experiment, metric)
-    if isinstance(value, int | str):
-        return str(value)
+    if folder.endswith(".csv"):
+        value: Interval | int | str = compared(root / folder, experiment, metric)
+    else:
+        value, _ = measured(study_in(root / folder), experiment, metric)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, str):
+        return value
     if form not in FORMS:
         raise ValueError(f"the form of a number must be one of {', '.join(FORMS)}, got {form}")
     return FORMS[form](value)

@@ -122,3 +122,58 @@ def marked(folder: str = "") -> list[re.Match[str]]:
 def test_the_numbers_of_all_pages_are_those_of_the_records(folder):
     for match in marked(folder):
         assert page_numbers.rewritten(match[0]) == match[0], "`make reports` writes it anew"
+
+
+FAMILY = """experiment,versus,metric,difference,low,high
++mixup,base,cost_of_being_unseen,-0.038,-0.067,-0.009
++mixup,base,logits_accuracy,0.01,0.002,0.018
+"""
+CORRECTIONS = """experiment,seed,phase,wrong_labels,replaced,replaced_rightly
++plc,42,all,1064,600,540
++plc,43,all,1000,400,390
+"""
+
+
+def of_csv(folder: Path, text: str, name: str, metric: str, form: str) -> str:
+    (folder / "table.csv").write_text(text, encoding="utf-8")
+    mark = f"<!-- number of table.csv: {name} {metric} {form} -->"
+    written = page_numbers.rewritten(f"by {mark}old<!-- end -->.", folder)
+    return written.removeprefix(f"by {mark}").removesuffix("<!-- end -->.")
+
+
+@pytest.mark.parametrize(
+    ("metric", "form", "text"),
+    [
+        ("cost_of_being_unseen", "points_interval", "-3.8 points [-6.7, -0.9]"),
+        ("cost_of_being_unseen", "less_points", "3.8 points [0.9, 6.7]"),
+        ("cost_of_being_unseen", "less", "3.8 [0.9, 6.7]"),
+        ("logits_accuracy", "more", "1.0 [0.2, 1.8]"),
+        ("logits_accuracy", "more_points", "1.0 points [0.2, 1.8]"),
+        ("logits_accuracy.high", "more", "1.8"),
+    ],
+)
+def test_a_difference_is_that_of_a_report(tmp_path, metric, form, text):
+    assert of_csv(tmp_path, FAMILY, "+mixup", metric, form) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "form", "text"),
+    [
+        ("wrong_labels", "count", "2,064"),
+        ("replaced_rightly/replaced", "percent", "93.0%"),
+    ],
+)
+def test_what_has_a_row_for_each_seed_is_summed(tmp_path, metric, form, text):
+    assert of_csv(tmp_path, CORRECTIONS, "+plc", metric, form) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "why"),
+    [
+        ("+mixup", "test_accuracy", "must have one row of +mixup test_accuracy, has 0"),
+        ("+cutmix", "logits_accuracy", "has no row of +cutmix"),
+    ],
+)
+def test_what_a_report_lacks_is_refused(tmp_path, name, metric, why):
+    with pytest.raises(ValueError, match=re.escape(why)):
+        of_csv(tmp_path, FAMILY, name, metric, "more")
