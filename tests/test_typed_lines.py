@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
 CLASSIFIER = "crossentropy_resnet18_sgd_aug"
-RECORD = "omniglot/stratified-last-42/EPSHN_cosine_characters"
+RECORD = "omniglot/grouped-by-drawer-random-60-x-2/EPSHN_cosine_characters"
 LAST_SPECIES = "008.Cream_breasted_Warbler"
 
 STANDS_FOR = {

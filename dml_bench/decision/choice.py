@@ -77,11 +77,13 @@ class Selection:
 
     @property
     def expected(self) -> dict[str, float]:
-        """By name, the P@1 by which galleries and classifiers were chosen."""
+        """By name, the P@1 by which galleries and classifiers were chosen; a sum of three effects
+        may leave its range, to which it is cut here."""
         values: dict[str, float] = {}
         for kind in (True, False):
             alike = [one for one in self.candidates if one.is_gallery == kind]
-            values |= dict(zip([one.name for one in alike], expected(alike), strict=True))
+            for one, value in zip(alike, expected(alike), strict=True):
+                values[one.name] = float(np.clip(value, *PROPORTION))
         return values
 
     def as_table(self) -> dict[str, Any]:

@@ -425,7 +425,7 @@ def test_a_data_set_with_one_seed_is_named_and_not_counted(tmp_path):
         for row in rows:
             copy_records(tmp_path, division, row, (42, 43, 44))
     for row in ("EPSHN_cosine_characters", "crossentropy_characters"):
-        copy_records(tmp_path, "omniglot/stratified-last-42", row, (42,))
+        copy_records(tmp_path, "omniglot/grouped-by-drawer-random-60-x-2", row, (42,))
     _, studies = aggregates_of_table("reality", tmp_path)
     assert list(studies) == ["grocery", "omniglot", "demo"]
     ending = " omniglot has 1 seed and says nothing yet."

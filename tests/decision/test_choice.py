@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from dml_bench.decision.choice import Candidate, best_of, expected
+from dml_bench.decision.choice import Candidate, Selection, best_of, expected
 from dml_bench.evaluation.statistics import Scores
 
 BACKBONES = ("MobileNetV2", "EfficientNet-Lite0")
@@ -85,3 +85,15 @@ def test_seeds_count_alike():
     rng = np.random.default_rng(2)
     made = candidates(rng.random((3, len(SORTS), len(LABELS))) < 0.6)
     assert np.mean(expected(made)) == pytest.approx(np.mean(measured(made)))
+
+
+def test_no_more_than_all_photos_are_said_to_be_expected():
+    """Two good parts together may sum to more than everything."""
+    rng = np.random.default_rng(4)
+    good = [(row[0] == BACKBONES[0]) | (row[1] == TRAININGS[0]) for row in SORTS]
+    right = rng.random((len(SORTS), len(LABELS))) < np.where(good, 1, 0.8)[:, None]
+    made = candidates(right)
+    assert max(expected(made)) > 1
+    said = Selection(tuple(made), made[0], None, None).expected
+    assert max(said.values()) == 1
+    assert list(said) == [candidate.name for candidate in made]
