@@ -71,21 +71,23 @@ class TimeLeft:
 
     def of_waiting(self, job: Job) -> float | None:
         """Seconds that a run not begun may take: the mean of the same experiment with other seeds,
-        else of all runs, else of those at work; None where nothing is measured."""
-        same = [
-            seconds
-            for other, seconds in self.seconds.items()
-            if other.experiment.name == job.experiment.name
-        ]
-        known = same or list(self.seconds.values()) or self._projected()
+        else of all that ended, else of those at work; None where nothing is measured. A run that
+        trains features is estimated by such runs alone: others take seconds."""
+        same, alike = [], []
+        for other, seconds in self.seconds.items():
+            if trains_features(other) == trains_features(job):
+                alike.append(seconds)
+                same += [seconds] * (other.experiment.name == job.experiment.name)
+        known = same or alike or self._projected(trains_features(job))
         return sum(known) / len(known) if known else None
 
-    def _projected(self) -> list[float]:
-        """Seconds that the runs at work will have taken."""
+    def _projected(self, trained: bool) -> list[float]:
+        """Seconds that the runs at work will have taken that train features, or those that
+        don't."""
         totals = []
         for job, pace in self.working.items():
             left = self.of_run(job)
-            if left is not None:
+            if left is not None and trains_features(job) == trained:
                 totals.append(self.clock() - pace.begun + left)
         return totals
 
@@ -102,6 +104,11 @@ class TimeLeft:
             return None
         shared = (sum(waiting_seconds) + sum(working_seconds)) / self.jobs
         return max([shared, *working_seconds])
+
+
+def trains_features(job: Job) -> bool:
+    """Whether a run trains what it embeds by."""
+    return not job.experiment.no_drop_because
 
 
 class Display(Protocol):

@@ -390,6 +390,21 @@ def test_a_failed_run_tells_nothing_about_how_long_others_take():
     assert left.of_waiting(b) is None
 
 
+def test_a_run_that_trains_is_not_estimated_by_one_that_trains_nothing():
+    """Of two hours, 23 minutes were said to be left, as a frozen row had ended first."""
+    left, (a, b, *_), wait = measured()
+    frozen, frozen2 = (Job(resolve("frozen_resnet18", overrides=[f"seed={n}"])) for n in (42, 43))
+    left.on_start(frozen)
+    left.on_end(JobResult(job=frozen, status="finished", seconds=2))
+    assert (left.of_waiting(a), left.of_waiting(frozen2)) == (None, 2)
+    assert left.of_suite([a, b]) is None
+    left.on_start(a)
+    left.at(a, 0, 100)
+    wait(60)
+    left.at(a, 10, 90)
+    assert left.of_suite([b, frozen2]) == pytest.approx(540 + 600 + 2)
+
+
 class Screen:
     def __init__(self) -> None:
         self.lines: list[str] = []
