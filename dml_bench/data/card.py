@@ -123,10 +123,16 @@ def published_rows(name: str, about: Publication) -> list[tuple[str, str]]:
         ("images", f"{about.num_images:,}"),
         ("classes", classes),
         ("parts", about.parts),
-        ("licence", about.licence),
-        ("from", origin),
-        ("download", download),
     ]
+    if about.divide_by:
+        settings = " ".join(f"--set {setting}" for setting in about.divide_by)
+        rows.append(
+            (
+                "divide by",
+                f"{settings}; a random split puts photos of one session, or person, on both sides",
+            )
+        )
+    rows += [("licence", about.licence), ("from", origin), ("download", download)]
     rows += [
         ("digest", f"{archive.file} {archive.digest}")
         for archive in about.archives

@@ -34,6 +34,9 @@ class Publication:
     """Of all archives together; 0 where there is no direct download."""
     parts: str
     """How the publisher divides it."""
+    divide_by: tuple[str, ...] = ()
+    """Settings by which no photo of a query's own session is in the gallery, where a random split
+    puts them there."""
     licence: str
     citation: str
     page: str
@@ -127,6 +130,7 @@ PUBLICATIONS = {
         num_coarse_classes=43,
         download_bytes=119_700_000,
         parts="train 2,640, valid 296, test 2,485, of other shopping trips; 81 studio photos",
+        divide_by=("data.split=given",),
         licence="MIT, the images included",
         citation=(
             "Klasson, Zhang, Kjellström: A hierarchical grocery store image dataset with visual"
@@ -154,6 +158,7 @@ PUBLICATIONS = {
         num_coarse_classes=8,
         download_bytes=2_899_939,
         parts="none; the whole of Omniglot has 1,623 characters and divides them by alphabet",
+        divide_by=("data.split=grouped", "data.group=drawer"),
         licence="MIT",
         citation=(
             "Lake, Salakhutdinov, Tenenbaum: Human-level concept learning through probabilistic"

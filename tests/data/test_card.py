@@ -27,6 +27,9 @@ def test_every_data_set_has_a_card_that_is_plain_values_too(entry):
 def test_the_card_of_a_published_data_set_says_size_parts_licence_citation_origin_and_digest():
     card = rows("grocery")
     assert card["images"] == "5,421"
+    assert card["divide by"] == (
+        "--set data.split=given; a random split puts photos of one session, or person, on both sides"
+    )
     assert card["classes"] == "81 of 43 coarse classes"
     assert card["parts"].startswith("train 2,640, valid 296, test 2,485")
     assert card["licence"] == "MIT, the images included"
@@ -59,6 +62,14 @@ def test_a_card_of_own_images_counts_them(tmp_path):
     assert card["here"] == f"in {tmp_path}: 4 images, 2 classes"
     assert card["parts here"] == "test 2, train 2"
     assert len(card["fingerprint here"]) == 64
+
+
+def test_a_card_says_how_to_divide_what_a_random_split_would_leak():
+    assert rows("omniglot")["divide by"].startswith(
+        "--set data.split=grouped --set data.group=drawer;"
+    )
+    for name in ("cub", "cars196", "sop", "inshop"):
+        assert "divide by" not in rows(name), "photos of no known session"
 
 
 def test_images_that_differ_from_the_published_ones_are_not_called_the_data_set(tmp_path):
