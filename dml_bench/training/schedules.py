@@ -160,7 +160,8 @@ def plateau(
     patience: Annotated[int, at_least(0)] = 4,
 ) -> "Maker":
     """`patience` measurements without a new best are borne; the next one lowers the rate. A best
-    is better than the last one by a ten-thousandth of it. Measured every `evaluate.every` epochs.
+    is better than the last one by a ten-thousandth of it. Measured every `evaluate.every` epochs;
+    those in which only the head learns (`train.head_epochs`) don't count.
     """
 
     def make(optimizer: "Optimizer", steps: int) -> "LRScheduler":

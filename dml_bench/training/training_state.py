@@ -85,10 +85,13 @@ class TrainingState:
     def end_epoch(self, record: EpochRecord) -> None:
         """What waits for the measurements of an epoch: labels are corrected, and a schedule that
         follows validation hears of it."""
-        epochs = self.experiment.train.epochs
-        self.labels.correct(self.images, record["epoch"], epochs, self.logits_accuracy())
+        train, epoch = self.experiment.train, record["epoch"]
+        self.labels.correct(self.images, epoch, train.epochs, self.logits_accuracy())
         accuracy = record.get(f"valid_accuracy{self.phase.suffix}")
-        if isinstance(self.schedule, FollowsValidation) and accuracy is not None:
+        if not isinstance(self.schedule, FollowsValidation) or accuracy is None:
+            return
+        # What the head reached alone is no best that the whole network has to beat.
+        if epoch > train.head_epochs:
             self.schedule.validated(cast(float, accuracy))
 
     def logits_accuracy(self) -> float | None:

@@ -185,6 +185,16 @@ def test_a_plateau_lowers_all_rates_after_it_was_patient_and_goes_on_from_its_st
     assert resumed.get_last_lr() == pytest.approx([0.1, 1.0])
 
 
+def test_a_plateau_hears_nothing_of_the_epochs_in_which_only_the_head_learns(
+    birds: Path, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    heard: list[float] = []
+    monkeypatch.setattr(Plateau, "validated", lambda schedule, accuracy: heard.append(accuracy))
+    settings = ("schedule=plateau", "data.valid_fraction=0.2", "evaluate.every=1", "unseen=last:2")
+    train(birds, cache_dir, tmp_path, *settings, "train.head_epochs=2")
+    assert len(heard) == 2  # of three epochs the last, in each phase
+
+
 def test_stages_that_were_trained_before_these_settings_came_are_used_again():
     table = without_later_settings(as_table(tiny("optimizer.momentum=0.9")))
     assert set(table["train"]) == {
