@@ -194,6 +194,7 @@ def compare(
     from dml_bench.analysis.compare import compare as compare_sides
     from dml_bench.analysis.compare import read_sides
     from dml_bench.config.experiments import why_untested
+    from dml_bench.report.tables import OWN_RULE
 
     folders = [folder_and_images(run, None)[0] for run in (first, second, *others)]
     heard = callback_or_log(callback)
@@ -205,6 +206,8 @@ def compare(
                 f"nothing can be concluded from {side.name} under the profile"
                 f" {experiment.profile}: {because}"
             )
+        if experiment.mixes_pairs:
+            heard.note(f"{side.name}: {OWN_RULE}")
     return Comparisons(tuple(compare_sides(sides, heard.progress)))
 
 

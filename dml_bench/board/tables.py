@@ -17,6 +17,7 @@ from dml_bench.board.verify import Verified
 from dml_bench.evaluation.aggregates import probability_of_improvement
 from dml_bench.evaluation.statistics import Interval, estimate
 from dml_bench.protocols.metric import Metric
+from dml_bench.report.tables import OWN_RULE
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.run import RecordedRun, Run
 
@@ -133,7 +134,8 @@ def row_of(
         if metric.name in metrics_of(line.runs[0].experiment):
             of_seeds = [estimate([metric.scores(run)], average=metric.average) for run in line.runs]
             seeds[metric.name] = np.array(of_seeds)
-    by, flags = [], []
+    by: list[str] = []
+    flags = [OWN_RULE] if line.runs[0].experiment.mixes_pairs else []
     for run in line.runs:
         assert isinstance(run, RecordedRun)
         by.append(str(run.description.get("submitted_by", "")))

@@ -13,6 +13,8 @@ from tiny import dml_bench
 import dml_bench as db
 from dml_bench.analysis.compare import compare, q_values, read_sides
 from dml_bench.config import Data
+from dml_bench.config.experiments import resolve
+from dml_bench.report.tables import OWN_RULE
 from dml_bench.runs.pairing import Side
 from dml_bench.system.terminal import show_comparison
 
@@ -282,3 +284,16 @@ def test_two_runs_with_one_seed_in_a_folder_are_refused(tmp_path):
         ValueError, match="holds several runs of first with seed 42: name the folder of one"
     ):
         read_sides([tmp_path])
+
+
+def test_a_side_whose_loss_pairs_mixed_images_says_by_whose_rule_they_count(tmp_path):
+    mixing = resolve("EPSHN_cosine_resnet18_sgd_aug+mixup").mixing
+    for name, changed in (("plain", {}), ("mixed", {"mixing": mixing})):
+        answers = classes(8, 6, 4, 6, 8, 2)
+        phases = {"all": answers, "limited": answers}
+        finish(tmp_path, replace(experiment(name), **changed), phases)
+    heard: list[str] = []
+    callback = db.Callback()
+    callback.note = heard.append
+    db.compare(tmp_path / "plain", tmp_path / "mixed", callback=callback)
+    assert heard == [f"mixed: {OWN_RULE}"]

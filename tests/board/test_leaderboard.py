@@ -38,6 +38,7 @@ from dml_bench.board.table_mates import recorded_again
 from dml_bench.board.tables import BoardTable, table_of
 from dml_bench.config.tables import read_table
 from dml_bench.report.answers import STUDY_QUESTIONS
+from dml_bench.report.tables import OWN_RULE
 from dml_bench.runs import record_format
 from dml_bench.runs.layout import records_below
 
@@ -104,6 +105,15 @@ def tables(results) -> dict[str, BoardTable]:
     sound = [path for path in sorted(results.rglob("seed-*.json")) if path != results / FORGED]
     studies = studies_of(collect(sound))
     return {study.group.dataset: table_of(study, {}) for study in studies}
+
+
+def test_a_row_whose_loss_pairs_mixed_images_says_by_whose_rule_they_count():
+    records = RESULTS / "techniques" / GROCERY
+    mixing = ("EPSHN_cosine_head+featuremixup", "ArcFace_cosine_head+featuremixup")
+    paths = [records / name / "seed-42.json" for name in mixing]
+    [study] = studies_of(collect(paths))
+    flags = {row.name: row.flags for row in table_of(study, {}).rows}
+    assert flags == {mixing[0]: (OWN_RULE,), mixing[1]: ()}
 
 
 class Links(HTMLParser):

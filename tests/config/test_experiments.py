@@ -818,6 +818,21 @@ def test_each_row_of_the_table_field_is_a_recipe_of_this_file():
     assert set(read_table("field").rows) == set(FIELD_TABLE)
 
 
+@pytest.mark.parametrize(
+    ("name", "epochs", "batches"),
+    [
+        ("MultiSimilarity_resnet50x512_disjoint", 45, 3000),  # its MAX_ITERS
+        ("MultiSimilarity_dinov2_b14x768_disjoint", 21, 390),  # 100,000 images, whole batches
+        ("ArcFace_dinov2_b14x768_disjoint", 21, 1562),
+    ],
+)
+def test_epochs_of_a_recipe_are_the_batches_of_its_authors(name, epochs, batches):
+    experiment = resolve(name)
+    assert epochs in (experiment.train.epochs, experiment.evaluate.every)
+    images = (1 - experiment.data.valid_fraction) * 5864  # of CUB's first hundred classes
+    assert epochs * images / experiment.train.batch_size == pytest.approx(batches, rel=0.03)
+
+
 @pytest.mark.parametrize("name", FIELD_TABLE)
 def test_each_recipe_of_the_field_is_what_its_name_says_and_brings_its_published_number(name):
     experiment = resolve(name)
