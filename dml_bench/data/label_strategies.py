@@ -118,6 +118,6 @@ def plc_ratio(
     last `window` epochs, of their training batches. Where fewer than a thousandth of the labels
     are replaced, `delta` grows by `delta_step`, up to 0.9. `listen_from` as for `plc`.
 
-    The defaults are those of the authors' code for Food-101N, whose warm-up is 4 of 30 epochs; for
-    CIFAR it has 8 of 180, a window of 5, and .3 with steps of .1."""
+    The defaults are those of the authors' code for Food-101N, but for a longer warm-up: theirs is 4
+    of 30 epochs. For CIFAR it has 8 of 180, a window of 5, and .3 with steps of .1."""
     return LikelihoodRatio(warm_up, window, delta, delta_step, listen_from)

@@ -211,6 +211,7 @@ def split_of(experiment: Experiment, dataset: Dataset) -> Split:
     # By the registry, as the protocols stand above the data.
     protocol = protocols[experiment.protocol].build()
     require_right_labels(experiment, dataset)
+    require_repeated_class(experiment, dataset)
     split = cast(Split, protocol.split(experiment, dataset))
     if not experiment.data.per_class:
         return split
@@ -234,6 +235,17 @@ def require_right_labels(experiment: Experiment, dataset: Dataset) -> None:
         f" one class: use an experiment with --set protocol={several[0]}, or leave"
         " data.dataset.separator out"
     )
+
+
+def require_repeated_class(experiment: Experiment, dataset: Dataset) -> None:
+    """Raises ValueError where a sampler repeats a class that the data lack: it would only
+    shuffle."""
+    label, last = experiment.sampler.options.get("label", 0), dataset.num_classes - 1
+    if experiment.sampler.name == "repeated_class" and label > last:
+        raise ValueError(
+            f"sampler.label must be at most {last}, the last class of {dataset.name}, got {label}:"
+            " classes count from 0, in the order of their names"
+        )
 
 
 def thinned(split: Split, dataset: Dataset, per_class: int, seed: int) -> Split:

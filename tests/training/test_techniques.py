@@ -131,3 +131,8 @@ def test_every_technique_changes_the_result(name, trained):
     without = [part for part in parts if part in (*CLASSIFIER, "loss=MultiSimilarity")]
     plain, technique = trained(*without).folder, trained(*parts).folder
     assert bits(plain)["limited/embeddings"] != bits(technique)["limited/embeddings"]
+
+
+def test_a_class_that_the_data_lack_is_not_repeated(birds, cache_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"sampler.label must be at most \d+, the last class of"):
+        train(birds, cache_dir, tmp_path, "sampler=repeated_class", "sampler.label=999")
