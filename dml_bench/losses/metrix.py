@@ -8,8 +8,13 @@ anchor itself is mixed with a negative: v = lambda a + (1 - lambda) n.
 Embeddings are mixed and brought back to unit length; every (positive, negative) pair of the batch
 is mixed for every anchor, where the paper also samples some of them. Feature maps and images are
 mixed too, and go through the rest of the network: each positive pair with the nearest negatives of
-its anchor, as in the authors' code (billpsomas/Metrix_ICLR22). That code mixes only anchors that
-have no positive in the batch with negatives; here, as in the paper, all anchors are.
+its anchor, as the authors' code (billpsomas/Metrix_ICLR22) does with images. With maps it takes all
+negatives, as `hardest` = 0 does here.
+
+For embeddings and maps that code takes one of an anchor's positives, and all of an anchor's
+negatives once for each positive; here each positive is mixed. It mixes only anchors that have no
+positive in the batch with negatives, with a weight of .3 for embeddings; here, as in the paper, all
+anchors are mixed, with one weight.
 """
 
 from collections.abc import Callable
