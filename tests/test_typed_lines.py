@@ -285,6 +285,8 @@ class Typist:
             yield "unseen=last:2"
         if DATA.get(experiment.data.dataset.name) == "parts":
             yield "data.dataset=folder"
+        if experiment.data.group == "drawer":
+            yield r"data.group=regex:(\d+)\.jpg$"  # a folder has no columns
 
     def look_for_what_is_promised(self, arguments: list[str], out: str) -> None:
         """What a line says that it writes is there."""
