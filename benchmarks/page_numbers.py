@@ -38,7 +38,6 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from math import nan
 from pathlib import Path
@@ -104,7 +103,12 @@ def mean_in_summaries(runs: Sequence[Run], place: str) -> Interval:
         if not isinstance(value, int | float):
             raise ValueError(f"{run.experiment.name} seed {run.seed} has no number at {place}")
         values.append(value)
-    return Interval(sum(values) / len(values), nan, nan, nan, nan, nan)
+    return without_bounds(sum(values) / len(values))
+
+
+def without_bounds(value: float) -> Interval:
+    """A number that has no interval."""
+    return Interval(value, nan, nan, nan, nan, nan)
 
 
 def pooled(study: Study, metric: str) -> Interval:
@@ -123,15 +127,10 @@ FORMS: dict[str, Callable[[Interval], str]] = {
     "percent_interval": percent,
     "points_interval": points,
     "more": lambda value: interval_cell(value, is_signed=False),
-    "less": lambda value: interval_cell(negative(value), is_signed=False),
+    "less": lambda value: interval_cell(value.negative(), is_signed=False),
     "more_points": cost_points,
-    "less_points": lambda value: cost_points(negative(value)),
+    "less_points": lambda value: cost_points(value.negative()),
 }
-
-
-def negative(value: Interval) -> Interval:
-    """Of a difference, the same the other way round."""
-    return replace(value, estimate=-value.estimate, low=-value.high, high=-value.low)
 
 
 def compared(path: Path, experiment: str, metric: str) -> Interval | int:
@@ -145,10 +144,10 @@ def compared(path: Path, experiment: str, metric: str) -> Interval | int:
     if len(of_metric) != 1:
         raise ValueError(f"{path} must have one row of {experiment} {metric}, has {len(of_metric)}")
     [row] = of_metric
-    bounds = [
-        float(row[bound]) if bound in row and not column else nan for bound in ("low", "high")
-    ]
-    return Interval(float(row[column or "difference"]), *bounds, nan, nan, nan)
+    if column:
+        return without_bounds(float(row[column]))
+    bounds = float(row.get("low", nan)), float(row.get("high", nan))
+    return Interval(float(row["difference"]), *bounds, nan, nan, nan)
 
 
 def over_seeds(
@@ -164,7 +163,7 @@ def over_seeds(
     sums = [total(column) for column in columns.split("/")]
     if len(sums) == 1:
         return sums[0]
-    return Interval(sums[0] / sums[1], nan, nan, nan, nan, nan)
+    return without_bounds(sums[0] / sums[1])
 
 
 def number(match: re.Match[str], root: Path) -> str:

@@ -73,12 +73,10 @@ class TimeLeft:
         """Seconds that a run not begun may take: the mean of the same experiment with other seeds,
         else of all that ended, else of those at work; None where nothing is measured. A run that
         trains features is estimated by such runs alone: others take seconds."""
-        same, alike = [], []
-        for other, seconds in self.seconds.items():
-            if trains_features(other) == trains_features(job):
-                alike.append(seconds)
-                same += [seconds] * (other.experiment.name == job.experiment.name)
-        known = same or alike or self._projected(trains_features(job))
+        trained, name = trains_features(job), job.experiment.name
+        alike = [other for other in self.seconds if trains_features(other) == trained]
+        same = [other for other in alike if other.experiment.name == name]
+        known = [self.seconds[other] for other in same or alike] or self._projected(trained)
         return sum(known) / len(known) if known else None
 
     def _projected(self, trained: bool) -> list[float]:
