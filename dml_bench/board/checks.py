@@ -33,6 +33,7 @@ from dml_bench.protocols.metric import value_at
 from dml_bench.runs import record_format
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.record import IMAGE_SETS, VOTERS, record_path
+from dml_bench.runs.run import RecordedRun
 from dml_bench.system.printable import obeyed_character
 
 __all__ = ["CHECKS", "FIRST", "TOLERANCE", "Check"]
@@ -167,43 +168,57 @@ def equal(stated: Any, expected: Any) -> bool:
     return bool(stated == expected)
 
 
+def measured_of_phases(run: RecordedRun) -> dict[str, dict[str, float]]:
+    """What the summary says of each phase and its answers give: P@1 of the groups of classes, votes
+    and the accuracy of logits."""
+    measured = {}
+    for phase, neighbours in run.neighbours.items():
+        labels, right = neighbours.query_labels, precision_at_1(neighbours)
+        votes = float((run.elected(phase) == labels).mean())
+        numbers = {"recall_at_1": micro(right), f"knn_vote_accuracy.{VOTERS}": votes}
+        for suffix, queries in run.holdouts.groups(phase).items():
+            if queries.any():
+                numbers[f"precision_at_1_macro{suffix}"] = macro(right[queries], labels[queries])
+                numbers[f"precision_at_1_micro{suffix}"] = micro(right[queries])
+        if f"{phase}.logits" in run.content.arrays:
+            predicted = run.logits(phase).predicted
+            numbers |= logits_accuracy(predicted, labels, run.held_out.get(phase, ()))
+        measured[phase] = numbers
+    return measured
+
+
 def summary_agrees(submission: Submission) -> Iterator[Finding]:
     """The summary that the run wrote at its end has the P@1, the votes and the accuracy of logits
     that the answers give."""
     run = submission.run
     phases: dict[str, Any] = dict(run.summary.get("phases", {}))
-    if not phases:
+    if not run.protocol.has_drop:
         phases = {run.protocol.main_phase: run.summary.get("retrieval", {})}
-    for phase, neighbours in run.neighbours.items():
-        labels, right = neighbours.query_labels, precision_at_1(neighbours)
-        votes = float((run.elected(phase) == labels).mean())
+    for phase, measured in measured_of_phases(run).items():
         stated = phases.get(phase, {})
-        measured = {"recall_at_1": micro(right)}
-        for suffix, queries in run.holdouts.groups(phase).items():
-            if queries.any():
-                measured[f"precision_at_1_macro{suffix}"] = macro(right[queries], labels[queries])
-                measured[f"precision_at_1_micro{suffix}"] = micro(right[queries])
-        if f"{phase}.logits" in run.content.arrays:
-            predicted = run.logits(phase).predicted
-            measured |= logits_accuracy(predicted, labels, run.held_out.get(phase, ()))
-        elif "logits_accuracy_macro_known" in stated:
+        if "logits_accuracy_macro_known" in stated.keys() - measured.keys():
             yield refused("summary", f"{phase} has an accuracy of logits, its answers have none")
-        for name, value in measured.items():
-            if name in stated and not equal(stated[name], value):
-                yield refused("summary", f"{phase} {name} is {stated[name]} in it, not {value}")
-        voted = stated.get("knn_vote_accuracy", {}).get(str(VOTERS))
-        if voted is not None and not equal(voted, votes):
-            yield refused("summary", f"{phase} vote of {VOTERS} is {voted} in it, not {votes}")
+        for place, value in measured.items():
+            shown, name = value_at(stated, place), place.replace(".", " of ")
+            if shown is None and run.protocol.has_drop and place.startswith("precision_at_1"):
+                yield refused("summary", f"{phase} has no {name} in it, which every run writes")
+            elif shown is not None and not equal(shown, value):
+                yield refused("summary", f"{phase} {name} is {shown} in it, not {value}")
+
+
+def measured_drops(run: RecordedRun) -> dict[str, float]:
+    """The drops, as the summary of a trained run has them: means over the hold-outs."""
+    if not run.protocol.has_drop:
+        return {}
+    drops = drops_of(run, len(run.content.arrays["gallery_counts"]))
+    return mean_drops(drops) | mean_losses(drops)
 
 
 def shown_numbers_agree(submission: Submission) -> Iterator[Finding]:
-    """`load_runs` and some tables show metrics and their intervals as the summary has them, where
-    drops are the means over the hold-outs."""
+    """`load_runs` and some tables show metrics and their intervals as the summary has them."""
     run = submission.run
-    measured: dict[str, float] = {}
-    if run.protocol.has_drop:
-        drops = drops_of(run, len(run.content.arrays["gallery_counts"]))
-        measured = mean_drops(drops) | mean_losses(drops)
+    measured = measured_drops(run)
+    written = set(measured) if submission.record.trained else set()
     numbers = submission.measured["numbers"]
     for metric in metrics_of(run.experiment).values():
         value = numbers[metric.name]
@@ -211,7 +226,9 @@ def shown_numbers_agree(submission: Submission) -> Iterator[Finding]:
     for place, value in measured.items():
         shown = value_at(run.summary, place)
         tolerance = ROUNDED.get(place.rpartition(".")[2], TOLERANCE)
-        if shown is not None and not math.isclose(shown, value, abs_tol=tolerance):
+        if shown is None and place in written:
+            yield refused("summary", f"it has no {place}, which every trained run writes")
+        elif shown is not None and not math.isclose(shown, value, abs_tol=tolerance):
             yield refused("summary", f"{place} is {shown} in it, not {value}")
     for name, ends in submission.measured["intervals"].items():
         for place, value in zip((f"{name}_low", f"{name}_high"), ends, strict=True):

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forgery import answer_otherwise, only_answer_otherwise, read, say_otherwise
+from forgery import (
+    answer_otherwise,
+    forget_the_summary,
+    only_answer_otherwise,
+    read,
+    say_otherwise,
+)
 from tiny import dml_bench, refusal
 
 import dml_bench as db
@@ -202,6 +208,19 @@ def test_what_load_runs_shows_of_the_summary_has_to_be_of_the_answers(submitted)
         "precision_drop_unseen_classes_between_holdouts",
         "precision_drop_seen_classes",
         "cost_of_being_unseen_low",
+    ]
+
+
+def test_a_summary_from_which_numbers_were_removed_is_refused(submitted):
+    def remove(content):
+        del content.facts["summary"]["phases"]["limited-2"]["precision_at_1_macro_unseen"]
+        del content.facts["summary"]["precision_drop_seen_classes"]
+
+    path = submitted(ROTATED)
+    answer_otherwise(path, remove)
+    assert [finding.text.partition(",")[0] for finding in findings_of(path)] == [
+        "limited-2 has no precision_at_1_macro_unseen in it",
+        "it has no precision_drop_seen_classes",
     ]
 
 
@@ -456,13 +475,6 @@ def find_themselves_wrong(content) -> None:
         content.arrays[f"{phase}.nearest"][:] = (labels + 1) % classes + 1
         content.arrays[f"{phase}.elected"][:] = 0
     forget_the_summary(content)
-
-
-def forget_the_summary(content) -> None:
-    summary = content.facts["summary"]
-    summary["phases"] = {}
-    for name in [name for name in summary if name.startswith(("cost_of", "precision_drop"))]:
-        del summary[name]
 
 
 def test_nearly_perfect_scores_of_queries_that_lie_in_the_gallery_are_refused(submitted):
