@@ -8,6 +8,7 @@ the journal beside it (`dml_bench.gallery.journal`), and belongs to the gallery.
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -194,7 +195,8 @@ class GalleryFile:
         is damaged or of other weights, and, unless a `new` one may begin, on a named folder without
         one."""
         if self.path.exists():
-            return self._read_with_journal()
+            gallery = self._read_with_journal()
+            return replace(gallery, entries=tuple(map(self._located, gallery.entries)))
         if self.journal_path.exists():
             raise ValueError(
                 f"{self.path} is gone, and {self.journal_path} adds to it: put it back, or remove"
@@ -211,6 +213,20 @@ class GalleryFile:
     def journal_path(self) -> Path:
         """The file of what was added since, whether it exists or not."""
         return self.path.with_suffix(".journal")
+
+    @cached_property
+    def photos_folder(self) -> Path:
+        """Where a server keeps photos that came over HTTP, under the digests of their bytes."""
+        return self.path.with_suffix(".photos").absolute()
+
+    def _located(self, entry: GalleryImage) -> GalleryImage:
+        """The image, with its path beside this file where a server put it beside the file and both
+        were moved or copied since."""
+        # A gallery has many images, and text is compared faster than paths.
+        if f"{self.photos_folder.name}{os.sep}{entry.sha256}." not in entry.path:
+            return entry
+        file = self.photos_folder / Path(entry.path).name
+        return replace(entry, path=str(file)) if file.is_file() else entry
 
     def append(self, entries: Sequence[GalleryImage], embeddings: np.ndarray) -> int:
         """Add images to a gallery that was written before, at the cost of these images, and return

@@ -39,7 +39,7 @@ QUIET_SECONDS = 2.0
 SMALLEST_JOURNAL = 1 << 22
 """Bytes of a journal that no smaller gallery file is written anew for."""
 
-__all__ = ["Changed", "Changes", "Enrol", "Remove", "photos_folder", "remove_unnamed_photos"]
+__all__ = ["Changed", "Changes", "Enrol", "Remove", "remove_unnamed_photos"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class Changes:
 
     def _make(self, group: list[WaitingChange]) -> None:
         results: list[tuple[WaitingChange, Changed]] = []
-        draft = Draft(self.gallery, self.known, photos_folder(self.file))
+        draft = Draft(self.gallery, self.known, self.file.photos_folder)
         for waiting in group:
             try:
                 results.append((waiting, waiting.change.apply(draft)))
@@ -313,15 +313,10 @@ class Changes:
         return step_between(self.file, self.written, kept, gallery)
 
 
-def photos_folder(gallery_file: GalleryFile) -> Path:
-    """Where photos lie that came over HTTP."""
-    return gallery_file.path.with_suffix(".photos").absolute()
-
-
 def remove_unnamed_photos(gallery_file: GalleryFile, gallery: Gallery) -> None:
     """Delete photos of removed classes, and of changes that a crash cut off before they were
     acknowledged."""
     named = {entry.path for entry in gallery.entries}
-    for path in photos_folder(gallery_file).glob("*.*"):
+    for path in gallery_file.photos_folder.glob("*.*"):
         if str(path) not in named and path.is_file():
             path.unlink()

@@ -88,7 +88,9 @@ class GalleryService:
             raise ValueError(calibration.lack)
         self.served = ServedGallery(gallery, calibration)
         self._publishing = threading.Lock()
-        remove_unnamed_photos(gallery_file, gallery)
+        # Where somebody took the file away, as where it is damaged, photos are all that is left.
+        if gallery_file.path.exists():
+            remove_unnamed_photos(gallery_file, gallery)
         self.measurements = Measurements(self.served)
         self.log = AnswerLog(gallery_file)
         decoders = min(os.cpu_count() or 1, MOST_DECODERS)

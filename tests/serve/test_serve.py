@@ -150,6 +150,25 @@ def test_a_class_is_known_as_soon_as_it_is_enrolled_and_after_a_restart(
     assert list((folder / "all.photos").iterdir()) == [], "removed photos are deleted"
 
 
+def test_photos_that_came_here_survive_a_move_and_the_loss_of_the_file(finished, drawn, tmp_path):
+    """No other file has them: the gallery may lie in another place, or under a link to it."""
+    kept, removed = drawn.items()
+    with running(finished, tmp_path / "gallery") as client:
+        for name, photos in (kept, removed):
+            enrol(client, name, photos[:3])
+    moved = (tmp_path / "gallery").rename(tmp_path / "elsewhere")
+    with running(finished, moved) as client:
+        assert len(list((moved / "all.photos").iterdir())) == 6
+        closest = predicted(client, kept[1][:1])[0]["closest"][0]
+        assert client.get(closest["image"]).status_code == 200
+        client.delete(f"/classes/{removed[0]}")
+    assert len(list((moved / "all.photos").iterdir())) == 3
+    (moved / "all.safetensors").unlink()  # as one is told to, where it is damaged
+    with running(finished, moved) as client:
+        assert kept[0] not in classes(client)
+    assert len(list((moved / "all.photos").iterdir())) == 3
+
+
 def test_enrolling_is_all_or_nothing(client, newcomers, photo, tmp_path):
     before = classes(client)
     text = tmp_path / "text.jpg"
