@@ -2,6 +2,7 @@
 what cameras write into files."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -55,23 +56,26 @@ def matched(pattern: str, path: str) -> str:
 
 def runs_of_names(paths: Sequence[str], labels: np.ndarray | None = None) -> list[str]:
     """(images) the first file name of the run: photos whose names end in consecutive numbers after
-    the same text, and which are of one class where there are `labels`. '' for names without a
-    number at their end."""
+    the same text, and which are of one class where there are `labels`. Numbers that several photos
+    have, as where they begin anew in each folder, part no run. '' for names without a number at
+    their end."""
     names = [PurePosixPath(path).stem for path in paths]
+    classes = [0] * len(names) if labels is None else labels.tolist()
     numbered = []
     for image, name in enumerate(names):
         match = re.fullmatch(r"(.*?)(\d+)", name)
         if match:
-            numbered.append((match[1], int(match[2]), image))
+            numbered.append((match[1], classes[image], int(match[2]), image))
     runs = [""] * len(names)
-    before = ("", -2, -1)
-    for text, number, image in sorted(numbered):
-        goes_on = text == before[0] and number - before[1] == 1
-        if goes_on and (labels is None or labels[image] == labels[before[2]]):
-            runs[image] = runs[before[2]]
+    begun: Counter[str] = Counter()
+    before = ("", -1, -2, -1)
+    for text, label, number, image in sorted(numbered):
+        if (text, label) == before[:2] and number - before[2] <= 1:
+            runs[image] = runs[before[3]]
         else:
-            runs[image] = names[image]
-        before = (text, number, image)
+            runs[image] = names[image] + f" ({begun[names[image]]})" * (begun[names[image]] > 0)
+            begun[names[image]] += 1
+        before = (text, label, number, image)
     return runs
 
 

@@ -174,7 +174,8 @@ def renumbered(paths: Sequence[str], rng: np.random.Generator) -> list[str]:
         numbers.setdefault(text, []).append(number)
     names = []
     for text, used in numbers.items():
-        first, count = min(used), max(used) - min(used) + 1
+        # Identifiers of twenty digits may lie farther apart than NumPy's numbers reach.
+        first, count = min(used), min(max(used) - min(used) + 1, 2**62)
         drawn = rng.choice(count, len(used), replace=False)
         names += [f"{text}{first + number}" for number in drawn.tolist()]
     return names

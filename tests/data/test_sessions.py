@@ -10,7 +10,7 @@ from handmade import dataset_of
 
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.exif import Capture
-from dml_bench.data.grouping import groups_of
+from dml_bench.data.grouping import groups_of, runs_of_names
 from dml_bench.data.sessions import estimate_sessions, share_beside
 from dml_bench.data.split import make_split
 
@@ -79,6 +79,16 @@ def test_sessions_are_seen_in_the_numbers_of_a_camera():
     assert estimate.beside == pytest.approx(share_beside(BIRDS.labels, TRUE_SESSIONS, 0.2))
     runs = groups_of(dataset, "runs")
     assert len(set(zip(runs, TRUE_SESSIONS, strict=True))) == len(set(runs)) == 20
+
+
+def test_runs_of_numbers_that_begin_anew_in_each_class_stay_whole():
+    paths = []
+    for name in ("cola", "juice"):
+        paths += [f"{name}/{number}.jpg" for number in (1, 2, 3, 7, 8, 9)]
+    labels = np.repeat([0, 1], 6)
+    of_class = runs_of_names(paths, labels)
+    assert of_class == ["1"] * 3 + ["7"] * 3 + ["1 (1)"] * 3 + ["7 (1)"] * 3
+    assert runs_of_names(paths) == (["1"] * 3 + ["7"] * 3) * 2
 
 
 def photographed_trips(rng: np.random.Generator) -> tuple[Dataset, np.ndarray, list[Capture]]:
@@ -151,8 +161,16 @@ def test_photos_that_were_taken_one_by_one_give_no_line():
         [f"IMG_{photo:04}" for photo in range(80)],
         [f"IMG_{3 * photo:04}" for photo in range(80)],
         ["view of the sea" + "!" * photo for photo in range(80)],
+        [f"{7**27 * (1 + 37 * photo % 83)}" for photo in range(80)],
     ],
-    ids=["anew in each class", "after the class", "one run a class", "no runs", "no numbers"],
+    ids=[
+        "anew in each class",
+        "after the class",
+        "one run a class",
+        "no runs",
+        "no numbers",
+        "identifiers",
+    ],
 )
 def test_names_that_show_no_sessions_give_no_line(names):
     assert estimate_sessions(renamed(names), 0.2) is None
