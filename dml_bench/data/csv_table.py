@@ -13,6 +13,7 @@ from pathlib import Path, PureWindowsPath
 from dml_bench.data.label_sets import JOINT, combined
 from dml_bench.registry import near_miss
 from dml_bench.registry.names import composed, one_spelling
+from dml_bench.system.files import as_written
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -422,10 +423,9 @@ def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
     ragged = [f"line {number}" for (number, _), fit in zip(lines[1:], fits, strict=True) if not fit]
     faults = fault(ragged, f"rows of {file} that have not {len(header)} values", "correct them")
     kept = [line for line, fit in zip(lines[1:], fits, strict=True) if fit]
+    rows = [list(map(as_written, row)) for _, row in kept]
     parsed = without_index(
-        CsvTable(
-            file, header, [row for _, row in kept], [number for number, _ in kept], tuple(faults)
-        )
+        CsvTable(file, header, rows, [number for number, _ in kept], tuple(faults))
     )
     require_none(twice(parsed.header), f"columns of {file} with the same name", "rename them")
     if len(parsed.header) < 2:

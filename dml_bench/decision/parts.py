@@ -13,7 +13,7 @@ import numpy as np
 
 from dml_bench.config.component import Component
 from dml_bench.config.experiments import resolve
-from dml_bench.data.csv_table import PARTS, visible
+from dml_bench.data.csv_table import PARTS, require_none, visible
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.grouped_split import by_groups
 from dml_bench.data.grouping import groups_of
@@ -21,6 +21,7 @@ from dml_bench.data.same_picture import first_of_picture, small_copies
 from dml_bench.data.sessions import estimate_sessions
 from dml_bench.data.split import catalogue_images, make_split
 from dml_bench.gallery.enrol import photos_by_class
+from dml_bench.registry import datasets
 from dml_bench.registry.names import spelling
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.counted import counted
@@ -144,19 +145,26 @@ def divide(
     studio = catalogue_images(dataset)
     if len(studio):
         dataset = replace(dataset.without(set(studio.tolist())), left_out=dataset.left_out)
-    request = {"photos": digest_of_names(dataset), "group": group}
+    request = {
+        "photos": digest_of_names(dataset),
+        "contents": digest_of_lines(dataset.digests),
+        "group": group,
+    }
     file = out / FACTS
     if file.exists():
         facts = read_json(file)
-        if {key: facts[key] for key in request} != request:
+        # An earlier version kept nothing of the contents.
+        if any(facts.get(key, value) != value for key, value in request.items()):
             raise ValueError(
-                f"{out} holds a decision about other photos or another --group than {photos} and"
-                f" {group!r}: choose another folder with --out"
+                f"{out} holds a decision about other photos, about these before some were changed,"
+                f" or another --group than {group!r}: choose another folder with --out"
             )
         if "copies" not in facts["parts"]:
             warn_of_copies(dataset, out, callback)
         write_catalogue(listed, out)
-        return parts_of(facts["parts"], dataset.root, out)
+        parts = parts_of(facts["parts"], dataset.root, out)
+        link_photos(parts)
+        return parts
     first = first_photos(dataset, callback)
     contradictory = in_two_classes(first, dataset.labels)
     if contradictory:
@@ -170,6 +178,7 @@ def divide(
     parts, usable, sessions, roles = divided(dataset, group, photos, out)
     parts = replace(parts, copies=len(copies), in_two_classes=len(contradictory))
     write_parts(parts, usable, sessions, roles)
+    require_kept_names(parts, usable, cache_dir)
     kept: dict[str, Any] = asdict(parts)
     del kept["photos"], kept["out"]
     write_json(file, {**request, "parts": kept})
@@ -461,6 +470,10 @@ def digest_of_names(dataset: Dataset) -> str:
     lines = []
     for path, label in zip(dataset.paths, dataset.labels, strict=True):
         lines.append(f"{path}\t{dataset.class_names[label]}")
+    return digest_of_lines(lines)
+
+
+def digest_of_lines(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -474,10 +487,7 @@ def compact(dataset: Dataset, kept: np.ndarray) -> Dataset:
 
 def write_parts(parts: Parts, dataset: Dataset, sessions: np.ndarray, roles: np.ndarray) -> None:
     """The final part goes into a list of its own, and all others into a data set of their own."""
-    parts.development.mkdir(parents=True, exist_ok=True)
-    images = parts.development / PHOTOS
-    if not images.is_symlink():
-        images.symlink_to(parts.photos, target_is_directory=True)
+    link_photos(parts)
     names = dataset.class_names
     lines: list[tuple[str, ...]] = []
     final: list[tuple[str, str]] = []
@@ -492,3 +502,33 @@ def write_parts(parts: Parts, dataset: Dataset, sessions: np.ndarray, roles: np.
     heads = ("path", "class", SESSION, "split")[: len(lines[0])]
     write_csv(parts.development / "train.csv", heads, lines)
     write_csv(parts.out / FINAL, ("path", "class"), final)
+
+
+def link_photos(parts: Parts) -> None:
+    """Let the development part have its photos, which may have been moved since."""
+    parts.development.mkdir(parents=True, exist_ok=True)
+    images = parts.development / PHOTOS
+    if images.is_symlink():
+        if images.readlink() == parts.photos:
+            return
+        images.unlink()
+    images.symlink_to(parts.photos, target_is_directory=True)
+
+
+def require_kept_names(parts: Parts, dataset: Dataset, cache_dir: Path) -> None:
+    """Raises ValueError where the table of the development part is read with other names than those
+    of folders and files: it takes spaces at their ends for none, and nan for no class."""
+    reader = Component("csv", datasets["csv"].resolve({}, "data.dataset"))
+    listed = open_dataset(reader, parts.development, cache_dir, tolerant=True)
+    classes, paths = set(listed.class_names), set(listed.paths)
+    lost = [name for name in dataset.class_names if name not in classes]
+    for photo in parts.development_photos():
+        path = photo.relative_to(parts.photos).as_posix()
+        if f"{PHOTOS}/{path}" not in paths:
+            lost.append(path)
+    require_none(
+        lost,
+        f"names in {parts.photos} that a table can't keep (a space at an end, a backslash, nan, 1.0"
+        " beside 1)",
+        "rename them",
+    )

@@ -24,6 +24,7 @@ __all__ = [
     "UNSEALED",
     "Damaged",
     "Shape",
+    "as_written",
     "check",
     "defined",
     "digest_of",
@@ -332,8 +333,14 @@ def as_text(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
+def as_written(cell: str) -> str:
+    """A cell of a table without the apostrophe that `write_csv` puts before it."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a table that `write_csv` wrote, by column."""
+    # An exported model has this function and none of its neighbours.
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row in rows:

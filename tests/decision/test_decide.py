@@ -19,6 +19,8 @@ from PIL import Image
 from tiny import dml_bench
 
 import dml_bench as db
+from dml_bench.config import Component
+from dml_bench.data.datasets import open_dataset
 from dml_bench.data.synthetic import write
 from dml_bench.decision import rows
 from dml_bench.decision.choice import Selection, candidates_of, lead
@@ -100,6 +102,10 @@ def test_the_choice_does_not_change_with_the_final_part(photos, one_row, tmp_pat
         text += f"{line['path']},{name}\n"
         shutil.copy(photos / photo_of[name], photos / line["path"])
     (second / "final.csv").write_text(text)
+    # As if an earlier version had divided them, which kept nothing of their contents.
+    facts = read_json(second / "parts.json")
+    del facts["contents"]
+    write_json(second / "parts.json", facts)
     other = decided(photos, second, cache_dir)
     assert other.decision.choice.as_table() == first.decision.choice.as_table()
     assert other.decision.known.estimate > first.decision.known.estimate
@@ -464,6 +470,43 @@ def test_other_photos_need_another_folder(photos, tmp_path, cache_dir):
     next(photos.glob("*/*")).unlink()
     with pytest.raises(ValueError, match="choose another folder with --out"):
         divide(photos, tmp_path, cache_dir, Callback())
+
+
+def test_photos_that_changed_since_need_another_folder_too(photos, tmp_path, cache_dir):
+    divide(photos, tmp_path, cache_dir, Callback())
+    photo = next(photos.glob("*/*"))
+    with Image.open(photo) as image:
+        image.rotate(90).save(photo)
+    with pytest.raises(ValueError, match="before some were changed, .*choose another folder"):
+        divide(photos, tmp_path, cache_dir, Callback())
+
+
+def test_photos_that_were_moved_are_read_where_they_are(photos, tmp_path, cache_dir):
+    before = divide(photos, tmp_path / "out", cache_dir, Callback())
+    moved = photos.rename(tmp_path / "moved")
+    parts = divide(moved, tmp_path / "out", cache_dir, Callback())
+    assert parts == replace(before, photos=moved)
+    assert (parts.development / "images").resolve() == moved
+
+
+def test_names_that_a_spreadsheet_takes_for_formulas_are_kept(photos, tmp_path, cache_dir):
+    for folder, name in zip(sorted(photos.iterdir()), ["@home", "+1", "-20 C", "=x"], strict=False):
+        folder.rename(photos / name)
+    parts = divide(photos, tmp_path / "out", cache_dir, Callback())
+    listed = open_dataset(Component("csv"), parts.development, cache_dir)
+    assert set(listed.class_names) == {folder.name for folder in photos.iterdir()}
+    assert set(parts.final()[1]) == set(listed.class_names)
+
+
+@pytest.mark.parametrize("name", ["cola ", "nan", "1.0", "a\\b"])
+def test_a_name_that_a_table_changes_is_refused_before_anything_is_run(
+    name, photos, tmp_path, cache_dir
+):
+    first, second, *_ = sorted(photos.iterdir())
+    first.rename(photos / name)
+    second.rename(photos / "1")
+    with pytest.raises(ValueError, match=r"^names in .*: \d+ \(first: .*\); rename them$"):
+        divide(photos, tmp_path / "out", cache_dir, Callback())
 
 
 def in_sessions(photos: Path, count: int) -> None:
