@@ -19,7 +19,7 @@ from torch.nn import functional
 from dml_bench.data.cache import View, view_of
 from dml_bench.data.datasets import Progress
 from dml_bench.data.images import Unreadable, decode, photo_file
-from dml_bench.gallery.calibration import calibration_set, recall_queries
+from dml_bench.gallery.calibration import calibration_set, current_names, recall_queries
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.hub_folder import card_head, hub_config
 from dml_bench.gallery.identity import embedder_digest
@@ -185,7 +185,9 @@ def int8_loss(
     images = run.embeddings(phase).query_images
     spaced = np.linspace(0, len(images) - 1, min(len(images), MOST_QUERIES))
     images = images[np.unique(spaced.round().astype(int))]
-    names = np.array([run.split[image].class_name for image in images], object)
+    now = current_names(run, gallery, run.embeddings(phase).gallery_images)
+    in_run = [run.split[image].class_name for image in images]
+    names = np.array([now.get(name, name) for name in in_run], object)
     boxes, view = boxes_of(run), view_of(run.experiment.images)
     vectors: list[list[np.ndarray]] = [[], []]
     for number, image in enumerate(images):

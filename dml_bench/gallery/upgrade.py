@@ -10,7 +10,7 @@ import numpy as np
 from dml_bench.data.images import Unreadable, box_of, boxed, photo_file
 from dml_bench.gallery.calibration import current_names
 from dml_bench.gallery.embedder import GalleryEmbedder
-from dml_bench.gallery.enrol import image_key
+from dml_bench.gallery.enrol import ImageKey, image_key
 from dml_bench.gallery.index_store import exact_search
 from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, run_gallery
 from dml_bench.runs.run import Run
@@ -153,8 +153,8 @@ def upgrade_gallery(
         new.write(after)
         table = new.path.with_suffix(".changed.csv")
         write_csv(table, COLUMNS, [answer.row() for answer in changed])
-    is_query = query_digests(new.run, new.phase)
-    enrolled = [entry.sha256 for entry in after.entries if entry.origin == "enrolled"]
+    queries_of_new = query_places(new.run, new.phase)
+    enrolled = [entry for entry in after.entries if entry.origin == "enrolled"]
     return Upgrade(
         gallery=after,
         path=new.path,
@@ -163,7 +163,11 @@ def upgrade_gallery(
         source=queries.source,
         changed=changed,
         table=table,
-        test_images=sum(digest in is_query for digest in enrolled),
+        # Runs that cut images to the boxes of their data set have none in their paths.
+        test_images=sum(
+            image_key(entry) in queries_of_new or (entry.sha256, None) in queries_of_new
+            for entry in enrolled
+        ),
         unreadable=queries.unreadable,
     )
 
@@ -228,25 +232,31 @@ def require_sources(files: Sequence[Path]) -> None:
         )
 
 
-def query_digests(run: Run, phase: str) -> dict[str, int]:
-    """The places of a phase's test images, by the digests of their files."""
+def query_places(run: Run, phase: str) -> dict[ImageKey, int]:
+    """The places of a phase's test images, by the digests of their files and their boxes."""
     images = run.embeddings(phase).query_images
-    return {run.split[image].sha256: place for place, image in enumerate(images)}
+    return {query_key(run, image): place for place, image in enumerate(images)}
+
+
+def query_key(run: Run, image: int) -> ImageKey:
+    kept = run.split[image]
+    return kept.sha256, box_of(kept.path)
 
 
 def shared_test_images(old: GalleryFile, new: GalleryFile, gallery: Gallery) -> Photos:
     """The test images of both runs, with the names that their classes have in the gallery."""
     stored = old.run.embeddings(old.phase)
     names = current_names(old.run, gallery, stored.gallery_images)
-    there = query_digests(new.run, new.phase)
+    there = query_places(new.run, new.phase)
     rows, places, images, class_names = [], [], [], []
     for row, image in enumerate(stored.query_images):
-        entry = old.run.split[image]
-        if entry.sha256 in there:
+        place = there.get(query_key(old.run, image))
+        if place is not None:
             rows.append(row)
-            places.append(there[entry.sha256])
+            places.append(place)
             images.append(old.run.images.recorded(image))
-            class_names.append(names.get(entry.class_name, entry.class_name))
+            name = old.run.split[image].class_name
+            class_names.append(names.get(name, name))
     return Photos(
         tuple(images),
         tuple(class_names),

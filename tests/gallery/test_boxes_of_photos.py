@@ -137,6 +137,21 @@ def test_a_class_is_enrolled_from_boxes_of_photos_that_also_show_others(run, tmp
     assert answer.class_name == "grey"
 
 
+def test_an_upgrade_compares_the_answers_to_each_part_of_a_photo(run, tmp_path):
+    gallery = db.Gallery(run, device="cpu")
+    gallery.enrol(table(tmp_path / "more", ["grey", "red"], count=1))
+    upgraded = gallery.upgrade(run, folder=tmp_path / "upgraded")
+    assert upgraded.queries == len(gallery.run.embeddings("all").query_images)
+    assert upgraded.changed == (), "the new model is the old one"
+    # Another part of a photo with test images in it is none of them.
+    query = gallery.run.split[gallery.run.embeddings("all").query_images[0]]
+    photo = gallery.run.images.known_root / photo_file(Path(query.path))
+    part = boxed(photo.name, (1, 1, SIDE - 1, SIDE - 1))
+    (photo.parent / "part.csv").write_text(f'path,class\n"{part}",brown\n')
+    gallery.enrol(photo.parent / "part.csv")
+    assert gallery.upgrade(run, folder=tmp_path / "with_part").test_images == 0
+
+
 def test_what_is_no_box_is_one_line(run, tmp_path, monkeypatch, capsys):
     photo = tmp_path / "new.jpg"
     shelf(photo, ["red"], 1)

@@ -29,7 +29,7 @@ from dml_bench.evaluation.thresholds import SearchOutcomes
 from dml_bench.gallery.calibration import CalibrationSet
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import GalleryChanges, change_gallery, photos_by_class
-from dml_bench.gallery.export import Int8Loss, export
+from dml_bench.gallery.export import Int8Loss, export, int8_loss
 from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.model_card import describe_thresholds, threshold_table
 from dml_bench.gallery.network_formats import open_onnx, save
@@ -37,6 +37,7 @@ from dml_bench.gallery.store import Gallery, GalleryFile, open_gallery_file
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.arrays import read_arrays, read_neighbours
 from dml_bench.runs.metrics import measure, metrics_of
+from dml_bench.training.training_state import unit
 
 FILES = [
     "README.md",
@@ -438,6 +439,20 @@ def test_the_network_of_8_bits_is_smaller_and_its_loss_in_points_is_written_down
     assert "with 8 bits, P@1 is" in (exported_onnx / "README.md").read_text().replace(
         "With", "with"
     )
+
+
+def test_a_loss_of_8_bits_is_measured_by_the_names_that_classes_have_now(place):
+    read, network = place.read(), GalleryEmbedder(place.run, place.phase, "cpu")
+
+    def exported(pixels: np.ndarray) -> np.ndarray:
+        return unit(torch.from_numpy(network.outputs_of(pixels.copy())))
+
+    before = int8_loss(place.run, place.phase, read, exported, exported)
+    renamed = read
+    for name in read.class_names:
+        renamed = renamed.renamed(name, f"now {name}")
+    assert int8_loss(place.run, place.phase, renamed, exported, exported) == before
+    assert before.precision_at_1 > 0
 
 
 def test_a_loss_of_8_bits_is_that_of_answers():
