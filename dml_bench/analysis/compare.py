@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.analysis.verdicts import FEWEST_SEEDS
+from dml_bench.config import as_table
 from dml_bench.data.datasets import Progress
 from dml_bench.evaluation.statistics import (
     Interval,
@@ -27,6 +28,7 @@ from dml_bench.evaluation.statistics import (
     seeds_to_detect,
     smallest_detectable,
 )
+from dml_bench.runs.folder import decisive, differing_in_a_row
 from dml_bench.runs.metrics import Metric, metric_of, metrics_of
 from dml_bench.runs.pairing import RunPair, Side, pair_runs
 from dml_bench.runs.run import Run, read_folder, run_folders
@@ -130,6 +132,11 @@ def read_sides(
                 f"{path} holds runs of several experiments or data sets ({several}): name the"
                 " folder of one"
             )
+        if changed := settings_apart(runs):
+            raise ValueError(
+                f"{path} holds runs of {runs[0].experiment.name} with other settings"
+                f" ({', '.join(changed[:3])}): name the folder of one"
+            )
         if twice := [run for run, before in pairwise(runs) if run.seed == before.seed]:
             raise ValueError(
                 f"{path} holds several runs of {twice[0].experiment.name} with seed"
@@ -141,6 +148,16 @@ def read_sides(
         Side(str(path) if names.count(side.name) > 1 else side.name, side.runs)
         for path, side in zip(paths, sides, strict=True)
     ]
+
+
+def settings_apart(runs: Sequence[Run]) -> list[str]:
+    """Dotted keys in which a run differs from the first, but for those that a seed may change: a
+    mean over both is of no experiment."""
+    first = decisive(as_table(runs[0].experiment))
+    for run in runs[1:]:
+        if changed := differing_in_a_row(first, decisive(as_table(run.experiment))):
+            return changed
+    return []
 
 
 def compare(

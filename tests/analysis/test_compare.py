@@ -12,7 +12,7 @@ from tiny import dml_bench
 
 import dml_bench as db
 from dml_bench.analysis.compare import compare, q_values, read_sides
-from dml_bench.config import Data
+from dml_bench.config import Data, Train
 from dml_bench.config.experiments import resolve
 from dml_bench.report.tables import OWN_RULE
 from dml_bench.runs.pairing import Side
@@ -283,6 +283,20 @@ def test_two_runs_with_one_seed_in_a_folder_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match="holds several runs of first with seed 42: name the folder of one"
     ):
+        read_sides([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [({"train": Train(epochs=3)}, "train.epochs"), ({"unseen": "last:2"}, "unseen")],
+)
+def test_seeds_with_other_settings_in_a_folder_are_refused(tmp_path, changes, key):
+    """A report leaves them out; their mean was compared in silence."""
+    right = classes(8, 4, 2)
+    answers = {"all": right, "limited": right}
+    finish(tmp_path, experiment("first", seed=42), answers)
+    finish(tmp_path, experiment("first", seed=43, **changes), answers)
+    with pytest.raises(ValueError, match=rf"runs of first with other settings \({key}\): name"):
         read_sides([tmp_path])
 
 
