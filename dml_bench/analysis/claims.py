@@ -140,11 +140,11 @@ class ClaimResult:
         claim, measured = self.expectation, differences[0]
         if claim.above:
             return verdict_on_order(differences)
+        testable = self.reason != NO_ROOM
         if claim.below is not None:
-            return verdict_on_bound(claim.below, measured), measured
+            return verdict_on_bound(claim.below, measured, testable=testable), measured
         if claim.value is not None and not self.signed:
             return verdict_on_value(claim.value, claim.margin, measured), measured
-        testable = self.reason != NO_ROOM
         verdict = verdict_on_change(self.claimed, claim.margin, measured, testable=testable)
         return verdict, measured
 

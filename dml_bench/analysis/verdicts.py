@@ -104,8 +104,10 @@ def verdict_on_value(claimed: float, tolerance: float, measured: Interval) -> Ve
     return verdict_on_change(0, tolerance, moved(measured, -claimed))
 
 
-def verdict_on_bound(bound: float, measured: Interval) -> Verdict:
-    """Of the claim that a value lies below `bound`."""
+def verdict_on_bound(bound: float, measured: Interval, *, testable: bool = True) -> Verdict:
+    """Of the claim that a value lies below `bound`; `testable` as in `verdict_on_change`."""
+    if not testable:
+        return Verdict.not_testable
     if math.isnan(measured.low):
         return Verdict.not_tested
     if measured.high < bound:

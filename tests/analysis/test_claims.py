@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from handmade import experiment, finish, photographed
 
-from dml_bench.analysis.claims import ClaimResult, RunsOf, describe_claim
+from dml_bench.analysis.claims import NO_ROOM, ClaimResult, RunsOf, describe_claim
 from dml_bench.analysis.decisions import DecidedRow, decide
 from dml_bench.config import Expectation, Experiment, Train
 from dml_bench.config.experiments import names, resolve
@@ -133,6 +133,16 @@ def test_a_gain_over_a_model_that_is_always_right_is_not_testable(tmp_path):
 def test_a_drop_beside_a_model_that_is_always_right_is_not_testable(tmp_path):
     claim = change(-0.2, "precision_drop_seen_classes")
     assert judged(tmp_path, claim, others=dict.fromkeys(SEEDS, RIGHT)).verdict == "not testable"
+
+
+@pytest.mark.parametrize("size", [{"below": 0.2}, {"value": 0.0}])
+def test_a_model_that_is_always_right_says_nothing_of_the_size_of_a_drop(tmp_path, size):
+    """A drop below 20 points was reproduced, beside the reason why it can't be."""
+    claim = Expectation(metric="precision_drop_seen_classes", source="a paper", **size)
+    answers = {"all": RIGHT, "limited": MIXED}
+    runs = [finish(tmp_path, experiment("mine", seed=seed), answers) for seed in SEEDS]
+    result = only_claim(experiment("mine", expects=(claim,)), runs)
+    assert (result.verdict, result.reason) == ("not testable", NO_ROOM)
 
 
 def test_the_cost_of_being_unseen_stands_beside_each_claim(tmp_path):
