@@ -4,6 +4,8 @@ differences of them are in points (hundredths)."""
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from dml_bench.protocols.base import describe_run
 from dml_bench.protocols.holdout_metrics import (
     ALL,
@@ -162,10 +164,12 @@ def holdouts_table(summary: Mapping[str, Any]) -> OutcomeTable:
     """The drops of each hold-out, in points."""
     names = [drop_name(group) for group in GROUPS]
     rows = []
+    drops = []
     for holdout in summary["holdouts"]:
-        drops = [points(holdout[name]) for name in names]
-        rows.append((holdout["phase"], str(len(holdout["unseen_classes"])), *drops))
-    means = [points(summary[name]) for name in names]
+        drops.append([holdout[name] for name in names])
+        cells = map(points, drops[-1])
+        rows.append((holdout["phase"], str(len(holdout["unseen_classes"])), *cells))
+    means = map(points, np.mean(drops, axis=0))
     deviations = [points(summary[f"{name}_between_holdouts"], ".1f") for name in names]
     of_all = number(summary["phases"][ALL]["precision_at_1_macro"])
     of_unseen = number(value_at(summary, f"phases.{LIMITED}*.precision_at_1_macro_unseen"))
@@ -176,7 +180,8 @@ def holdouts_table(summary: Mapping[str, Any]) -> OutcomeTable:
         totals=(("mean", "", *means), ("deviation", "", *deviations)),
         caption=(
             f"P@1 macro of the model trained on all classes: {of_all}. Of the limited models on"
-            f" classes that they never saw: {of_unseen}."
+            f" classes that they never saw: {of_unseen}. This mean is over the hold-outs. The"
+            " drops in the first table are means over classes."
         ),
         num_text_columns=1,
     )

@@ -97,8 +97,9 @@ class Run:
     def metrics(self) -> dict[str, float]:
         """Each number of the summary by its name, proportions from 0 to 1; the name of a phase but
         the main one is appended (`precision_at_1_macro_limited`). Where the summary lacks what
-        tables show, as that of an older version does, they are measured from the neighbours of the
-        queries, with intervals."""
+        tables show, as that of several hold-outs does, this is measured from the neighbours of the
+        queries, with intervals. Drops are then means over classes, as in tables; the summary has
+        means over the hold-outs."""
         metrics: dict[str, Any] = dict(self.summary)
         metrics |= self.summary.get("retrieval", {})
         for phase, values in self.summary.get("phases", {}).items():
@@ -107,7 +108,7 @@ class Run:
         shown = [m for m in self.protocol.metrics(self.experiment).values() if m.column]
         if not all(metric.name in metrics for metric in shown):
             for metric in shown:
-                metrics = measured(metric, self) | metrics
+                metrics |= measured(metric, self)
         return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
     @cached_property

@@ -7,6 +7,7 @@ import shutil
 import types
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from dml_bench.evaluation.statistics import estimate
 from dml_bench.evaluation.thresholds import GuaranteedThreshold
 from dml_bench.registry.registries import UnknownName
 from dml_bench.runs import record, record_format
-from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.metrics import measure, metrics_of
 from dml_bench.runs.plain_values import from_plain, to_plain
 from dml_bench.runs.record import OtherRecord, answers_of, find_record, record_path, write_record
 from dml_bench.runs.record_format import Content, packed
@@ -75,6 +76,23 @@ def test_a_record_says_of_its_run_what_the_run_says(run_and_record):
     assert len(recorded.records) == len(run.records)
     loss, recorded_loss = run.records[0]["train_loss"], recorded.records[0]["train_loss"]
     assert recorded_loss == pytest.approx(loss, rel=1e-3)
+
+
+def test_a_run_with_several_hold_outs_has_the_numbers_that_tables_show_with_their_bounds():
+    """Of classes that no hold-out leaves out, tables count each once; a mean over the hold-outs
+    counts it in each of them, and had the bounds of the other number beside it."""
+    results = Path(__file__).parents[2] / "results" / "tuned" / "demo"
+    run = read_folder(min(results.rglob("seed-42.json")))
+    assert list(run.held_out) == ["limited-1", "limited-2"]
+    for name in ("precision_drop_seen_classes", "precision_drop_seen_to_seen_classes"):
+        shown = measure([run], name)
+        summary: Any = run.summary
+        assert abs(summary[name] - shown.estimate) > 1e-4
+        assert run.metrics[name] == shown.estimate
+        assert (run.metrics[f"{name}_low"], run.metrics[f"{name}_high"]) == (shown.low, shown.high)
+    _, holdouts, _ = run.protocol.outcome({**run.summary, **run.metrics})
+    first, second = (float(row[3]) for row in holdouts.rows)
+    assert float(holdouts.totals[0][3]) == pytest.approx((first + second) / 2, abs=0.1)
 
 
 def test_the_predictions_of_a_record_are_those_of_its_run_without_names_of_images(run_and_record):
