@@ -9,7 +9,7 @@ from dml_bench.config import Experiment
 from dml_bench.config.tables import PlannedRow
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import split_of
-from dml_bench.protocols import phases_of
+from dml_bench.protocols import phases_of, protocol_named
 from dml_bench.runs import record_format
 from dml_bench.runs.layout import records_below
 from dml_bench.suite.plan import Job
@@ -73,7 +73,8 @@ def measured_runs(results: Path) -> list[MeasuredRun]:
         description = record_format.read_description(path)
         if description["session"].get("device") != "cpu":
             continue
-        trainings = 1 + len(description["held_out"]) if description["trained"] else 1
+        main_phase = protocol_named(description["protocol"]).main_phase
+        trainings = len({main_phase, *description["held_out"]}) if description["trained"] else 1
         dataset = description["dataset"]
         runs.append(
             MeasuredRun(

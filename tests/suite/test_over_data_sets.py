@@ -12,7 +12,9 @@ import dml_bench as db
 from dml_bench.board.over_data_sets import aggregates_of_table
 from dml_bench.config.experiments import EXPERIMENTS
 from dml_bench.config.tables import read_table
-from dml_bench.runs.record import record_path
+from dml_bench.runs.record import record_path, write_record
+from dml_bench.runs.record_format import read_description
+from dml_bench.runs.run import read_folder
 from dml_bench.suite.cost import (
     MeasuredRun,
     core_seconds,
@@ -81,6 +83,18 @@ def test_a_run_beside_other_work_costs_its_cpu_time():
     assert core_seconds(description) == 2717
     description["cost"] = cost | {"train_cpu_seconds": 416.0}
     assert core_seconds(description) == 416 + 116
+
+
+@pytest.mark.parametrize(
+    ("settings", "trainings"),
+    [(("protocol=class_disjoint", "data.split=half", "unseen="), 1), ((), 2)],
+)
+def test_a_run_is_of_as_many_trainings_as_it_has_phases(trained, tmp_path, settings, trainings):
+    """Retrieval among other classes has one, which was taken for two: half of its cost was said."""
+    run = trained("train.epochs=1", *settings)
+    path = write_record(tmp_path, read_folder(run.folder))
+    [measured] = measured_runs(tmp_path)
+    assert measured.seconds == core_seconds(read_description(path)) / trainings
 
 
 def test_what_a_gpu_took_is_no_core_hour():
