@@ -24,6 +24,8 @@ class Pace:
     """Units of work that are done."""
     left: float = 0.0
     """Units of work that are left."""
+    goes_on: bool = False
+    """Whether an earlier process has done a part of it: it takes less than a whole run."""
     detail: str = "starting"
     """What the run does now."""
 
@@ -42,11 +44,17 @@ class TimeLeft:
     clock: Callable[[], float] = field(default_factory=WorkingClock)
     working: dict[Job, Pace] = field(default_factory=dict)
     seconds: dict[Job, float] = field(default_factory=dict)
-    """How long each run took that was finished in this suite."""
+    """How long each run took that was begun and finished in this suite."""
 
     def on_start(self, job: Job) -> None:
         """A run has begun."""
         self.working[job] = Pace(self.clock())
+
+    def on_plan(self, job: Job, *, goes_on: bool) -> None:
+        """A run knows what there is to do; `goes_on` says whether a part of it was done before."""
+        pace = self.working[job]
+        if not pace.measured_from:  # else its process was lost, and its time here is of all of it
+            pace.goes_on = goes_on
 
     def at(self, job: Job, done: float, left: float) -> None:
         """A run says how many units of work are done and left."""
@@ -58,8 +66,8 @@ class TimeLeft:
 
     def on_end(self, result: JobResult) -> None:
         """A run has ended."""
-        self.working.pop(result.job)
-        if result.status == "finished":
+        pace = self.working.pop(result.job)
+        if result.status == "finished" and not pace.goes_on:
             self.seconds[result.job] = result.seconds
 
     def of_run(self, job: Job) -> float | None:
@@ -72,7 +80,8 @@ class TimeLeft:
     def of_waiting(self, job: Job) -> float | None:
         """Seconds that a run not begun may take: the mean of the same experiment with other seeds,
         else of all that ended, else of those at work; None where nothing is measured. A run that
-        trains features is estimated by such runs alone: others take seconds."""
+        trains features is estimated by such runs alone: others take seconds. So does one that goes
+        on shortly before its end."""
         trained, name = trains_features(job), job.experiment.name
         alike = [other for other in self.seconds if trains_features(other) == trained]
         same = [other for other in alike if other.experiment.name == name]
@@ -80,12 +89,12 @@ class TimeLeft:
         return sum(known) / len(known) if known else None
 
     def _projected(self, trained: bool) -> list[float]:
-        """Seconds that the runs at work will have taken that train features, or those that
-        don't."""
+        """Seconds that the runs at work will have taken that were begun here and train features, or
+        those that don't."""
         totals = []
         for job, pace in self.working.items():
             left = self.of_run(job)
-            if left is not None and trains_features(job) == trained:
+            if left is not None and not pace.goes_on and trains_features(job) == trained:
                 totals.append(self.clock() - pace.begun + left)
         return totals
 
@@ -160,6 +169,8 @@ class SuiteListener(Listener):
                 epoch, epochs = event["epoch"], event["epochs"]
                 stage = f"epoch {epoch}/{epochs}" if epoch <= epochs else "evaluation"
                 pace.detail = f"{event['phase']} {stage}"
+        elif event["event"] == "plan":
+            self.time_left.on_plan(job, goes_on=event.get("goes_on", False))
         elif event["event"] == "progress":
             pace.detail = event["text"].partition(" (")[0]
         elif event["event"] == "note":

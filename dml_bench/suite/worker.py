@@ -68,7 +68,7 @@ class WorkerCallback(Callback):
             self.send("progress", text=message, done=done, total=total)
 
     def on_plan(self, plan: dict[str, Any]) -> None:
-        self.send("plan")
+        self.send("plan", goes_on=any(phase["epochs_done"] for phase in plan["phases"]))
 
     def on_work(self, units: float) -> None:
         self._left = units

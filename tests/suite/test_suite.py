@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -40,6 +41,7 @@ from dml_bench.suite.executor import JobResult, Listener, Slots, SuitePaths
 from dml_bench.suite.local import run_jobs, slots_of, threads_of
 from dml_bench.suite.plan import Job, chosen_rows, in_order
 from dml_bench.suite.progress import SuiteListener, TimeLeft
+from dml_bench.suite.worker import WorkerCallback
 from dml_bench.system import child_process
 from dml_bench.system.child_process import start_new
 from dml_bench.system.fork_server import ForkServer
@@ -388,6 +390,39 @@ def test_a_failed_run_tells_nothing_about_how_long_others_take():
     left.on_start(a)
     left.on_end(JobResult(job=a, status="failed", seconds=1, reason="nan"))
     assert left.of_waiting(b) is None
+
+
+def test_a_run_that_goes_on_says_nothing_of_how_long_a_whole_one_takes():
+    """Of a suite that went on in the last epoch of a run, a minute a run was said to be left."""
+    left, (a, b, c, *_), wait = measured()
+    left.on_start(a)
+    left.on_plan(a, goes_on=True)
+    left.at(a, 0, 10)
+    wait(10)
+    left.at(a, 5, 5)
+    assert (left.of_run(a), left.of_waiting(b)) == (10, None)
+    left.on_end(JobResult(job=a, status="finished", seconds=20))
+    assert left.of_suite([b, c]) is None
+    left.on_start(b)
+    left.on_plan(b, goes_on=False)
+    left.at(b, 0, 300)
+    wait(30)
+    left.at(b, 30, 270)
+    left.on_plan(b, goes_on=True)  # its process was lost: all of it is measured here
+    assert left.of_suite([c]) == pytest.approx(270 + 300)
+
+
+def test_the_process_of_a_run_says_whether_it_goes_on():
+    said: list[dict[str, object]] = []
+    callback = WorkerCallback(SimpleNamespace(send=lambda event, **facts: said.append(facts)))
+    for epochs in ([0, 0], [3, 0]):
+        callback.on_plan({"phases": [{"epochs_done": done} for done in epochs]})
+    screen, [job] = Screen(), jobs_of("a")
+    listener = SuiteListener(screen, [job], 0, 1, str)
+    listener.on_start(job)
+    listener.on_event(job, {"event": "plan", **said[1]})
+    assert said == [{"goes_on": False}, {"goes_on": True}]
+    assert listener.time_left.working[job].goes_on
 
 
 def test_a_run_that_trains_is_not_estimated_by_one_that_trains_nothing():
