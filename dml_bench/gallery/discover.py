@@ -254,12 +254,11 @@ def discover(
         rows = unknown[clusters == cluster]
         vectors = embedded.embeddings[rows]
         order = np.argsort(-(vectors @ vectors.mean(0)), kind="stable")
-        pairs = np.triu_indices(len(rows), 1)
         names = Counter(closest_classes[row] for row in rows)
         proposals.append(
             Proposal(
                 photos=tuple(embedded.paths[row] for row in rows[order]),
-                similarity=float((vectors @ vectors.T)[pairs].mean()),
+                similarity=mean_similarity(vectors),
                 closest_class=names.most_common(1)[0][0],
                 closest_similarity=float(similarity[rows].mean()),
             )
@@ -277,6 +276,12 @@ def discover(
         clusterer=clusterer,
         labelled=labelled,
     )
+
+
+def mean_similarity(vectors: np.ndarray) -> float:
+    """Of two of (images, dim) unit vectors, by their sum: there are too many pairs to list."""
+    count, total = len(vectors), vectors.sum(axis=0, dtype=float)
+    return float((total @ total - count) / (count * (count - 1)))
 
 
 def on_labelled(

@@ -7,7 +7,9 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ from dml_bench.gallery import discover
 from dml_bench.gallery.calibration import HeldOutQueries
 from dml_bench.gallery.discover import NoLink, chosen_link, never_trained_on
 from dml_bench.gallery.discovery_measure import measure_discovery, without
-from dml_bench.gallery.store import GalleryFile, run_gallery
+from dml_bench.gallery.embedder import Embedded
+from dml_bench.gallery.predict import AppliedThreshold
+from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, run_gallery
 from dml_bench.runs.run import open_run
 
 VALIDATED = ("data.valid_fraction=0.4", "train.epochs=1")
@@ -59,6 +63,29 @@ def discovered(finished, photos, tmp_path_factory) -> db.DiscoveredClasses:
         labelled=True,
         device="cpu",
     )
+
+
+def test_a_class_of_thousands_of_photos_is_proposed_without_a_list_of_their_pairs():
+    vectors = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    photos = [Path(f"{number}.jpg") for number in range(len(vectors))]
+    embedded = Embedded(tuple(photos), vectors, vectors, (), 0.0)
+    tracemalloc.start()
+    (proposal,) = discover.discover(
+        Gallery((GalleryImage("auk", "/auk.jpg", "", "run"),), vectors[:1]),
+        SimpleNamespace(embed=lambda photos, progress: embedded),
+        photos,
+        threshold=AppliedThreshold(value=2.0),
+        clusterer=SimpleNamespace(clusters=lambda vectors: np.zeros(len(vectors), int)),
+    ).proposals
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(proposal.photos) == 3000
+    similarities = vectors.astype(float) @ vectors.T.astype(float)
+    assert proposal.similarity == pytest.approx(
+        similarities[np.triu_indices(3000, 1)].mean(), abs=1e-6
+    )
+    assert peak < 20e6
 
 
 def test_photos_of_two_new_classes_are_two_proposals(discovered):
