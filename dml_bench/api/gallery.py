@@ -308,8 +308,8 @@ class Gallery:
         goes on. With `watch_seconds` it looks that often for new photos in one folder, until
         Ctrl-C.
 
-        Raises ValueError as `predict` does, where `out` is there already, and where OUT.part has
-        answers of another gallery or other options.
+        Raises ValueError as `predict` does, where `out` is there already, where another command
+        writes it, and where OUT.part has answers of another gallery or other options.
         """
         from dml_bench.gallery.batch import AnswerJob, answer_file, answer_folder
         from dml_bench.gallery.enrol import named_images, photos_in
@@ -322,17 +322,17 @@ class Gallery:
         opened = open_lookup(
             self.file, options, self.device, self.callback.note, self.callback.progress
         )
-        answers = answer_file(self.file, opened, options, path_of(out))
-        job = AnswerJob(opened, answers, partial(self.callback.progress, "looking up"))
-        if watch_seconds:
-            return answer_folder(
-                job,
-                lambda: photos_in(paths[0]),
-                partial(seconds_pass, watch_seconds),
-                self.callback.note,
-            )
-        done = job.run(files)
-        answers.close()
+        with answer_file(self.file, opened, options, path_of(out)) as answers:
+            job = AnswerJob(opened, answers, partial(self.callback.progress, "looking up"))
+            if watch_seconds:
+                return answer_folder(
+                    job,
+                    lambda: photos_in(paths[0]),
+                    partial(seconds_pass, watch_seconds),
+                    self.callback.note,
+                )
+            done = job.run(files)
+            answers.close()
         return done
 
     def serve(

@@ -6,10 +6,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from dml_bench.data.images import photo_file
 from dml_bench.gallery.format import count, prediction_json, threshold_json
@@ -280,11 +283,13 @@ class AnswerJob:
             self.progress(before + done, total)
 
 
+@contextmanager
 def answer_file(
     gallery_file: GalleryFile, lookup: PhotoLookup, options: LookupOptions, out: Path
-) -> AnswerFile:
-    """The answers so far of a command that writes to `out`. Raises ValueError where the file is
-    there and nothing is to be gone on with, or where it has another suffix."""
+) -> Iterator[AnswerFile]:
+    """The answers so far of a command that writes to `out`, for this command alone. Raises
+    ValueError where another has them, where the file is there and nothing is to be gone on with, or
+    where it has another suffix."""
     suffix = out.suffix.lower()
     if suffix not in WRITERS:
         raise ValueError(
@@ -295,7 +300,26 @@ def answer_file(
     if out.exists() and not out.with_name(f"{out.name}.part").exists():
         raise ValueError(f"{out} exists already: remove it, or name another file with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    return AnswerFile(out, identity_of(gallery_file, lookup, options))
+    with only_writer(out):
+        yield AnswerFile(out, identity_of(gallery_file, lookup, options))
+
+
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """Raises ValueError where another command writes answers to `out`: each would lose its place in
+    the journal."""
+    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"another command writes {out}: wait for it, or name another file with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def identity_of(gallery_file: GalleryFile, lookup: PhotoLookup, options: LookupOptions) -> str:

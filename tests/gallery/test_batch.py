@@ -137,12 +137,27 @@ def test_a_command_that_was_stopped_goes_on_and_ends_as_one_that_was_not(
 def test_a_photo_that_changed_since_is_looked_up_again(gallery, photos, tmp_path):
     options = LookupOptions()
     lookup = open_lookup(gallery.file, options, "cpu")
-    answers = answer_file(gallery.file, lookup, options, tmp_path / "a.csv")
     files = sorted(photos.iterdir())
-    AnswerJob(lookup, answers, lambda done, total: None).run(files)
+    with answer_file(gallery.file, lookup, options, tmp_path / "a.csv") as answers:
+        AnswerJob(lookup, answers, lambda done, total: None).run(files)
     Image.new("RGB", (30, 30), "red").save(files[3])
-    again = answer_file(gallery.file, lookup, options, tmp_path / "a.csv")
-    assert again.lacking(files) == [files[3]]
+    with answer_file(gallery.file, lookup, options, tmp_path / "a.csv") as again:
+        assert again.lacking(files) == [files[3]]
+
+
+def test_two_commands_do_not_write_answers_to_one_file(gallery, photos, tmp_path):
+    """The first that ends takes the journal away in which the other has its places."""
+    options = LookupOptions()
+    lookup = open_lookup(gallery.file, options, "cpu")
+    out, files = tmp_path / "a.csv", sorted(photos.iterdir())
+    with answer_file(gallery.file, lookup, options, out) as answers:
+        job = AnswerJob(lookup, answers, lambda done, total: None)
+        job.run(files[:4])
+        with pytest.raises(ValueError, match="^another command writes .*a.csv: wait for it, or"):
+            gallery.predict_to(photos, out)
+        assert job.run(files).answered == 12
+    assert [Path(row["image"]) for row in rows_of(out)] == files
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.csv", "a.csv.part", "photos"]
 
 
 def test_answers_of_other_options_are_not_gone_on_with(gallery, photos, tmp_path):
@@ -194,8 +209,6 @@ def test_a_watched_folder_answers_photos_once_they_are_whole_and_keeps_those_tha
 ):
     options = LookupOptions()
     lookup = open_lookup(gallery.file, options, "cpu")
-    answers = answer_file(gallery.file, lookup, options, tmp_path / "a.csv")
-    job = AnswerJob(lookup, answers, lambda done, total: None)
     inbox = tmp_path / "watched"
     inbox.mkdir()
     files = sorted(photos.glob("0*.jpg"))
@@ -221,7 +234,9 @@ def test_a_watched_folder_answers_photos_once_they_are_whole_and_keeps_those_tha
         return next(step, "end") != "end"
 
     said: list[str] = []
-    done = answer_folder(job, lambda: sorted(inbox.iterdir()), wait, said.append)
+    with answer_file(gallery.file, lookup, options, tmp_path / "a.csv") as answers:
+        job = AnswerJob(lookup, answers, lambda done, total: None)
+        done = answer_folder(job, lambda: sorted(inbox.iterdir()), wait, said.append)
     assert seen[:3] == [[], [], ["first.jpg"]]
     assert seen[-1] == ["first.jpg", "second.jpg", "third.jpg"]
     assert done.answered == 3
