@@ -196,6 +196,8 @@ class GalleryFile:
         one."""
         if self.path.exists():
             gallery = self._read_with_journal()
+            if not self.photos_folder.is_dir():
+                return gallery
             return replace(gallery, entries=tuple(map(self._located, gallery.entries)))
         if self.journal_path.exists():
             raise ValueError(
