@@ -15,6 +15,7 @@ from dml_bench.board.tables import BoardRow, BoardTable, table_of
 from dml_bench.config.experiments import resolve
 from dml_bench.config.tables import TableOnData, read_table
 from dml_bench.config.variants import base_name, tuned_name
+from dml_bench.data.split import is_rotated
 from dml_bench.evaluation.aggregates import (
     ClassMeans,
     improvement_bounds,
@@ -166,16 +167,18 @@ class Aggregate:
 def aggregates_of(tables: Sequence[BoardTable]) -> list[Aggregate]:
     """One for each protocol, kind of split and rotation of hold-outs that several data sets have;
     of a data set the table with most rows, and of methods those that all have."""
-    alike: dict[tuple[str, str], dict[str, BoardTable]] = {}
+    alike: dict[str, dict[str, BoardTable]] = {}
     for table in tables:
         group = table.study.group
-        of_data_sets = alike.setdefault((group.protocol, group.split), {})
+        title = f"{group.protocol.replace('_', ' ')}, split {group.split}"
+        if is_rotated(table.run.experiment.unseen):
+            title += ", rotated hold-outs"
+        of_data_sets = alike.setdefault(title, {})
         before = of_data_sets.get(table.run.dataset_name)
         if before is None or len(table.rows) > len(before.rows):
             of_data_sets[table.run.dataset_name] = table
     aggregates: list[Aggregate] = []
-    for (protocol, split), of_data_sets in alike.items():
-        title = f"{protocol.replace('_', ' ')}, split {split}"
+    for title, of_data_sets in alike.items():
         aggregates += of_same_names(title, list(of_data_sets.values()))
     return aggregates
 

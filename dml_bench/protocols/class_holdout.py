@@ -412,6 +412,9 @@ class ClassHoldout(Protocol):
         named: dict[str, Metric] = {}
         for experiment in experiments:
             named |= self.metrics(experiment)
+        trained = [one for one in experiments if not one.no_drop_because]
+        if len({is_rotated(one.unseen) for one in trained}) > 1:  # as in a sweep over hold-outs
+            named |= by_name(*cost_metrics(f"{SAME_CLASSES} or {OTHER_CLASSES}"))
         return (*columns_of(named), LOGITS_COLUMN)
 
     def held_out(self, summary: Mapping[str, Any]) -> dict[str, list[str]]:

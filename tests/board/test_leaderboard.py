@@ -22,6 +22,7 @@ from dml_bench.board.over_data_sets import (
     DataSet,
     Pair,
     aggregate_of,
+    aggregates_of,
     aggregates_of_table,
     data_set_of,
 )
@@ -328,6 +329,32 @@ def test_methods_of_several_data_sets_have_a_mean_rank_and_from_five_on_a_profil
     assert (best.profile[0], best.profile[-1]) == (1, 0)
     rows = {row.name: row for row in table.rows}
     assert aggregate_of("precision drop", metric, [DataSet(table, rows)], BASELINE) is None
+
+
+def test_rotated_hold_outs_of_one_data_set_are_not_averaged_with_a_single_one_of_another(tables):
+    """A data set with both has a table of each, and the larger stood for either."""
+
+    def of(dataset: str, unseen: str) -> BoardTable:
+        """The rows of one table, as if they were of this data set and these hold-outs."""
+        lines = []
+        for line in table.study.group.lines:
+            runs = []
+            for run in line.runs:
+                facts = {**run.summary, "dataset": {**run.summary["dataset"], "name": dataset}}
+                changed = replace(run.experiment, unseen=unseen)
+                runs.append(replace(run, summary=facts, experiment=changed))
+            lines.append(replace(line, runs=tuple(runs)))
+        group = replace(table.study.group, lines=tuple(lines))
+        return table_of(replace(table.study, group=group), {})
+
+    table = tables["demo"]
+    rotated, single = "random:10 x 4", "last:10"
+    assert aggregates_of([of("demo", single), of("other", rotated)]) == []
+    both = [of("demo", single), of("demo", rotated), of("other", single), of("other", rotated)]
+    first, second = aggregates_of(both)
+    for aggregate in (first, second):
+        assert [one.name for one in aggregate.data_sets] == ["demo", "other"]
+    assert second.title == "precision drop, split stratified, rotated hold-outs"
 
 
 def test_a_method_beside_the_rival_has_the_probability_of_its_seeds_within_its_bounds(tables):

@@ -547,6 +547,19 @@ def test_what_must_not_be_compared_is_never_in_one_table(tmp_path):
     assert groups[0].lines[1].values == (None,) * 10
 
 
+def test_a_table_with_both_estimators_of_the_cost_says_so_in_whatever_order(tmp_path):
+    """A sweep over hold-outs named the column by its last row."""
+    rotated, runs = {"limited-1": [0, 1], "limited-2": [2, 3]}, {}
+    for name, unseen, holdouts in (("a", "random:2 x 2", rotated), ("b", "last:2", None)):
+        answers = {"all": MIXED} | dict.fromkeys(holdouts or ["limited"], WORSE)
+        runs[name] = finish(tmp_path, experiment(name, unseen=unseen), answers, holdouts=holdouts)
+    for names in ("ab", "ba", "a", "b"):
+        rows = [PlannedRow(resolve(BASELINE), (runs[name].experiment,)) for name in names]
+        (group,) = grouped(rows, {(name, 42): runs[name] for name in names}, {})
+        remark = {"a": "", "b": " (other classes)"}.get(names, " (same classes or other classes)")
+        assert group.columns[0].head == f"cost of being unseen{remark}"
+
+
 def test_numbers_that_say_nothing_are_doubted_beside_them_in_every_table(tmp_path):
     (row,) = rows_of("a")
     run = finish(tmp_path, row.seeds[0], {"all": MIXED, "limited": WORSE})
