@@ -8,7 +8,7 @@ Wilhelm 2024, Review of Economic Studies 91:476).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -129,10 +129,21 @@ def compared(
     if len(shared) < (1 if both_fixed else FEWEST_SEEDS):
         return None
     if both_fixed:
-        shared = shared[:1]  # the others are the same answers again
+        shared = without_repeats(shared, ours, theirs)
     differences = [ours.by_key[key].minus(theirs.by_key[key]) for key in shared]
     measured = interval(differences, average=average, within=within, prior=prior)
     return Contrast(first, second, measured, len(shared))
+
+
+def without_repeats(keys: Sequence[Any], *rows: Scored) -> list[Any]:
+    """Where the split is the same for all seeds, rows without training give the same answers again
+    with each seed."""
+    kept: dict[Hashable, Any] = {}
+    for key in keys:
+        scores = [row.by_key[key] for row in rows]
+        answers = tuple((one.values.tobytes(), one.labels.tobytes()) for one in scores)
+        kept.setdefault(answers, key)
+    return list(kept.values())
 
 
 def holm_level(p_values: Sequence[float]) -> float:

@@ -71,6 +71,23 @@ def test_two_rows_without_training_are_compared_by_one_seed():
     assert rank(fixed).ranges == {"a": (1, 1), "b": (2, 2)}
 
 
+def test_of_rows_without_training_every_split_counts_and_the_same_answers_once():
+    """Where the seed draws the split, a pair was decided by that of the first seed alone."""
+    rows, means = {}, {}
+    for name, levels in {"a": (0.9, 0.5, 0.5), "b": (0.5, 0.5, 0.5)}.items():
+        by_key = {(seed, f"split {seed}"): answered(p, seed) for seed, p in enumerate(levels)}
+        rows[name] = Scored(by_key, is_fixed=True)
+        means[name] = np.mean([scores.values.mean() for scores in by_key.values()])
+    [contrast] = rank(rows).contrasts
+    assert contrast.difference.estimate == pytest.approx(means["a"] - means["b"])
+    assert rank(rows).ranges == {"a": (1, 2), "b": (1, 2)}, "one split of three says little"
+    again = {name: row(level, 1, is_fixed=True) for name, level in (("a", 0.9), ("b", 0.3))}
+    for scored in again.values():
+        scored.by_key[1, "queries"] = scored.by_key[0, "queries"]
+    [contrast] = rank(again).contrasts
+    assert contrast.seeds == 1
+
+
 def test_the_interval_of_a_pair_leaves_out_zero_exactly_where_one_is_surely_better():
     rows = {str(level): row(level) for level in (0.4, 0.45, 0.5, 0.52, 0.6, 0.8)}
     ranking = rank(rows)
