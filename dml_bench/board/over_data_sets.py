@@ -378,8 +378,8 @@ def improvement_over(
     ours, theirs = [], []
     for one in compared:
         first, second = common_runs(one.rows[name], one.rows[rival])
-        ours.append(ClassMeans.of([metric.scores(run) for run in first]))
-        theirs.append(ClassMeans.of([metric.scores(run) for run in second]))
+        ours.append(ClassMeans.of(list(map(metric.scores, first)), metric.average))
+        theirs.append(ClassMeans.of(list(map(metric.scores, second)), metric.average))
     if metric.lower_is_better:
         ours, theirs = theirs, ours
     estimate = probability_of_improvement(
@@ -389,7 +389,7 @@ def improvement_over(
 
 
 def seed_scores(means: ClassMeans) -> np.ndarray:
-    """(seed) the means over all classes."""
+    """(seed) what a table shows."""
     return means.scores(np.ones((1, len(means.means))))[0]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dml_bench.evaluation.statistics import Scores
+from dml_bench.evaluation.statistics import Average, Scores
 
 __all__ = [
     "ClassMeans",
@@ -42,29 +42,36 @@ class ClassMeans:
 
     means: np.ndarray
     """(class, seed)"""
+    counts: np.ndarray
+    """(class, seed) how much a class counts in the mean: all the same, or by its queries."""
     subtracted: np.ndarray
     """(class) whether it belongs to the group whose mean is subtracted."""
 
     @classmethod
-    def of(cls, seeds: Sequence[Scores]) -> "ClassMeans":
-        """One array of scores for each seed, all of the same classes."""
-        classes = np.unique(seeds[0].labels)
+    def of(cls, seeds: Sequence[Scores], average: Average = "macro") -> "ClassMeans":
+        """One array of scores for each seed, all of the same classes. Undefined ones are left
+        out."""
+        defined = [scores.where(~np.isnan(scores.values)) for scores in seeds]
+        classes = np.unique(defined[0].labels)
         means = np.empty((len(classes), len(seeds)))
-        for column, scores in enumerate(seeds):
+        counts = np.ones_like(means)
+        for column, scores in enumerate(defined):
             places = np.searchsorted(classes, scores.labels)
-            sums = np.bincount(places, scores.values, len(classes))
-            means[:, column] = sums / np.bincount(places, minlength=len(classes))
+            queries = np.bincount(places, minlength=len(classes))
+            means[:, column] = np.bincount(places, scores.values, len(classes)) / queries
+            if average == "micro":
+                counts[:, column] = queries
         sides = np.zeros(len(classes), bool)
-        sides[np.searchsorted(classes, seeds[0].labels)] = seeds[0].sides
-        return cls(means, sides)
+        sides[np.searchsorted(classes, defined[0].labels)] = defined[0].sides
+        return cls(means, counts, sides)
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
-        """(draws, class) how often a class counts -> (draws, seed) the means over classes."""
+        """(draws, class) how often a class is drawn -> (draws, seed) the means."""
         total = np.zeros((len(weights), self.means.shape[1]))
         for group, sign in ((~self.subtracted, 1), (self.subtracted, -1)):
             if group.any():
-                mean = weights[:, group] @ self.means[group] / weights[:, group].sum(1)[:, None]
-                total += sign * mean
+                counts, drawn = self.counts[group], weights[:, group]
+                total += sign * (drawn @ (counts * self.means[group])) / (drawn @ counts)
         return total
 
 

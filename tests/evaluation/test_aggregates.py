@@ -11,7 +11,7 @@ from dml_bench.evaluation.aggregates import (
     performance_profile,
     probability_of_improvement,
 )
-from dml_bench.evaluation.statistics import Scores
+from dml_bench.evaluation.statistics import Scores, estimate
 
 FIRST = [np.array([0.5, 0.7, 0.9]), np.array([0.2, 0.3, 0.4])]
 SECOND = [np.array([0.4, 0.6, 0.9]), np.array([0.3, 0.3, 0.5])]
@@ -38,6 +38,18 @@ def test_the_means_of_classes_are_weighed_and_those_of_the_other_group_subtracte
     assert one.scores(np.array([[1.0, 1.0], [0.0, 2.0]])).tolist() == [[0.75, 0.5], [1.0, 0.75]]
     both = ClassMeans.of([scores(0.5, 1.0, 0.25, subtracted=(False, False, True))])
     assert both.scores(np.ones((1, 3))).tolist() == [[0.5]]
+
+
+def test_a_mean_over_queries_is_one_and_what_is_undefined_has_no_part_in_it():
+    """R@1 was averaged over classes, and one undefined MAP@R made a method the worst of all."""
+    labels = np.array([0, 0, 0, 1, 2])
+    seeds = [Scores(np.array([1.0, 1.0, 0.0, 0.0, np.nan]), labels)]
+    once = np.ones((1, 2))
+    assert ClassMeans.of(seeds, "micro").scores(once).tolist() == [
+        [estimate(seeds, average="micro")]
+    ]
+    assert ClassMeans.of(seeds).scores(once).tolist() == [[estimate(seeds)]]
+    assert (estimate(seeds, average="micro"), estimate(seeds)) == (0.5, pytest.approx(1 / 3))
 
 
 def test_the_bounds_of_an_improvement_draw_classes_and_seeds():
