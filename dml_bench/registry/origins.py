@@ -10,11 +10,12 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dml_bench.system.files import sha256_of
@@ -54,7 +55,7 @@ class Origin:
     file: str
     """Absolute path of the file that defines it; empty for a cell of a notebook."""
     sha256: str
-    """Of that file as it was imported; of the function's source where there is no file."""
+    """Of that file as it was imported; where there is none, of what was typed in (`typed_in`)."""
     distribution: str = ""
     """The installed package that brings it, if one does."""
     version: str = ""
@@ -80,12 +81,14 @@ def origin_of(build: Callable[..., Any]) -> Origin | None:
         return Origin(module="", attribute=attribute, file=file, sha256=_imported_digests[module])
     try:
         file = inspect.getsourcefile(function) or ""
+    except OSError:  # of a class in a notebook
+        file = ""
     except TypeError:
         raise ValueError(
             f"{module}:{attribute} is not written in Python: wrap it in a function of your own"
         ) from None
     if not Path(file).is_file():
-        digest = hashlib.sha256(source_of(function).encode()).hexdigest()
+        digest = hashlib.sha256("\n".join(typed_in(function)).encode()).hexdigest()
         return Origin(module=module, attribute=attribute, file="", sha256=digest)
     file = str(Path(file).resolve())
     distribution, version = distribution_of(module)
@@ -99,11 +102,72 @@ def origin_of(build: Callable[..., Any]) -> Origin | None:
     )
 
 
-def source_of(function: Callable[..., Any]) -> str:
+def typed_in(function: Callable[..., Any]) -> list[str]:
+    """The source of a function of a notebook, then that of the functions and classes of the same
+    notebook that it uses, and the plain values: another cell may hold most of a plug-in."""
+    texts: list[str] = []
+    waiting: list[Any] = [function]
+    known: list[Any] = []  # kept, so that no other value gets the place of one in memory
+    while waiting:
+        value = inspect.unwrap(waiting.pop(0))
+        is_known = any(value is other for other in known)
+        if is_known or not isinstance(value, type | FunctionType):
+            continue
+        known.append(value)
+        texts.append(source_of(value))
+        for name, used in sorted(names_used_by(value), key=lambda pair: pair[0]):
+            if isinstance(used, type | FunctionType):
+                waiting += [used] if used.__module__ == function.__module__ else []
+            elif is_plain(used):
+                texts.append(f"{name} = {used!r}")
+    return texts
+
+
+def source_of(value: Any) -> str:
+    """As it was typed; of a function of which no text was kept, what was compiled of it. A class is
+    known by what it holds."""
+    if isinstance(value, type):
+        return f"class {value.__qualname__} of {[base.__qualname__ for base in value.__bases__]}"
     try:
-        return inspect.getsource(function)
+        return inspect.getsource(value)
     except (OSError, TypeError):
-        return f"{function.__module__}:{function.__qualname__}"
+        name = f"{value.__module__}:{value.__qualname__}"
+        constants = [constant for constant in value.__code__.co_consts if is_plain(constant)]
+        return f"{name} {value.__code__.co_code.hex()} {constants}"
+
+
+def names_used_by(value: Any) -> Iterator[tuple[str, Any]]:
+    """Of a function the globals and the values around it that it names, of a class its bases and
+    what it holds."""
+    if isinstance(value, type):
+        yield from ((f"base {base.__qualname__}", base) for base in value.__bases__)
+        for name, held in vars(value).items():
+            function = held.fget if isinstance(held, property) else held
+            is_named = not name.startswith("__")  # unlike the line where the class begins
+            if is_named or isinstance(function, FunctionType):
+                yield name, getattr(function, "__func__", function)
+        return
+    yield from closure_of(value)
+    codes = [value.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        for name in code.co_names:
+            if name in value.__globals__:
+                yield name, value.__globals__[name]
+
+
+def closure_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # it has no value so far
+            yield name, cell.cell_contents
+
+
+def is_plain(value: Any) -> bool:
+    """Whether it is written the same way in every process."""
+    if isinstance(value, tuple | list):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 @cache

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from dml_bench.registry.origins import (
@@ -90,7 +91,7 @@ class PluginRecord:
     file: str = ""
     """Path of the file that defines it; empty for a cell of a notebook."""
     sha256: str
-    """Of that file; of the function's source where there is no file."""
+    """Of that file; where there is no file, of what was typed in."""
     distribution: str = ""
     """The installed package that brings it, if one does."""
     version: str = ""
@@ -190,8 +191,9 @@ def register_sampler(name: str = "", *, summary: str, source: str = "", **facts:
     """Decorator: make a function known as a sampler.
 
     Of `images` (ascending indices), `labels`, `batch_size` and `key` (seed, phase, epoch), which it
-    may take by name, it returns the batches of an epoch as arrays of indices. It has to be a pure
-    function. The fact is `balances_classes`. The other arguments are those of `register_loss`.
+    may take by name, it returns the batches of an epoch as arrays of numbers out of `images`. It
+    has to be a pure function. The fact is `balances_classes`. The other arguments are those of
+    `register_loss`.
 
     Raises ValueError where the name is taken, a fact is unknown or an option has no type.
     Source: docs/adding_things.md.
@@ -264,9 +266,17 @@ def import_plugins(imports: Iterable[str]) -> None:
     ValueError, in one line, for one that can't be."""
     for name in imports:
         if name.endswith(".py"):
-            import_file(Path(name))
+            import_plugin_file(Path(name))
         else:
             import_module(name)
+
+
+def import_plugin_file(path: Path, sha256: str = "") -> ModuleType:
+    """As `import_file`; the names that the file registers are those of its plug-ins from now on."""
+    module = import_file(path, sha256)
+    for registry in PLUGGABLE.values():
+        registry.take_from(str(module.__file__))
+    return module
 
 
 def record_of(registry: Registry, entry: Entry) -> PluginRecord:
@@ -326,18 +336,24 @@ def import_recorded(record: PluginRecord) -> Entry:
     or where it is not the same file any more."""
     registry = PLUGGABLE[record.kind]
     entry = registry.registered(record.name)
-    if entry is None or entry.origin is None:
+    if entry is None or entry.origin is None or is_of_another_file(entry.origin, record):
         require_consent(record)
         entry = imported(registry, record)
     require_unchanged(record)
     return entry
 
 
+def is_of_another_file(origin: Origin, record: PluginRecord) -> bool:
+    """Whether something else has the name of the recorded plug-in, which its own file brings."""
+    in_file = bool(record.file and not record.module)
+    return in_file and origin.file != record.file and origin.sha256 != record.sha256
+
+
 def imported(registry: Registry, record: PluginRecord) -> Entry:
     moved = _allowed.get(record.name)
     file = moved or (Path(record.file) if record.file and not record.module else None)
     if file is not None:
-        module = import_file(file, record.sha256)
+        module = import_plugin_file(file, record.sha256)
     elif record.module in ("", "__main__"):
         raise ValueError(
             f"{record.kind} {record.name} was defined in a notebook, which another process can't"

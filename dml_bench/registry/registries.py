@@ -212,6 +212,8 @@ class Registry:
         self.passes = passes
         self.group = group
         self._entries: dict[str, Entry] = {}
+        self._of_files: dict[tuple[str, str], Entry] = {}
+        """By name and the path of their file: two files may have a plug-in under one name."""
 
     def register(
         self,
@@ -245,6 +247,8 @@ class Registry:
                 check=check,
                 origin=origin,
             )
+            if origin is not None and origin.file:
+                self._of_files[name, origin.file] = self._entries[name]
             return build
 
         return enter
@@ -266,6 +270,14 @@ class Registry:
     def remove(self, name: str) -> None:
         """Take a name out again. Raises KeyError where it is not there."""
         del self._entries[name]
+        self._of_files = {key: entry for key, entry in self._of_files.items() if key[0] != name}
+
+    def take_from(self, file: str) -> None:
+        """Let names that a plug-in's file registered mean those plug-ins again, whatever another
+        file registered since."""
+        for (name, of_file), entry in self._of_files.items():
+            if of_file == file:
+                self._entries[name] = entry
 
     def of(self, component: Named) -> Entry:
         """The entry of a component. Where a run was read whose plug-in is not imported, what the
@@ -273,8 +285,12 @@ class Registry:
         return component.stand_in or self[component.name]
 
     def registered(self, name: str) -> Entry | None:
-        """The entry that is called so at this moment; nothing is imported."""
-        return self._entries.get(name)
+        """The entry that is called so at this moment; nothing is imported. One from a notebook has
+        the digest of what its cells hold now: some may have been run again since."""
+        entry = self._entries.get(name)
+        if entry is None or entry.origin is None or entry.origin.file:
+            return entry
+        return replace(entry, origin=origin_of(entry.build))
 
     def is_own(self, name: str) -> bool:
         """Whether this program itself brings what is called so."""

@@ -83,8 +83,8 @@ class RunFolder:
         changed = [key.removeprefix("plugins.") for key in keys if key.startswith("plugins.")]
         if self.has_trained and changed and len(changed) == len(keys):
             raise ValueError(
-                f"{self.path} holds a run with {changed[0]} as it was before its file was changed:"
-                " restore the file; --force replaces the run, --out DIR keeps both"
+                f"{self.path} holds a run with {changed[0]} as it was before its code was changed:"
+                " restore the code; --force replaces the run, --out DIR keeps both"
             )
         if self.has_trained and keys:
             raise ValueError(

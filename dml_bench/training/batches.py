@@ -47,11 +47,20 @@ def sampled(
     experiment: Experiment, phase: Phase, images: np.ndarray, labels: np.ndarray, epoch: int = 1
 ) -> list[np.ndarray]:
     """(images) indices and labels -> their batches in an epoch; as many, of the same sizes, in
-    every epoch."""
+    every epoch. Raises ValueError where a plug-in draws an image that is not among them: one of the
+    queries, perhaps, or of a class that is held out."""
     sampler, key = experiment.sampler, (experiment.seed, phase.name, epoch)
-    return samplers.of(sampler).build(
+    batches = samplers.of(sampler).build(
         images, labels, experiment.train.batch_size, key, **sampler.options
     )
+    drawn = np.concatenate([*batches, images[:0]])
+    others = np.setdiff1d(drawn, images)
+    if len(others):
+        raise ValueError(
+            f"sampler {sampler.name} draws image {others[0]}, on which phase {phase.name} does not"
+            " train: return numbers out of `images`, not places in it"
+        )
+    return batches
 
 
 def training_batch(state: TrainingState, images: np.ndarray, epoch: int, step: int) -> Batch:

@@ -3,16 +3,19 @@ word of a run folder."""
 
 import hashlib
 import json
+import linecache
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from forked import ForkedCommand, forget_plugins, fork_workers
-from tiny import SETTINGS, refusal
+from tiny import SETTINGS, refusal, train
 from tiny import dml_bench as call_here
 
 import dml_bench
@@ -21,6 +24,8 @@ from dml_bench.config import Experiment, as_table, load
 from dml_bench.config.experiments import resolve
 from dml_bench.registry import losses, plugins
 from dml_bench.registry.plugins import PluginRecord, consent_file, import_recorded, remember
+from dml_bench.runs.execute import execute
+from dml_bench.runs.request import RunRequest
 from dml_bench.runs.run import read_experiment, read_folder
 from dml_bench.suite.executor import SuitePaths
 from dml_bench.suite.plan import Job
@@ -211,6 +216,134 @@ def test_a_cell_of_a_notebook_may_be_run_again(tmp_path):
         dml_bench.register_loss("ArcFace", summary="another")(Again)
 
 
+def test_two_files_may_have_a_loss_under_one_name_and_each_experiment_has_its_own(
+    tmp_path, birds, cache_dir
+):
+    paths = []
+    for folder, sign in ((tmp_path / "one", ""), (tmp_path / "other", "-")):
+        folder.mkdir()
+        paths.append(write_plugin(folder, "Same"))
+        source = folder / "my_losses.py"
+        source.write_text(source.read_text().replace("scale * emb", f"{sign}scale * emb"))
+    first, other = (resolve(str(path), overrides=[*SETTINGS, "train.epochs=1"]) for path in paths)
+    assert [resolve(str(path)).plugins.components[0].file for path in paths] == [
+        str(path.with_name("my_losses.py")) for path in paths
+    ]
+    losses_of_runs = []
+    for number, experiment in enumerate((first, other, first)):
+        request = RunRequest(
+            experiment=experiment,
+            cache_dir=cache_dir,
+            out=tmp_path / f"runs-{number}",
+            data_dir=birds,
+            device="cpu",
+        )
+        losses_of_runs.append(read_folder(execute(request).folder).records[0]["train_loss"])
+    assert losses_of_runs[0] == losses_of_runs[2] != losses_of_runs[1]
+
+
+SAMPLER = """
+import dml_bench as db
+import numpy as np
+
+
+@db.register_sampler(summary="places in place of numbers of images", source="a test")
+def Places(images, batch_size):
+    return np.array_split(np.arange(len(images)), len(images) // batch_size)
+"""
+
+
+def test_a_sampler_that_draws_an_image_that_is_not_trained_on_is_refused(
+    tmp_path, birds, cache_dir
+):
+    (tmp_path / "places.py").write_text(SAMPLER)
+    named = (f"plugins.imports=['{tmp_path / 'places.py'}']", "sampler=Places", "train.epochs=1")
+    refused = r"sampler Places draws image \d+, on which phase all does not train: return numbers"
+    with pytest.raises(ValueError, match=refused):
+        train(birds, cache_dir, tmp_path, *named)
+
+
+@pytest.fixture
+def type_in(monkeypatch) -> Callable[[str], None]:
+    """What runs a cell of a notebook."""
+    notebook = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+
+    def run_cell(source: str) -> None:
+        name, lines = f"<cell {len(linecache.cache)}>", source.splitlines(keepends=True)
+        monkeypatch.setitem(linecache.cache, name, (len(source), None, lines, name))
+        exec(compile(source, name, "exec"), vars(notebook))
+
+    return run_cell
+
+
+CELLS = {
+    "class": """
+import dml_bench as db
+import torch
+
+
+class Pull(torch.nn.Module):
+    def forward(self, embeddings, labels, mined=None):
+        return SCALE * mean_of(embeddings @ embeddings.T)
+""",
+    "helper": "def mean_of(similarity):\n    return similarity.mean()\n",
+    "constant": "SCALE = 2.0\n",
+    "plug-in": "@db.register_loss(summary='a test')\ndef Typed():\n    return Pull()\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("cell", "old", "new"),
+    [
+        ("class", "SCALE *", "1 + SCALE *"),
+        ("helper", "mean()", "sum()"),
+        ("constant", "2.0", "3.0"),
+        ("plug-in", "Pull()", "Pull().double()"),
+    ],
+)
+def test_a_plug_in_of_a_notebook_is_another_once_a_cell_that_it_uses_was_changed(
+    cell, old, new, type_in
+):
+    def digest() -> str:
+        named = ["loss=Typed", "miner=none"]
+        experiment = resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=named)
+        (record,) = experiment.plugins.components
+        return record.sha256
+
+    for source in CELLS.values():
+        type_in(source)
+    first = digest()
+    type_in("\n\n" + CELLS[cell])
+    assert digest() == first, "the same cell again"
+    type_in(CELLS[cell].replace(old, new))
+    assert digest() != first
+
+
+def test_a_run_of_a_loss_in_a_notebook_is_not_read_as_one_of_the_loss_after_a_change(
+    birds, cache_dir, tmp_path, type_in
+):
+    for source in CELLS.values():
+        type_in(source)
+    settings = ("loss=Typed", "miner=none", "train.epochs=1")
+    train(birds, cache_dir, tmp_path, *settings)
+    assert train(birds, cache_dir, tmp_path, *settings).already_finished
+    type_in(CELLS["helper"].replace("mean()", "sum()"))
+    with pytest.raises(ValueError, match="loss Typed as it was before its code was changed"):
+        train(birds, cache_dir, tmp_path, *settings)
+
+
+def test_a_class_of_a_notebook_is_a_plug_in(type_in):
+    cell = CELLS["class"].replace(
+        "class Pull(torch.nn.Module):",
+        "@db.register_loss(summary='a test')\nclass Pull(torch.nn.Module):\n"
+        "    def __init__(self, scale: float = 1.0):\n        super().__init__()\n",
+    )
+    type_in(cell)
+    experiment = resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=["loss=Pull", "miner=none"])
+    assert experiment.plugins.components[0].attribute == "Pull"
+
+
 BACKBONE = """
 import dml_bench as db
 import torch
@@ -348,7 +481,7 @@ def test_a_run_of_this_machine_needs_no_consent(tmp_path, birds):
     call(tmp_path, "predict", str(runs_of(tmp_path)[0]), str(next(birds.rglob("*.jpg"))))
     plugin.write_text(plugin.read_text() + "# changed\n")
     _, refused = call(tmp_path, "run", *arguments, rc=2)
-    assert "as it was before its file was changed: restore the file; --force" in refused
+    assert "as it was before its code was changed: restore the code; --force" in refused
 
 
 def recorded(path: Path, name: str) -> PluginRecord:
