@@ -24,7 +24,7 @@ from dml_bench.config.sections import (
 )
 from dml_bench.registry.plugins import record_of
 
-__all__ = ["FIRST_SEED", "Experiment", "components_of"]
+__all__ = ["FIRST_SEED", "Experiment", "components_of", "follows_validation"]
 
 FIRST_SEED = 42
 """Of an experiment that names none, and of every row of a table; others follow one by one."""
@@ -602,25 +602,30 @@ def check_rates(experiment: Experiment) -> None:
 def check_measured_early(experiment: Experiment) -> None:
     """Raises ValueError where something waits for a measurement, and the first is at the end."""
     train, every = experiment.train, experiment.evaluate.every
-    waiting = {
-        "train.checkpoint": train.checkpoint != "last",
-        "labelling.listen_from": bool(experiment.labelling.options.get("listen_from")),
-        f"schedule {experiment.schedule.name}": registry.schedules.of(experiment.schedule).facts[
-            "needs_validation"
-        ],
-    }
-    for name, waits in waiting.items():
+    for name in follows_validation(experiment):
         require(
-            not waits or train.epochs <= 1 or every < train.epochs,
+            train.epochs <= 1 or every < train.epochs,
             f"evaluate.every must be less than train.epochs ({train.epochs}), as {name} follows"
             f" what is measured, got {every}: --set evaluate.every=1",
         )
 
 
+def follows_validation(experiment: Experiment) -> list[str]:
+    """The settings by which an experiment follows what is measured on validation images."""
+    schedule = experiment.schedule
+    follows = {
+        "train.checkpoint": experiment.train.checkpoint != "last",
+        "labelling.listen_from": bool(experiment.labelling.options.get("listen_from")),
+        f"schedule {schedule.name}": registry.schedules.of(schedule).facts["needs_validation"],
+    }
+    return [name for name, does in follows.items() if does]
+
+
 def has_validation(experiment: Experiment) -> bool:
     """Whether each phase has validation images, as far as the experiment alone can say."""
-    data = experiment.data
-    return bool(data.valid_fraction or experiment.train.folds or data.split == "given")
+    data, protocol = experiment.data, registry.protocols[experiment.protocol]
+    may_be_given = data.split == "given" and not protocol.facts["validates_by_class"]
+    return bool(data.valid_fraction or experiment.train.folds or may_be_given)
 
 
 def plain_text(value: float | str) -> str:

@@ -328,6 +328,11 @@ def make_split(
     notes: tuple[str, ...] = ()
     if method == "given":
         train, valid, test = given_parts(dataset)
+        if valid_fraction:
+            notes = (
+                f"data.valid_fraction has no effect with data.split = given: {dataset.name} has"
+                f" {valid.sum()} validation images in its own parts",
+            )
     else:
         if method == "grouped":
             assert groups is not None, "a grouped split has a rule of groups"

@@ -1,6 +1,6 @@
 """What a phase minimises: a loss, with its miner, in float32."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -137,6 +137,7 @@ class Objective(nn.Module):
         if self.miner is None:
             return self.loss(embeddings, labels)
         mined = self.miner(embeddings, labels)
+        require_tuples(self.miner, mined)
         if all(part.numel() <= 1 for part in mined):
             self._batches_without_tuples += 1
             # A zero with a graph behind it, so that the step goes on as in any other batch.
@@ -193,6 +194,34 @@ class Objective(nn.Module):
         )
 
 
+def require_tuples(miner: nn.Module, mined: Any) -> None:
+    """Raises ValueError for what is neither triplets nor pairs, as a plug-in may give."""
+    is_tuple = isinstance(mined, tuple | list)
+    if not is_tuple or not all(isinstance(part, Tensor) and part.dim() == 1 for part in mined):
+        got = type(mined).__name__
+    elif len(mined) not in (3, 4):
+        got = f"{len(mined)} tensors"
+    else:
+        return
+    raise ValueError(
+        f"miner {type(miner).__name__} must give a tuple of index tensors, 3 for triplets or"
+        f" 4 for positive and negative pairs, got {got}: give one place in the batch for each"
+    )
+
+
+def require_known_tensors(loss: nn.Module, name: str) -> None:
+    """Raises ValueError where a loss has a tensor that is to learn, and that torch does not know:
+    it would be neither trained nor saved."""
+    for module in loss.modules():
+        for attribute, held in vars(module).items():
+            tensors = held if isinstance(held, list | tuple) else [held]
+            if any(isinstance(one, Tensor) and one.requires_grad for one in tensors):
+                raise ValueError(
+                    f"loss {name} has a tensor with gradient in {attribute}, where it is neither"
+                    " trained nor saved: make it an nn.Parameter, a list an nn.ParameterList"
+                )
+
+
 def build_objective(
     experiment: Experiment, num_classes: int, dim: int, label_sets: np.ndarray | None = None
 ) -> Objective:
@@ -202,6 +231,12 @@ def build_objective(
     entry = losses.of(experiment.loss)
     counts_all = experiment.mixing.pair_weight == "all"
     loss = entry.built(nn.Module, num_classes, dim, **experiment.loss.options)
+    require_known_tensors(loss, entry.name)
+    if entry.facts["classifies"] and not hasattr(loss, "logits"):
+        raise ValueError(
+            f"loss {entry.name} is registered with classifies=True, and {type(loss).__name__} has"
+            " no method logits(embeddings): add it, or leave classifies out"
+        )
     loss = weigh(loss, all_images=counts_all)
     miner = miners.of(experiment.miner).build(**experiment.miner.options)
     if label_sets is not None and entry.facts["takes_miner"]:

@@ -184,6 +184,7 @@ def build_embedder(
     entry = backbones.of(config.backbone)
     seed_everything(experiment.seed, "weights")
     backbone = entry.built(nn.Module, name, **config.backbone.options)
+    require_number(backbone, "num_features", name)
     pooling = poolings[config.pooling.name].build(**config.pooling.options)
     place = "" if pooling is None else replace_pooling(backbone, name, pooling)
     check_image_size(backbone, name, experiment.images.size)
@@ -201,6 +202,7 @@ def build_embedder(
     if heads.of(config.head).facts["takes_map"]:
         drop_pooling(backbone, name, config.head.name)
     head = heads.of(config.head).built(nn.Module, backbone.num_features, **config.head.options)
+    require_number(head, "dim", config.head.name)
     if config.lora_rank:
         add_lora(backbone, name, rank=config.lora_rank, alpha=config.lora_alpha)
     made_with = getattr(backbone, "pretrained_cfg", entry.facts)
@@ -216,6 +218,15 @@ def build_embedder(
     )
     freeze(embedder, experiment)
     return embedder.to(memory_format=torch.channels_last)
+
+
+def require_number(module: nn.Module, attribute: str, name: str) -> None:
+    """Raises ValueError where a network, a plug-in, does not say how long its vectors are."""
+    if getattr(module, attribute, None) is None:
+        raise ValueError(
+            f"{name} must return a module with a number {attribute}, the length of the vectors that"
+            f" it makes: set {attribute} on {type(module).__name__}"
+        )
 
 
 def fold_where_it_pays(

@@ -12,9 +12,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, wraps
+from functools import cache, reduce, wraps
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
 from dml_bench.registry.option_checks import Range
 from dml_bench.registry.origins import (
@@ -73,14 +75,21 @@ def checked(value: Any, wanted: Any, where: str) -> Any:
             f"{where} must be one of {', '.join(map(repr, choices))}, got"
             f" {value!r}{near_miss(str(value), [str(choice) for choice in choices])}"
         )
-    if get_origin(wanted) is tuple:
+    if type(None) in get_args(wanted):  # of an option of a plug-in, as its default
+        others = tuple(kind for kind in get_args(wanted) if kind is not type(None))
+        return None if value is None else checked(value, reduce(or_, others), where)
+    is_union = get_origin(wanted) in (Union, UnionType)
+    kind = wanted if is_union else get_origin(wanted) or wanted
+    if kind in (tuple, list):
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} must be a list, got {value!r}")
-        return tuple(checked(item, get_args(wanted)[0], where) for item in value)
-    kinds = (int, float) if wanted is float else wanted
+        of_items = get_args(wanted)[:1]
+        return kind(checked(item, *of_items, where) if of_items else item for item in value)
+    kinds = (int, float) if wanted is float else kind
     if not isinstance(value, kinds) or (isinstance(value, bool) and wanted is not bool):
+        name = getattr(wanted, "__name__", str(wanted))
         nouns = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        raise ValueError(f"{where} must be {nouns.get(wanted, wanted.__name__)}, got {value!r}")
+        raise ValueError(f"{where} must be {nouns.get(wanted, name)}, got {value!r}")
     if wanted is float and not abs(value) <= sys.float_info.max:
         raise ValueError(f"{where} must be a finite number, got {value}")
     return float(value) if wanted is float else value

@@ -112,7 +112,9 @@ def targets_of(
     """What the images are labelled as; of mixed images also what the others are, each by its
     share."""
     if state.experiment.train.labels == "image":
-        labelled: list[tuple[np.ndarray, np.ndarray | None]] = [(np.arange(len(images)), None)]
+        # By the place where an image comes first: a sampler may draw one twice.
+        _, first, number = np.unique(images, return_index=True, return_inverse=True)
+        labelled: list[tuple[np.ndarray, np.ndarray | None]] = [(first[number], None)]
     else:
         labelled = state.labels.targets(images)
     if mix is not None and not (mix.share == 1).all():

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from dml_bench.config import Experiment
+from dml_bench.config.experiment import follows_validation
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.inputs import FeatureInputs, ImageInputs
 from dml_bench.data.label_strategies import Correcting, Soft
 from dml_bench.data.mixing import Mixer
-from dml_bench.data.split import Phase, Split
+from dml_bench.data.split import Monitored, Phase, Split
 from dml_bench.losses.objective import build_objective
 from dml_bench.models.backbones import stage_names
 from dml_bench.models.embedder import Embedder, build_embedder, fold_where_it_pays
@@ -46,7 +47,8 @@ def build(
     configured ones; `predicted` are (images) the class ids that labelling `softlabels` weighs
     against those that are given; `untrained` is the embedder of the experiment where it has been
     built already, which is trained then unless it lacks channel statistics of its images."""
-    images = phase.trains_on(dataset, split)
+    images, monitored = phase.trains_on(dataset, split), phase.monitored_images(dataset, split)
+    require_validation(experiment, dataset, monitored)
     labels = build_labels(experiment, phase, dataset, split, images, predicted)
     embedder = untrained
     if experiment.images.normalization == "train":
@@ -75,7 +77,7 @@ def build(
         dataset=dataset,
         images=images,
         labels=labels,
-        monitored=phase.monitored_images(dataset, split),
+        monitored=monitored,
         mixer=build_mixer(experiment, embedder),
         source=pixels,
         embedder=embedder,
@@ -96,6 +98,17 @@ def build(
         pixels.keep_on_device()
     state.replica = build_replica(state)
     return state
+
+
+def require_validation(experiment: Experiment, dataset: Dataset, monitored: Monitored) -> None:
+    """Raises ValueError where something follows validation images, and the data set's own parts
+    have none: it would do nothing."""
+    follows = follows_validation(experiment)
+    if follows and "valid" not in monitored.queries:
+        raise ValueError(
+            f"{follows[0]} follows validation images, and {dataset.name} has none in its own parts:"
+            " add some, or --set data.split=stratified --set data.valid_fraction=0.1"
+        )
 
 
 def build_replica(state: TrainingState) -> nn.Module | None:

@@ -4,6 +4,7 @@ The best epoch is chosen on validation images, never on queries.
 """
 
 import io
+import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ from dml_bench.config import Experiment
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import EpochRecord
 from dml_bench.system.files import UNSEALED, check, write_sealed
-from dml_bench.training.training_state import TrainingState
+from dml_bench.training.training_state import Diverged, TrainingState
 
 __all__ = ["CheckpointWriter", "epochs_seen", "keep_if_best", "load", "restore_best", "save"]
 
@@ -168,11 +169,16 @@ def load(state: TrainingState, path: Path) -> None:
 
 def keep_if_best(state: TrainingState, record: EpochRecord) -> None:
     """After an epoch: remember its weights if they are the best so far. The earlier of equals
-    stays."""
+    stays. Raises Diverged for a value that can't be compared with others."""
     wanted = state.experiment.train.checkpoint
     value = cast(dict[str, Any], record).get(f"{wanted}{state.phase.suffix}")
     if wanted == "last" or value is None:
         return
+    if math.isnan(value):
+        raise Diverged(
+            f"{wanted} is {value} in phase {state.phase.name}, epoch {record['epoch']}, so no epoch"
+            " can be chosen by it: mend the loss, or --set train.checkpoint=valid_accuracy"
+        )
     rank = value if wanted == "valid_accuracy" else -value
     if state.best is None or rank > state.best["rank"]:
         state.best = {
@@ -190,16 +196,10 @@ def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def restore_best(state: TrainingState) -> None:
-    """After the last epoch: go back to the best one's weights. Raises ValueError where there was
-    nothing to choose by."""
-    wanted = state.experiment.train.checkpoint
-    if wanted == "last":
+    """After the last epoch: go back to the best one's weights."""
+    if state.experiment.train.checkpoint == "last":
         return
-    if state.best is None:
-        raise ValueError(
-            f"train.checkpoint = {wanted}, but {state.dataset.name} has no validation images; --set"
-            " data.valid_fraction=0.1"
-        )
+    assert state.best is not None, "an epoch was measured"
     state.embedder.load_state_dict(state.best["embedder"])
     state.objective.load_state_dict(state.best["objective"])
 

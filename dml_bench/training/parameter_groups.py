@@ -112,12 +112,23 @@ def grouped(learners: Iterable[Learner], experiment: Experiment) -> list[dict[st
         if alike not in groups:
             group: dict[str, Any] = {"params": []}
             if learner.factor != 1:
-                group["lr"] = experiment.optimizer.options["lr"] * learner.factor
+                group["lr"] = rate(experiment) * learner.factor
             if not learner.decays:
                 group["weight_decay"] = 0.0
             groups[alike] = group
         groups[alike]["params"].append(learner.parameter)
     return list(groups.values())
+
+
+def rate(experiment: Experiment) -> float:
+    """Raises ValueError where the optimiser, a plug-in, has no option for it."""
+    optimizer = experiment.optimizer
+    if "lr" not in optimizer.options:
+        raise ValueError(
+            f"optimizer {optimizer.name} has no option lr, so no part can learn at a multiple of"
+            " it: call its rate lr"
+        )
+    return float(optimizer.options["lr"])
 
 
 def clipping(value: float, norm: float) -> Callable[..., None]:

@@ -130,9 +130,10 @@ def one_cycle(
 
         total = max(steps, 3)  # torch divides by zero where a single step rises or falls
         highest = [
-            group["betas"][0] if "betas" in group else group["momentum"]
+            group["betas"][0] if "betas" in group else group.get("momentum", 0.0)
             for group in optimizer.param_groups
         ]
+        has_momentum = {"betas", "momentum"} & optimizer.param_groups[0].keys()
         return OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
@@ -140,6 +141,7 @@ def one_cycle(
             pct_start=max(rise, 2 / total),
             div_factor=start_divisor,
             final_div_factor=end_divisor,
+            cycle_momentum=bool(has_momentum),
             max_momentum=highest,
             base_momentum=[max(momentum - momentum_dip, 0.0) for momentum in highest],
             anneal_strategy=anneal,

@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import tiny
 from torch import nn
 from torch.nn import functional
 
+import dml_bench as db
 from dml_bench.config import experiments
 from dml_bench.losses.objective import Objective, build_objective
 from dml_bench.registry import losses, miners
+
+pytestmark = pytest.mark.usefixtures("plugins_removed")
 
 
 def batch(
@@ -267,6 +271,56 @@ def test_a_loss_that_gives_no_number_to_learn_from_is_named_with_what_it_gave(fu
     embeddings = torch.ones(4, 5, requires_grad=True)
     with pytest.raises(ValueError, match=f"loss Given must give one number .*, got {got}: compute"):
         objective(embeddings, torch.tensor([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("mined", "got"),
+    [
+        (torch.arange(4), "Tensor"),
+        (None, "NoneType"),
+        (torch.ones(4, 4) > 0, "Tensor"),
+        ((torch.arange(4), torch.arange(4)), "2 tensors"),
+        ((torch.ones(4, 4) > 0,) * 3, "tuple"),
+    ],
+)
+def test_a_miner_that_gives_neither_triplets_nor_pairs_does_not_leave_the_loss_at_0(mined, got):
+    """Each row of one tensor has at most one number, as a batch has that is left without triplets:
+    nothing would be learned."""
+    loss = losses["NTXent"].build(2, 5, temperature=0.1, distance="cosine")
+    objective = Objective(loss, Mining(lambda embeddings: mined), unit_vectors=True)
+    with pytest.raises(ValueError, match=f"miner Mining must give a tuple .*, got {got}: give one"):
+        objective(torch.ones(4, 5, requires_grad=True), torch.tensor([0, 0, 1, 1]))
+
+
+class Mining(Given):
+    """A miner that gives what a function makes of the embeddings."""
+
+
+@pytest.mark.parametrize("hidden", [nn.Parameter, list], ids=["a tensor", "a list"])
+def test_what_a_loss_would_learn_is_refused_where_it_is_neither_trained_nor_saved(hidden):
+    @db.register_loss(summary="a test")
+    def Hidden(num_classes: int, dim: int):
+        loss = Given(lambda embeddings: embeddings.mean())
+        proxies = torch.randn(num_classes, dim, requires_grad=True)
+        if hidden is list:
+            loss.proxies = [nn.Parameter(proxies)]
+        else:
+            loss.proxies = proxies
+        return loss
+
+    with pytest.raises(
+        ValueError, match="loss Hidden has a tensor with gradient in proxies, where"
+    ):
+        build_objective(tiny("loss=Hidden", "miner=none"), 5, 8)
+
+
+def test_a_loss_that_says_that_it_classifies_has_logits():
+    @db.register_loss(summary="a test", classifies=True)
+    def Silent():
+        return Given(lambda embeddings: embeddings.mean())
+
+    with pytest.raises(ValueError, match=r"loss Silent is .*, and Given has no method logits"):
+        build_objective(tiny("loss=Silent", "miner=none"), 5, 8)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ import timm
 import torch
 import torchvision.models
 from safetensors.torch import save_file
+from tiny import tiny
 from torchvision.transforms.v2 import functional as transforms
 
+import dml_bench as db
 from dml_bench.config import Experiment, experiments
 from dml_bench.models.embedder import Embedder, build_embedder
 from dml_bench.models.weights import load_backbone, read_state, torchvision_file
@@ -83,6 +85,24 @@ def test_images_become_embeddings_of_the_dimension_of_the_head(head, dim):
     assert embedder.dim == dim
     assert embedder.features(pixels()).shape == (3, 512)
     assert embedder(pixels()).shape == (3, dim)
+
+
+@pytest.mark.usefixtures("plugins_removed")
+def test_a_network_of_ones_own_that_does_not_say_its_length_is_named():
+    @db.register_head(summary="a test")
+    def Bare(num_features):
+        return torch.nn.Linear(num_features, 8)
+
+    @db.register_backbone(summary="a test")
+    def Plain():
+        return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+
+    for setting, refused in (
+        ("model.head=Bare", "Bare must return a module with a number dim, .*: set dim on Linear"),
+        ("model.backbone=Plain", "Plain must return a module with a number num_features"),
+    ):
+        with pytest.raises(ValueError, match=refused):
+            build_embedder(tiny(setting))
 
 
 def test_embeddings_are_float32_unit_vectors_without_gradient():

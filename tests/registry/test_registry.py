@@ -179,6 +179,32 @@ def test_every_option_has_a_type_and_a_default_of_that_type(entry):
         assert checked(option.default, option.type, name) == option.default
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted", "expected"),
+    [
+        (None, float | None, None),
+        (1, float | None, 1.0),
+        ("a", Literal["a", "b"] | None, "a"),
+        ([1, 2], tuple, (1, 2)),
+        ((1, 2), list, [1, 2]),
+        ([1, 2], list[float], [1.0, 2.0]),
+        ({"a": 1}, dict[str, int], {"a": 1}),
+    ],
+)
+def test_an_option_of_ones_own_may_have_any_of_these_types(value, wanted, expected):
+    found = checked(value, wanted, "loss.margin")
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "noun"),
+    [(float | None, "a number"), (int | float, r"int \| float"), (list[int], "a list")],
+)
+def test_a_wrong_value_of_such_a_type_is_refused(wanted, noun):
+    with pytest.raises(ValueError, match=f"loss.margin must be {noun}, got 'wide'"):
+        checked("wide", wanted, "loss.margin")
+
+
 @pytest.mark.parametrize("kind", REGISTRIES)
 def test_the_catalogue_of_each_registry_is_json_with_a_record_per_entry(kind):
     records = json.loads(json.dumps(catalogue.entries(kind)))

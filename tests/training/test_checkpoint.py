@@ -3,8 +3,10 @@ have a say in it."""
 
 import csv
 import io
+import shutil
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,53 @@ def test_a_checkpoint_to_be_chosen_without_validation_images_is_refused():
             "data.split=half",
             "data.valid_fraction=0.2",
         )
+
+
+FOLLOWING = {
+    "train.checkpoint": ("train.checkpoint=valid_accuracy",),
+    "labelling.listen_from": (
+        *("loss=crossentropy", "miner=none", "labelling=plc", "labelling.listen_from=0.5"),
+    ),
+    "schedule plateau": ("schedule=plateau",),
+}
+
+
+@pytest.mark.parametrize("follows", FOLLOWING)
+def test_what_follows_validation_images_is_refused_before_training_where_a_given_split_has_none(
+    follows, birds, cache_dir, tmp_path
+):
+    data = shutil.copytree(birds, tmp_path / "CUB_200_2011")
+    parts = [f"{image} {int(image % 4 > 0)}\n" for image in range(1, 65)]
+    (data / "train_test_split.txt").write_text("".join(parts))
+    refused = f"{follows} follows validation images, and cub has none in its own parts: add some"
+    with pytest.raises(ValueError, match=refused):
+        train(data, cache_dir, tmp_path, "data.split=given", *FOLLOWING[follows])
+    assert not list(tmp_path.rglob(layout.RECORDS))
+    with pytest.raises(
+        ValueError, match=r"needs validation images; --set data\.valid_fraction=0.1"
+    ):
+        tiny("data.split=given", "protocol=class_disjoint", "schedule=plateau")
+
+
+def test_a_fraction_that_a_given_split_does_not_take_is_said():
+    from test_folds import dataset_of
+
+    dataset = replace(dataset_of([4, 4]), parts=("train", "train", "valid", "test") * 2)
+    split = make_split(dataset, method="given", test_fraction=0.2, valid_fraction=0.2, seed=3)
+    (note,) = split.notes
+    assert note == (
+        f"data.valid_fraction has no effect with data.split = given: {dataset.name} has 2"
+        " validation images in its own parts"
+    )
+
+
+def test_a_loss_that_is_nan_on_validation_images_chooses_no_epoch(
+    birds, cache_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(validation, "valid_loss", lambda *_: float("nan"))
+    settings = ("data.valid_fraction=0.2", "train.checkpoint=valid_loss")
+    with pytest.raises(ValueError, match="valid_loss is nan in phase all, epoch 1, so no epoch"):
+        train(birds, cache_dir, tmp_path, *settings)
 
 
 def test_a_phase_validates_on_its_fold_together_with_the_validation_images():

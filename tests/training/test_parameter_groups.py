@@ -12,6 +12,7 @@ from torch import nn
 
 import dml_bench as db
 from dml_bench.config import as_table
+from dml_bench.config.experiments import resolve
 from dml_bench.losses.objective import build_objective
 from dml_bench.models.embedder import build_embedder
 from dml_bench.training.parameter_groups import (
@@ -56,6 +57,21 @@ def test_the_head_learns_at_its_multiple_of_the_rate():
     network, head = groups("train.head_lr_factor=4")
     assert head["params"] == ["head.weight", "head.bias"]
     assert (network["lr"], head["lr"]) == (0.05, 0.2)
+
+
+@pytest.mark.usefixtures("plugins_removed")
+def test_a_multiple_of_a_rate_that_an_optimizer_of_ones_own_does_not_have_is_refused():
+    @db.register_optimizer(summary="a test")
+    def Rated(parameters, *, rate: float = 0.1):
+        return torch.optim.SGD(parameters, lr=rate)
+
+    experiment = resolve(
+        "EPSHN_cosine_resnet18_sgd_aug",
+        overrides=["optimizer=Rated", "model.weights=none", "train.head_lr_factor=4"],
+    )
+    embedder = build_embedder(experiment)
+    with pytest.raises(ValueError, match="optimizer Rated has no option lr, so no part can learn"):
+        build_optimizer(experiment, embedder, build_objective(experiment, 4, embedder.dim))
 
 
 def test_layer_wise_decay_makes_each_stage_slower_than_the_one_after_it():

@@ -146,6 +146,8 @@ def test_one_cycle_lowers_momentum_where_there_is_some():
     assert momenta(optimizer("adam")) == pytest.approx(dip)
     assert momenta(optimizer("ranger")) == pytest.approx([momentum + 0.05 for momentum in dip])
     assert momenta(optimizer(momentum=0.0)) == [0.0] * 10
+    without = torch.optim.Adagrad([torch.zeros(1, requires_grad=True)], lr=0.1)
+    assert max(walk(without, make("one_cycle", without, 10), 10)[:, 0]) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(

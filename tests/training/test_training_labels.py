@@ -18,7 +18,7 @@ from dml_bench.runs.run import read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.terminal import describe_labels
 from dml_bench.training import validation
-from dml_bench.training.batches import epoch_batches
+from dml_bench.training.batches import epoch_batches, targets_of
 from dml_bench.training.build import build
 from dml_bench.training.folds import training_jobs
 from dml_bench.training.inputs import open_inputs
@@ -149,6 +149,14 @@ def test_folds_are_stratified_by_the_labels_that_are_given(birds, cache_dir):
 
 
 # Class weights
+
+
+def test_an_image_that_a_sampler_draws_twice_is_one_image_where_each_is_a_class(birds, cache_dir):
+    settings = ("train.views=2", "train.labels=image", "loss=NTXent", "miner=none")
+    run = phase_of("all", tiny(*settings), birds, cache_dir)
+    once, twice = run.images[:4], run.images[[0, 3, 1, 3, 0]]
+    assert targets_of(run, once)[0].labels.tolist() == [0, 1, 2, 3] * 2
+    assert targets_of(run, twice)[0].labels.tolist() == [0, 1, 2, 1, 0] * 2
 
 
 def test_balanced_weights_are_in_inverse_proportion_to_the_class_and_their_mean_is_one():
