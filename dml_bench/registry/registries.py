@@ -83,8 +83,8 @@ def checked(value: Any, wanted: Any, where: str) -> Any:
     if kind in (tuple, list):
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} must be a list, got {value!r}")
-        of_items = get_args(wanted)[:1]
-        return kind(checked(item, *of_items, where) if of_items else item for item in value)
+        of_items = get_args(wanted)
+        return kind(checked(item, of_items[0], where) if of_items else item for item in value)
     kinds = (int, float) if wanted is float else kind
     if not isinstance(value, kinds) or (isinstance(value, bool) and wanted is not bool):
         name = getattr(wanted, "__name__", str(wanted))
