@@ -1202,14 +1202,14 @@ def test_the_settings_of_a_component_are_applied_after_its_name_whichever_is_giv
 )
 def test_no_setting_is_lost_by_the_order_in_which_they_are_given(overrides):
     key, _, value = overrides[0].partition("=")
-    for given in permutations(overrides):
-        assert at(resolve(BASELINE, overrides=given), key) == float(value)
+    for order in permutations(overrides):
+        assert at(resolve(BASELINE, overrides=order), key) == float(value)
 
 
 def test_pretraining_without_the_source_domain_is_refused_whichever_is_given_first():
-    for given in permutations(["pretrain.epochs=2", "model.weights=none"]):
+    for order in permutations(["pretrain.epochs=2", "model.weights=none"]):
         with pytest.raises(ValueError, match="pretrain has no effect with model.weights = none"):
-            resolve(BASELINE, overrides=given)
+            resolve(BASELINE, overrides=order)
 
 
 @pytest.mark.parametrize(

@@ -192,8 +192,8 @@ def test_every_option_has_a_type_and_a_default_of_that_type(entry):
     ],
 )
 def test_an_option_of_ones_own_may_have_any_of_these_types(value, wanted, expected):
-    found = checked(value, wanted, "loss.margin")
-    assert (found, type(found)) == (expected, type(expected))
+    value_checked = checked(value, wanted, "loss.margin")
+    assert (value_checked, type(value_checked)) == (expected, type(expected))
 
 
 @pytest.mark.parametrize(
