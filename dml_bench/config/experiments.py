@@ -3,7 +3,7 @@ loader."""
 
 import json
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -77,9 +77,14 @@ def resolve(
         import_components(table)
     if profile:
         apply_profile(table, profile)
-    for key, value in names_first(overrides):
-        assign(table, key, parse_value(value, is_text=key == "unseen"))
-        if key == "model.weights" and parse_value(value) != "source":
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ValueError(
+                f"--set {override}: write it as key=value, e.g. --set optimizer.lr=0.01"
+            )
+        assign(table, key.strip(), parse_value(value.strip(), is_text=key.strip() == "unseen"))
+        if key.strip() == "model.weights" and parse_value(value.strip()) != "source":
             table.pop("pretrain", None)
     if not is_record:
         with_absolute_imports(table, Path.cwd())
@@ -88,26 +93,6 @@ def resolve(
     if profile and why_untested(experiment):
         return replace(experiment, expects=())
     return experiment
-
-
-def names_first(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Keys and values of `key=value` texts. What names a component, which begins anew with its
-    defaults, comes before settings of that component, so that each of these has its effect. Raises
-    ValueError for another text."""
-    settings = []
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ValueError(
-                f"--set {override}: write it as key=value, e.g. --set optimizer.lr=0.01"
-            )
-        settings.append((key.strip(), value.strip()))
-
-    def depth(setting: tuple[str, str]) -> int:
-        key = setting[0].removesuffix(".name")
-        return 0 if key == "model.weights" else key.count(".")  # which decides about `pretrain`
-
-    return sorted(settings, key=depth)
 
 
 def read(path: Path, files: list[Path] | None = None) -> dict[str, Any]:
