@@ -308,18 +308,19 @@ def answer_file(
 def only_writer(out: Path) -> Iterator[None]:
     """Raises ValueError where another command writes answers to `out`: each would lose its place in
     the journal."""
-    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
+    file = out.with_name(f".{out.name}.lock")
     try:
-        lock.acquire()
+        held = FileLock(file).acquire(timeout=0)
     except Timeout:
         raise ValueError(
             f"another command writes {out}: wait for it, or name another file with --out"
         ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+    with held:
+        try:
+            yield
+        finally:
+            # While it is held: afterwards it may be that of the next command.
+            file.unlink(missing_ok=True)
 
 
 def identity_of(gallery_file: GalleryFile, lookup: PhotoLookup, options: LookupOptions) -> str:
