@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from filelock import FileLock, Timeout
-
 from dml_bench.system.drafts import remove
+from dml_bench.system.locks import held
 
 __all__ = ["URI", "DatabaseFolder", "find_mongod", "serve_database"]
 
@@ -50,14 +49,9 @@ class DatabaseFolder:
     def lock(self) -> Iterator[None]:
         """Held while the run is browsed. Raises ValueError if it is already."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folder.with_suffix(".lock"), timeout=0):
-                yield
-        except Timeout:
-            raise ValueError(
-                "this run is open in another `dml-bench browse`: use that one, or end it with"
-                " Ctrl-C"
-            ) from None
+        busy = "this run is open in another `dml-bench browse`: use that one, or end it with Ctrl-C"
+        with held(self.folder.with_suffix(".lock"), busy):
+            yield
 
     def remove(self) -> bool:
         """Remove the folder and all in it; whether there was one."""

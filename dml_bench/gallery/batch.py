@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from dml_bench.data.images import photo_file
 from dml_bench.gallery.format import count, prediction_json, threshold_json
 from dml_bench.gallery.identity import embedder_digest
@@ -24,6 +22,7 @@ from dml_bench.gallery.vector_stores import OpenStore
 from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.system.drafts import drafted
 from dml_bench.system.files import json_line, json_text, writable, write_atomically, write_csv
+from dml_bench.system.locks import held
 
 __all__ = ["AnswerFile", "AnswerJob", "BatchAnswers", "answer_file", "answer_folder"]
 
@@ -309,13 +308,8 @@ def only_writer(out: Path) -> Iterator[None]:
     """Raises ValueError where another command writes answers to `out`: each would lose its place in
     the journal."""
     file = out.with_name(f".{out.name}.lock")
-    try:
-        held = FileLock(file).acquire(timeout=0)
-    except Timeout:
-        raise ValueError(
-            f"another command writes {out}: wait for it, or name another file with --out"
-        ) from None
-    with held:
+    busy = f"another command writes {out}: wait for it, or name another file with --out"
+    with held(file, busy):
         try:
             yield
         finally:

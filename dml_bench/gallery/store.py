@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from dml_bench.data.digests import digest_of
 from dml_bench.gallery import journal
@@ -29,6 +28,7 @@ from dml_bench.runs import layout
 from dml_bench.runs.arrays import embeddings_digest, mapped
 from dml_bench.runs.run import Run, open_run
 from dml_bench.system.files import Damaged, from_json, is_sealed, seal_of, write_tensors
+from dml_bench.system.locks import held
 
 __all__ = [
     "Gallery",
@@ -181,14 +181,12 @@ class GalleryFile:
     def lock(self) -> Iterator[None]:
         """Held while a gallery is read, changed and written again. Raises GalleryIsBusy."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.path.with_name(f".{self.phase}.lock"), timeout=0):
-                yield
-        except Timeout:
-            raise GalleryIsBusy(
-                f"another process is changing {self.path}: wait for it (dml-bench serve adds and"
-                " removes classes itself), or choose another gallery with --gallery DIR"
-            ) from None
+        busy = (
+            f"another process is changing {self.path}: wait for it (dml-bench serve adds and"
+            " removes classes itself), or choose another gallery with --gallery DIR"
+        )
+        with held(self.path.with_name(f".{self.phase}.lock"), busy, GalleryIsBusy):
+            yield
 
     def read(self, *, new: bool = False) -> Gallery:
         """The changed gallery, or the run's own where there is none. Raises ValueError on one that

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from dml_bench.config import Experiment, as_table, load
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import DataFacts, OtherData, differing_data
@@ -27,6 +25,7 @@ from dml_bench.system.files import (
 )
 from dml_bench.system.files import read_json as read_whole
 from dml_bench.system.files import read_json_lines as read_whole_lines
+from dml_bench.system.locks import held
 
 __all__ = ["SCHEMA_VERSION", "Occupied", "RunFolder"]
 
@@ -58,23 +57,21 @@ class RunFolder:
         self.path = layout.run_folder(out, experiment.name, dataset, experiment.seed)
         self.experiment = experiment
 
-    def lock(self) -> FileLock:
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Held while a process writes here; freed by the system when the process ends, however it
         ends. It lies beside the folder, which `clear` takes away as a whole. What a dead process
         left half made is removed."""
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise Occupied(
-                f"another process is working in {self.path}; wait for it, or choose another folder"
-                " with --out"
-            ) from None
-        sweep(self.path.parent)
-        for folder, _, _ in os.walk(self.path):
-            sweep(Path(folder))
-        return lock
+        busy = (
+            f"another process is working in {self.path}; wait for it, or choose another folder"
+            " with --out"
+        )
+        with held(self.path.with_name(f".{self.path.name}.lock"), busy, Occupied):
+            sweep(self.path.parent)
+            for folder, _, _ in os.walk(self.path):
+                sweep(Path(folder))
+            yield
 
     def claim(self, dataset: Dataset) -> None:
         """Make the folder this experiment's on these data. Raises ValueError if it holds a run of

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from dml_bench.analysis.claims import describe_claim
 from dml_bench.analysis.decisions import DecidedRow, Decisions, decide
 from dml_bench.analysis.origin import environments
@@ -32,6 +30,7 @@ from dml_bench.suite.executor import ExecutorSetup, JobResult, Slots, SuitePaths
 from dml_bench.suite.plan import Job, in_order
 from dml_bench.suite.progress import SuiteListener
 from dml_bench.system.counted import counted
+from dml_bench.system.locks import held
 from dml_bench.system.terminal import SuiteProgress, duration
 
 __all__ = [
@@ -228,14 +227,11 @@ class SuiteSession:
         """Holds the report's lock from before the record is read until the page is written. Raises
         ValueError where another suite holds it."""
         self.report.mkdir(parents=True, exist_ok=True)
-        try:
-            held = FileLock(self.report / ".lock").acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"another suite is writing {self.report}: wait for it, or choose another folder"
-                " with --report DIR"
-            ) from None
-        with held:
+        busy = (
+            f"another suite is writing {self.report}: wait for it, or choose another folder with"
+            " --report DIR"
+        )
+        with held(self.report / ".lock", busy):
             self.record = record.SuiteRecord(self.report / "suite.json", self.suite.command)
             yield
 
