@@ -13,8 +13,9 @@ covariance. Frozen features suit; training draws photos of one class together.
 `benchmarks/session_chains.py` measures it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from dml_bench.data.photos import photo_batches
 from dml_bench.data.sessions import Sessions, share_beside
 from dml_bench.runs.run import Run
 
+if TYPE_CHECKING:
+    from scipy.sparse import coo_array
+
 __all__ = [
     "chains",
     "embeddings_in_order",
@@ -34,6 +38,8 @@ __all__ = [
 ]
 
 BATCH = 32
+ROWS = 1024
+"""Images of which distances to all others of their class are in memory."""
 
 LARGEST_EXPECTED = 0.25
 """Photos expected within the distance of two that are linked."""
@@ -62,10 +68,11 @@ def embeddings_in_order(run: Run, dataset: Dataset) -> np.ndarray:
 
 
 def embeddings_of_backbone(
-    backbone: str, dataset: Dataset, progress: Progress
+    backbone: str, dataset: Dataset, progress: Progress, settings: Sequence[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """(readable, dim) unit vectors of a backbone with its published weights, and (readable) the
-    indices of the images that could be read. Raises ValueError where there is no such backbone, its
+    indices of the images that could be read. `settings`, as `images.size=112`, change those of
+    frozen_efficientnet_lite0. Raises ValueError where there is no such backbone, its
     weights can't be had, or no image can be read."""
     import torch
 
@@ -75,7 +82,8 @@ def embeddings_of_backbone(
     from dml_bench.system.memory import keep_freed_memory
 
     keep_freed_memory()
-    experiment = resolve("frozen_efficientnet_lite0", overrides=[f"model.backbone={backbone}"])
+    settings = [f"model.backbone={backbone}", *settings]
+    experiment = resolve("frozen_efficientnet_lite0", overrides=settings)
     embedder = build_embedder(experiment).eval()
     device = choose_device("auto")
     precision = network_precision(experiment.train.precision, device, embedder)
@@ -129,15 +137,34 @@ def chains(
         dimension = dimension_of(embeddings, labels)
     ids = np.arange(len(labels))
     for images in large_classes(labels):
-        apart = distances(embeddings[images])
-        quarter = rank_of_quarter(len(images))
-        radius = np.partition(apart, quarter - 1, axis=1)[:, [quarter - 1]]
-        expected = quarter * (apart / radius) ** dimension
-        linked = np.maximum(expected, expected.T) <= LARGEST_EXPECTED
+        linked = links(embeddings[images], dimension)
         chain_of_image = connected_components(linked, directed=False)[1]
         first = np.unique(chain_of_image, return_index=True)[1]
         ids[images] = images[first[chain_of_image]]
     return ids
+
+
+def links(vectors: np.ndarray, dimension: float) -> "coo_array":
+    """(images, images) which of the (images, dim) unit vectors of a class are linked."""
+    from scipy.sparse import coo_array
+
+    quarter = rank_of_quarter(len(vectors))
+    (radius,) = nearest_distances(vectors, (quarter,))
+    # quarter * (distance / radius) ** dimension is what is expected so near.
+    limit = radius * (LARGEST_EXPECTED / quarter) ** (1 / dimension)
+    pairs = []
+    for rows, apart in distances(vectors):
+        one, other = np.nonzero(apart <= np.minimum(limit[rows, None], limit))
+        pairs.append(np.stack([rows[one], other]))
+    ends = np.concatenate(pairs, axis=1)
+    return coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(len(vectors),) * 2)
+
+
+def nearest_distances(vectors: np.ndarray, ranks: Sequence[int]) -> np.ndarray:
+    """(ranks, images) from each unit vector to that of each rank among the others, from 1."""
+    places = [rank - 1 for rank in ranks]
+    parts = [np.partition(apart, places, axis=1)[:, places] for _, apart in distances(vectors)]
+    return np.concatenate(parts).T
 
 
 def large_classes(labels: np.ndarray) -> Iterator[np.ndarray]:
@@ -158,18 +185,26 @@ def dimension_of(embeddings: np.ndarray, labels: np.ndarray) -> float:
     growths = []
     for images in large_classes(labels):
         near, far = rank_of_quarter(len(images)), len(images) // 2
-        ranked = np.sort(distances(embeddings[images]), axis=1)
-        logs = np.log(ranked[:, far - 1] / ranked[:, near - 1])
+        to_near, to_far = nearest_distances(embeddings[images], (near, far))
+        logs = np.log(to_far / to_near)
         growths.append(np.log(far / near) / max(float(logs.mean()), 1e-6))
     return float(np.median(growths)) if growths else 1.0
 
 
-def distances(vectors: np.ndarray) -> np.ndarray:
-    """(images, images) Euclidean, of unit vectors; infinite from an image to itself."""
-    squares = 2 - 2 * np.asarray(vectors, float) @ np.asarray(vectors, float).T
-    apart: np.ndarray = np.sqrt(np.maximum(squares, 1e-12))
-    np.fill_diagonal(apart, np.inf)
-    return apart
+def distances(vectors: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of some rows at a time: which, and their (rows, images) Euclidean distances to all unit
+    vectors; infinite from an image to itself."""
+    vectors = np.asarray(vectors, float)
+    for rows in blocks(len(vectors)):
+        squares = 2 - 2 * vectors[rows] @ vectors.T
+        apart = np.sqrt(np.maximum(squares, 1e-12))
+        apart[np.arange(len(rows)), rows] = np.inf
+        yield rows, apart
+
+
+def blocks(count: int) -> list[np.ndarray]:
+    """The numbers below `count`, in parts that leave memory free."""
+    return np.array_split(np.arange(count), -(-count // ROWS))
 
 
 def one_by_one(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -179,7 +214,9 @@ def one_by_one(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     drawn = np.array(embeddings, float)
     for images in large_classes(labels):
         mean = drawn[images].mean(axis=0)
-        mixed = rng.normal(size=(len(images), len(images))) @ (drawn[images] - mean)
+        centred = drawn[images] - mean
+        sizes = [(len(rows), len(images)) for rows in blocks(len(images))]
+        mixed = np.concatenate([rng.normal(size=size) @ centred for size in sizes])
         drawn[images] = mean + mixed / np.sqrt(len(images) - 1)
     unit: np.ndarray = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     return unit

@@ -171,7 +171,14 @@ def decide(  # noqa: PLR0913 - what a person can choose
     clock = Clock(60 * minutes, time.monotonic())
     out.mkdir(parents=True, exist_ok=True)
     parts = divide(
-        photos, out, cache_dir, callback, group=group, overrides=overrides, catalogue=catalogue
+        photos,
+        out,
+        cache_dir,
+        callback,
+        group=group,
+        overrides=overrides,
+        catalogue=catalogue,
+        seconds=clock.left,
     )
     callback.note(f"split: {parts.kind}, as {parts.reason}")
     file = out / CHOICE

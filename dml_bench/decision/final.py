@@ -160,5 +160,10 @@ class FinalPhotos:
             with autocast(self.device, precision_of(run)):
                 pixels = torch.from_numpy(batch.pixels).to(self.device)
                 parts.append(embedder.features(pixels).float())
+        if not parts:
+            raise ValueError(
+                f"of {len(self.files)} photos none can be read, as {self.files[0]}: replace them or"
+                " take them away; what has run is kept"
+            )
         self._features[key] = (torch.cat(parts), np.array(readable))
         return self._features[key]

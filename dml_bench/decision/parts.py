@@ -3,6 +3,7 @@ the photos on which rows are trained and compared. Photos of one session are nev
 a comparison, where sessions are known or can be seen."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,10 +17,9 @@ from dml_bench.config.experiments import resolve
 from dml_bench.data.csv_table import PARTS, require_none, visible
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.grouped_split import by_groups
-from dml_bench.data.grouping import groups_of
 from dml_bench.data.same_picture import first_of_picture, small_copies
-from dml_bench.data.sessions import estimate_sessions
 from dml_bench.data.split import catalogue_images, make_split
+from dml_bench.decision.session_rule import SessionRule, session_rule
 from dml_bench.gallery.enrol import photos_by_class
 from dml_bench.registry import datasets
 from dml_bench.registry.names import spelling
@@ -47,8 +47,6 @@ PHOTOS = "images"
 """The link to the photos in the folder of the development part."""
 SESSION = "session"
 """The column that names the session of a photo."""
-OWN_PARTS = "the data set's own parts"
-"""The rule by which train and test, as folders or a column name them, are sessions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +118,7 @@ class Parts:
         return [self.photos / row["path"] for row in rows], [row["class"] for row in rows]
 
 
-def divide(
+def divide(  # noqa: PLR0913 - what a person can choose, and the time
     photos: Path,
     out: Path,
     cache_dir: Path,
@@ -129,11 +127,12 @@ def divide(
     group: str = "",
     overrides: Sequence[str] = (),
     catalogue: Path | None = None,
+    seconds: float = math.inf,
 ) -> Parts:
     """Divide the photos of a folder with one folder for each class, or of a table, or read how they
     were divided. `group` says which photos belong together, as `data.group` does; without it,
-    sessions are estimated. Studio photos, from the folder or table `catalogue` or of the part
-    `catalogue`, are in none of the parts.
+    sessions are estimated, of the `seconds` in a part by a look at the photos. Studio photos, from
+    the folder or table `catalogue` or of the part `catalogue`, are in none of the parts.
 
     Raises ValueError where there are too few photos, or where they, or `group`, changed since they
     were divided.
@@ -175,7 +174,8 @@ def divide(
         dataset = replace(dataset.without(copies), left_out=dataset.left_out)
     require_photos(dataset, photos)
     write_catalogue(listed, out)
-    parts, usable, sessions, roles = divided(dataset, group, photos, out)
+    rule = session_rule(dataset, group, FINAL_FRACTION, seconds, callback)
+    parts, usable, sessions, roles = divided(dataset, rule, photos, out, is_named=bool(group))
     parts = replace(parts, copies=len(copies), in_two_classes=len(contradictory))
     write_parts(parts, usable, sessions, roles)
     require_kept_names(parts, usable, cache_dir)
@@ -309,20 +309,18 @@ def contradiction(dataset: Dataset, first: np.ndarray, pictures: Sequence[int]) 
 
 
 def divided(
-    dataset: Dataset, group: str, photos: Path, out: Path
+    dataset: Dataset, rule: SessionRule, photos: Path, out: Path, *, is_named: bool
 ) -> tuple[Parts, Dataset, np.ndarray, np.ndarray]:
     """The parts, the photos of classes that have enough, and of each its session and its role:
     `final`, or for rows `train`, `valid`, `test`, or `` where each seed draws that. Raises
-    ValueError where the sessions that a person named can't be divided."""
-    rule, reason = chosen_rule(dataset, group)
-    problem = ""
-    if rule:
+    ValueError where sessions can't be divided that a person named."""
+    reason = rule.reason
+    if rule.name:
         try:
-            return by_sessions(dataset, rule, reason, photos, out)
-        except ValueError as error:
-            problem = str(error)
-        if group:
-            raise ValueError(f"no answer: {problem}")
+            return by_sessions(dataset, rule, photos, out)
+        except ValueError as problem:
+            if is_named:
+                raise ValueError(f"no answer: {problem}") from None
         reason = f"{reason}, but sessions are too few to be kept apart"
     names, usable, left_out = with_enough(dataset, np.arange(len(dataset)), 1)
     chosen = make_split(
@@ -341,42 +339,19 @@ def divided(
     return parts, usable, np.full(len(usable), "", object), roles
 
 
-def chosen_rule(dataset: Dataset, group: str) -> tuple[str, str]:
-    """What makes a session, and a sentence why. No rule where nothing shows sessions."""
-    if group:
-        return group, f"`--group {group}` says which photos belong together"
-    if {"train", "test"} <= set(dataset.parts or ()):
-        return OWN_PARTS, "somebody divided them into train and test before"
-    sessions = estimate_sessions(dataset, FINAL_FRACTION)
-    if sessions is not None:
-        return sessions.rule, (
-            f"a random split would put {sessions.beside:.0%} of test photos beside one of their"
-            f" own session (chance {sessions.chance:.0%})"
-        )
-    return "", "neither file names nor EXIF data show which photos were taken together"
-
-
-def sessions_of(dataset: Dataset, rule: str) -> np.ndarray:
-    """(photos) the names of their sessions."""
-    if rule != OWN_PARTS:
-        return groups_of(dataset, rule)
-    assert dataset.parts is not None
-    return np.array(["test" if part == "test" else "train" for part in dataset.parts], object)
-
-
 def by_sessions(
-    dataset: Dataset, rule: str, reason: str, photos: Path, out: Path
+    dataset: Dataset, rule: SessionRule, photos: Path, out: Path
 ) -> tuple[Parts, Dataset, np.ndarray, np.ndarray]:
     """Three sessions of a class are enough for three parts that share none. Two are enough for
     training photos that share none with the others. Raises ValueError where there are too few."""
-    sessions = sessions_of(dataset, rule)
+    sessions = rule.sessions
     parts = Parts(
         photos=dataset.root.resolve(),
         out=out,
         class_names=(),
         num_photos=0,
-        rule=rule,
-        reason=reason,
+        rule=rule.name,
+        reason=rule.reason,
     )
     names, usable, left_out = with_enough(dataset, sessions, 3)
     if len(names) >= FEWEST_CLASSES and len(usable) >= (1 - MOST_LEFT_OUT) * len(dataset):
@@ -401,7 +376,7 @@ def by_sessions(
     names, usable, left_out = with_enough(dataset, sessions, 2)
     if len(names) < FEWEST_CLASSES:
         raise ValueError(
-            f"by {rule}, {photos} must have at least {FEWEST_CLASSES} classes of"
+            f"by {rule.name}, {photos} must have at least {FEWEST_CLASSES} classes of"
             f" {FEWEST_PHOTOS} photos in 2 sessions, got {len(names)}: add photos of other"
             " sessions, or choose another --group"
         )

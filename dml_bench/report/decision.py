@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from dml_bench.decision.catalogue import CatalogueGallery
 from dml_bench.decision.decide import Decision, by_reason
+from dml_bench.decision.session_rule import ALIKE
 from dml_bench.report.document import Block, Cell, Code, Column, Document, Facts, Row, Table, Text
 from dml_bench.report.format import interval_cell, number, percent
 from dml_bench.system.counted import counted
@@ -46,6 +47,13 @@ def facts(decision: Decision) -> Iterator[tuple[str, str]]:
         way = f"{WAYS[chosen.by]} of the same network (`predict --by {chosen.by}`)"
         yield "Known classes, by a gallery", f"P@1 {percent(decision.gallery_known)}, by {way}"
     yield "New classes", f"P@1 {percent(decision.new)}, by {way}"
+    if parts.rule in ("", ALIKE):
+        shown = "only near-identical photos show" if parts.rule else "nothing here shows"
+        yield (
+            "Photos of another day",
+            f"less than this, if photos were taken in sessions: {shown} them, so name them with"
+            " `--group`",
+        )
     yield "Best row on the final part", regret(decision)
     yield "Photos that a new class needs", enrolment(decision)
     if decision.catalogue is not None:
@@ -179,12 +187,6 @@ def remarks(decision: Decision) -> Iterator[Text]:
         " moved towards what its backbone, its training and its way to answer reach on average.",
         "soft",
     )
-    if not parts.rule:
-        yield Text(
-            "Photos of one session may be on both sides of this split: then new photos get worse"
-            " answers than these. If you know sessions, name them with `--group`.",
-            "notice",
-        )
     if parts.split == "given":
         yield Text(
             "Some classes have only two sessions: rows train on one. Photos of the other are the"

@@ -2,6 +2,7 @@
 taken one by one."""
 
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,24 @@ def test_data_check_takes_the_embeddings_of_a_run_and_no_run_of_other_images(
     assert embeddings_in_order(run, dataset).shape == (64, 128)
     with pytest.raises(ValueError, match="is of other images .*: name a run of this data set"):
         embeddings_in_order(run, dataset.without({0}))
+
+
+def test_chains_are_the_same_however_many_distances_are_in_memory(monkeypatch):
+    vectors, estimate = in_sessions(), sessions_of_embeddings(in_sessions(), LABELS, 0.2)
+    linked = chains(vectors, LABELS)
+    monkeypatch.setattr("dml_bench.analysis.sessions.ROWS", 7)
+    assert np.array_equal(chains(vectors, LABELS), linked)
+    in_parts = sessions_of_embeddings(vectors, LABELS, 0.2)
+    assert in_parts.beside == estimate.beside
+    assert in_parts.chance == pytest.approx(estimate.chance)
+
+
+def test_a_large_class_takes_no_memory_for_all_its_pairs():
+    vectors = unit(np.random.default_rng(0).normal(size=(4000, 12)))
+    tracemalloc.start()
+    try:
+        sessions_of_embeddings(vectors, np.zeros(4000, int), 0.2)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 4000**2 * 8 * 1.5  # a matrix of all distances is 4000 ** 2 * 8 bytes

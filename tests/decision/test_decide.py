@@ -218,6 +218,7 @@ def test_the_page_names_each_way_to_answer_and_stays_once_the_final_part_was_ope
     made = decided(photos, tmp_path / "out", cache_dir)
     page = (tmp_path / "out" / "index.html").read_text()
     assert "dml-bench enrol" in page and "dml-bench predict" in page
+    assert "less than this, if photos were taken in sessions: nothing here shows them" in page
     lines = (tmp_path / "out" / "report.md").read_text().splitlines()
     heads = next(place for place, line in enumerate(lines) if line.startswith("| row |"))
     assert ["(chosen)" in line for line in lines[heads + 2 : heads + 5]] == [True, False, False]

@@ -63,3 +63,11 @@ def test_a_final_photo_that_is_a_studio_photo_too_does_not_answer_for_itself(
     assert by_catalogue(opened, parts, read_folder(trained(*FROZEN).folder), "cpu") is None
     assert opened.without_copies_of(copies[:3]).files == opened.files[3:]
     assert opened.without_copies_of([]) is opened
+
+
+def test_photos_of_which_none_can_be_read_are_an_error_of_one_line(trained, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no photo")
+    run = read_folder(trained(*FROZEN).folder)
+    with pytest.raises(ValueError, match="of 1 photos none can be read, as .*broken.jpg"):
+        FinalPhotos([broken], [next(iter(run.class_ids))], "cpu").outputs(run, "all")

@@ -1,0 +1,92 @@
+"""Sessions that nobody named are seen in the photos, and kept apart."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from dml_bench.data.synthetic import write
+from dml_bench.decision.parts import Parts, divide
+from dml_bench.decision.session_rule import ALIKE
+from dml_bench.system.callbacks import Callback
+from dml_bench.system.files import read_csv
+
+CLASSES, MOMENTS, SHOTS, SIZE = 5, 8, 4, 72
+
+
+class Heard(Callback):
+    def __init__(self):
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def photograph(picture: Path, out: Path, rng: np.random.Generator) -> None:
+    with Image.open(picture) as opened:
+        left, top = rng.integers(0, 6, 2).tolist()
+        shot = opened.convert("RGB").crop((left, top, left + SIZE - 6, top + SIZE - 6))
+    ImageEnhance.Brightness(shot).enhance(float(rng.uniform(0.85, 1.15))).save(out, quality=92)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    return (
+        write(folder / "birds", counts=[MOMENTS * SHOTS] * CLASSES, size=SIZE, seed=11) / "images"
+    )
+
+
+@pytest.fixture
+def renamed(drawn, tmp_path) -> Path:
+    """Each bird photographed four times in a row, under names that say nothing to a program: how
+    many z stand at the end tells the test the moment."""
+    rng = np.random.default_rng(3)
+    for species in sorted(drawn.iterdir()):
+        place = tmp_path / "photos" / species.name
+        place.mkdir(parents=True)
+        for moment, picture in enumerate(sorted(species.iterdir())[:MOMENTS]):
+            for _ in range(SHOTS):
+                letters = "".join(rng.choice([*"abcdefghijk"], 12))
+                photograph(picture, place / f"{letters}{'z' * moment}.jpg", rng)
+    return tmp_path / "photos"
+
+
+def torn(parts: Parts) -> int:
+    """How many photos beside the final part are of one moment with a final one."""
+    final = {moment_of(row["path"]) for row in read_csv(parts.out / "final.csv")}
+    rest = [moment_of(row["path"]) for row in read_csv(parts.development / "train.csv")]
+    return sum(moment in final for moment in rest)
+
+
+def moment_of(path: str) -> tuple[str, int]:
+    place = Path(path)
+    return place.parent.name, place.stem.count("z")
+
+
+def test_photos_of_one_moment_are_on_one_side_whatever_their_names(renamed, tmp_path, cache_dir):
+    parts = divide(renamed, tmp_path / "decision", cache_dir, Callback())
+    assert parts.rule == ALIKE
+    assert parts.kind == "grouped by near-identical photos"
+    assert "beside one of their own session (chance " in parts.reason
+    assert {"data.split=grouped", "data.group=session"} <= {*parts.settings}
+    at_random = divide(renamed, tmp_path / "random", cache_dir, Callback(), seconds=0.0)
+    assert torn(parts) < torn(at_random) / 3
+
+
+def test_photos_of_one_moment_each_are_divided_at_random(drawn, tmp_path, cache_dir):
+    parts = divide(drawn, tmp_path / "decision", cache_dir, Callback())
+    assert parts.rule == ""
+    assert parts.reason.startswith("file names, EXIF data and embeddings don't show")
+
+
+@pytest.mark.parametrize(("seconds", "rule"), [(0.0, ""), (math.inf, ALIKE)])
+def test_a_look_at_the_photos_takes_a_part_of_the_time_at_most(
+    seconds, rule, renamed, tmp_path, cache_dir
+):
+    heard = Heard()
+    parts = divide(renamed, tmp_path / "decision", cache_dir, heard, seconds=seconds)
+    assert parts.rule == rule
+    assert any("no time to look for sessions" in note for note in heard.notes) == (rule == "")
