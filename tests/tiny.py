@@ -9,7 +9,7 @@ from forked import ForkedCommand
 
 from dml_bench.cli.app import main
 from dml_bench.config import Experiment
-from dml_bench.config.experiments import resolve
+from dml_bench.config.experiments import read_overrides, replaces, resolve
 from dml_bench.runs.execute import execute
 from dml_bench.runs.request import Outcome, RunRequest
 from dml_bench.system.callbacks import Callback
@@ -39,7 +39,14 @@ RECIPE_SETTINGS = (  # the same for a recipe of disjoint classes
 
 
 def tiny(*overrides: str) -> Experiment:
-    return resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[*SETTINGS, *overrides])
+    """With the settings above, but for those of a component that is replaced."""
+    changes = read_overrides(overrides)
+    kept = [setting for setting in SETTINGS if not lost(setting.partition("=")[0], changes)]
+    return resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[*kept, *overrides])
+
+
+def lost(key: str, changes: list[tuple[str, object]]) -> bool:
+    return any(replaces(component, value, key) for component, value in changes)
 
 
 def train(birds: Path, cache_dir: Path, out: Path, *overrides: str, **request: object) -> Outcome:

@@ -302,7 +302,8 @@ def has_shares(mixing: Mixing) -> bool:
 
 
 def check_metrix(technique: Component, loss: registry.Entry) -> None:
-    """Raises ValueError where a loss has no term of mixtures, or its anchors can't be mixed."""
+    """Raises ValueError where a loss has no term of mixtures, its anchors can't be mixed, or a
+    setting has no effect."""
     if not loss.facts["interpolates"]:
         able = ", ".join(entry.name for entry in registry.losses if entry.facts["interpolates"])
         raise ValueError(
@@ -315,6 +316,11 @@ def check_metrix(technique: Component, loss: registry.Entry) -> None:
         not (mixes_images and loss.facts["trains_proxies"]),
         f"the anchors of loss {loss.name} are no images that {technique.name} could mix; --set"
         " mixing.technique.pairs=positive_negative, or mixing.technique.level=embeddings",
+    )
+    require(
+        options["level"] != "embeddings" or options["hardest"] == 1,
+        "mixing.technique.hardest has no effect with level = embeddings, where all are mixed: --set"
+        " mixing.technique.hardest=1",
     )
 
 
@@ -358,6 +364,11 @@ def check_labels(experiment: Experiment) -> None:
             f"{weighted} has no effect: loss {loss.name} is one number for a whole batch, in which"
             " all images count the same"
         )
+    require(
+        not weighted or experiment.mixing.technique.name != "metrix",
+        f"{weighted} has no effect on the mixtures of metrix, in which all images count the same:"
+        " choose one of them",
+    )
     by_image = train.labels == "image"
     if by_image and (weighted or labelling.name != "given" or experiment.data.label_noise):
         raise ValueError(
@@ -367,6 +378,12 @@ def check_labels(experiment: Experiment) -> None:
     if labelling.facts["classifies"]:
         check_correctable(experiment)
     sampler = registry.samplers.of(experiment.sampler)
+    by_class = sampler.facts["balances_classes"] or sampler.name == "repeated_class"
+    require(
+        not (by_image and by_class),
+        f"train.labels = image looks at no class, and sampler {sampler.name} does: --set"
+        " sampler=shuffled",
+    )
     if train.class_weights == "balanced" and sampler.facts["balances_classes"]:
         raise ValueError(
             f"sampler {sampler.name} draws all classes equally often, and train.class_weights ="
@@ -591,6 +608,11 @@ def check_rates(experiment: Experiment) -> None:
                 f"train.{name} has no effect with model.trainable = head, which freezes the"
                 f" backbone: --set train.{name}={default:g}"
             )
+    require(
+        train.weight_decay_on == "all" or bool(experiment.optimizer.options.get("weight_decay", 1)),
+        f"train.weight_decay_on = {train.weight_decay_on} has no effect without weight decay: --set"
+        " optimizer.weight_decay=0.0001",
+    )
     schedule = registry.schedules.of(experiment.schedule)
     if schedule.facts["needs_validation"] and not has_validation(experiment):
         raise ValueError(

@@ -3,7 +3,7 @@ loader."""
 
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -77,14 +77,9 @@ def resolve(
         import_components(table)
     if profile:
         apply_profile(table, profile)
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ValueError(
-                f"--set {override}: write it as key=value, e.g. --set optimizer.lr=0.01"
-            )
-        assign(table, key.strip(), parse_value(value.strip(), is_text=key.strip() == "unseen"))
-        if key.strip() == "model.weights" and parse_value(value.strip()) != "source":
+    for key, value in read_overrides(overrides):
+        assign(table, key, value)
+        if key == "model.weights" and value != "source":
             table.pop("pretrain", None)
     if not is_record:
         with_absolute_imports(table, Path.cwd())
@@ -93,6 +88,38 @@ def resolve(
     if profile and why_untested(experiment):
         return replace(experiment, expects=())
     return experiment
+
+
+def read_overrides(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """Keys and values of `key=value` texts. Raises ValueError on what is no such text, and on a
+    setting of a component that a later one replaces: it would be lost."""
+    values: list[tuple[str, Any]] = []
+    for override in overrides:
+        key, equals, text = (part.strip() for part in override.partition("="))
+        if not equals or not key:
+            raise ValueError(
+                f"--set {override}: write it as key=value, e.g. --set optimizer.lr=0.01"
+            )
+        values.append((key, parse_value(text, is_text=key == "unseen")))
+    for place, (key, _) in enumerate(values):
+        after = values[place + 1 :]
+        by = next((later for later, value in after if replaces(later, value, key)), "")
+        if by and key not in dict(after):
+            raise ValueError(
+                f"--set {key} is lost, as --set {by} comes after it and replaces it: write {key}"
+                f" after {by}"
+            )
+    return values
+
+
+def replaces(component: str, value: Any, key: str) -> bool:
+    """Whether setting a component to a value takes away what `key` set of it, and says nothing of
+    the same setting. An empty table says that all is taken away."""
+    below = f"{component.removesuffix('.name')}."
+    setting = key.removeprefix(below).partition(".")[0]
+    if not key.startswith(below) or setting == "name" or value == {}:
+        return False
+    return not isinstance(value, dict) or setting not in value
 
 
 def read(path: Path, files: list[Path] | None = None) -> dict[str, Any]:

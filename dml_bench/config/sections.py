@@ -541,6 +541,10 @@ class Evaluate:
             f" {self.attack_epsilon:g} and {self.attack_steps}: 4 or 8 levels are usual",
         )
         require(
+            self.attack_epsilon > 0 or self.attack_steps == 10,
+            "evaluate.attack_steps has no effect without evaluate.attack_epsilon: set it to 8",
+        )
+        require(
             bool(self.recall_k) and min(self.recall_k) >= 1,
             f"evaluate.recall_k must be positive numbers, got {list(self.recall_k)}",
         )

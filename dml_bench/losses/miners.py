@@ -65,10 +65,14 @@ def check_strategies(
             "miner.pos_strategy and neg_strategy must be easy or hard beside semihard, got"
             f" {pos_strategy!r} and {neg_strategy!r}"
         )
-    for name, distances in (
-        ("allowed_pos_range", allowed_pos_range),
-        ("allowed_neg_range", allowed_neg_range),
+    for name, strategy, distances in (
+        ("allowed_pos_range", pos_strategy, allowed_pos_range),
+        ("allowed_neg_range", neg_strategy, allowed_neg_range),
     ):
+        if distances and strategy == "all":
+            raise ValueError(
+                f"miner.{name} has no effect with the strategy all: leave it out, or choose hard"
+            )
         if distances and (len(distances) != 2 or not 0 <= distances[0] <= distances[1] <= 2):
             raise ValueError(
                 f"miner.{name} must be two ascending distances from 0 to 2, or none, got"

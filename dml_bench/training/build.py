@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dml_bench.config import Experiment
+from dml_bench.config import Component, Experiment
 from dml_bench.config.experiment import follows_validation
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.inputs import FeatureInputs, ImageInputs
@@ -16,7 +16,8 @@ from dml_bench.data.split import Monitored, Phase, Split
 from dml_bench.losses.objective import build_objective
 from dml_bench.models.backbones import stage_names
 from dml_bench.models.embedder import Embedder, build_embedder, fold_where_it_pays
-from dml_bench.registry import UnknownName, labellings, mixings, near_miss, schedules
+from dml_bench.models.lora import load_without_adapters
+from dml_bench.registry import UnknownName, labellings, losses, mixings, near_miss, schedules
 from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
 from dml_bench.training.batches import sampled
@@ -56,7 +57,7 @@ def build(
     elif embedder is None:
         embedder = build_embedder(experiment)
     if start is not None:
-        embedder.backbone.load_state_dict(start)
+        load_without_adapters(embedder.backbone, start)
     if experiment.train.sync_bn:
         embedder = synchronised(embedder, experiment)
     embedder.to(device)
@@ -200,8 +201,21 @@ def build_schedule(
     """The schedule over all steps of the phase."""
     schedule = experiment.schedule
     steps = len(sampled(experiment, phase, images, labels)) * experiment.train.epochs
+    require_memory(experiment.loss, steps)
     # Without epochs nothing asks for a rate, and no schedule has no steps.
     return schedules.of(schedule).build(**schedule.options)(optimizer, max(steps, 1))
+
+
+def require_memory(loss: Component, steps: int) -> None:
+    """Raises ValueError where a loss would begin to remember after the last step."""
+    if not losses.of(loss).facts["remembers"] or not steps:
+        return
+    start = loss.options.get("start", 0)
+    if start >= steps:
+        raise ValueError(
+            f"loss.start = {start}: loss {loss.name} begins to remember after so many steps, and"
+            f" this training has {steps}: --set loss.start={steps // 10}"
+        )
 
 
 def check_distributed(experiment: Experiment, device: torch.device) -> None:

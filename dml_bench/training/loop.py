@@ -90,6 +90,8 @@ def check_finite(state: TrainingState, epoch: int, losses: np.ndarray) -> None:
             f"the loss is {losses[step - 1]} {place}, step {step}: try a smaller optimizer.lr"
         )
     tensors = state.embedder.state_dict()
+    for name, tensor in state.objective.named_parameters():
+        tensors[f"of the loss, {name},"] = tensor.detach()
     # The least and the largest number of a tensor take a sixth of the time of a look at each.
     extremes = [torch.stack(tensor.aminmax()).float() for tensor in tensors.values()]
     are_finite = torch.stack(extremes).isfinite().all(dim=1)

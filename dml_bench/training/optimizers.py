@@ -26,6 +26,15 @@ def check_nesterov(*, nesterov: bool, momentum: float, **_: float) -> None:
         raise ValueError("optimizer.nesterov has no effect without momentum: set it to 0.9")
 
 
+def check_decoupled(*, decoupled: bool, weight_decay: float, **_: float) -> None:
+    """Raises ValueError where there is no decay."""
+    if decoupled and not weight_decay:
+        raise ValueError(
+            "optimizer.decoupled has no effect without weight decay: --set"
+            " optimizer.weight_decay=0.01"
+        )
+
+
 @optimizers.register(
     "sgd",
     summary="stochastic gradient descent",
@@ -117,6 +126,7 @@ def adamw(
     "ranger",
     summary="rectified Adam, with slow weights that look ahead",
     source="Liu et al. 2020 (RAdam), Zhang et al. 2019 (Lookahead)",
+    check=check_decoupled,
 )
 def ranger(
     parameters: "ParamsT",

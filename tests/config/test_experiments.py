@@ -1179,9 +1179,7 @@ def test_the_later_of_two_sets_wins():
 
 
 def test_options_of_a_component_are_set_after_its_name():
-    experiment = resolve(
-        BASELINE, overrides=["optimizer.lr=9.0", "optimizer=adam", "optimizer.weight_decay=0.5"]
-    )
+    experiment = resolve(BASELINE, overrides=["optimizer=adam", "optimizer.weight_decay=0.5"])
     assert at(experiment, "optimizer") == {
         "name": "adam",
         "lr": 0.001,
@@ -1189,6 +1187,37 @@ def test_options_of_a_component_are_set_after_its_name():
         "eps": 1e-08,
         "betas": [0.9, 0.999],
     }
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer.lr=9.0", "optimizer=adam"],
+        ["optimizer.lr=9.0", "optimizer.name=adam"],
+        ["optimizer.lr=9.0", "optimizer={name='adam'}"],
+        ["optimizer.lr=9.0", "optimizer.lr=8.0", "seed=3", "optimizer=adam"],
+    ],
+)
+def test_a_setting_that_a_later_component_would_take_away_is_refused(overrides):
+    message = "--set optimizer.lr is lost, as --set optimizer"
+    with pytest.raises(ValueError, match=message):
+        resolve(BASELINE, overrides=overrides)
+    experiment = resolve(BASELINE, overrides=[*overrides, "optimizer.lr=7.0"])
+    assert experiment.optimizer.options["lr"] == 7
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer.lr=9.0", "optimizer={name='adam', lr=0.5}"],
+        ["optimizer.lr=9.0", "optimizer=adam", "optimizer.lr=0.5"],
+        ["optimizer.name=sgd", "optimizer=adam", "optimizer.lr=0.5"],
+        ["optimizer.lr=9.0", "optimizer={}", "optimizer.name=adam", "optimizer.lr=0.5"],
+    ],
+)
+def test_a_setting_may_be_set_again_after_another_component(overrides):
+    experiment = resolve(BASELINE, overrides=overrides)
+    assert (experiment.optimizer.name, experiment.optimizer.options["lr"]) == ("adam", 0.5)
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,23 @@ def test_samplepairing_of_the_study_is_off_ten_epochs_then_eight_on_and_two_off_
             ),
             "the anchors of loss ProxyAnchor are no images that metrix could mix",
         ),
+        (
+            (
+                "mixing.technique={name='metrix', hardest=3}",
+                "loss=MultiSimilarity",
+                "miner=none",
+            ),
+            "mixing.technique.hardest has no effect with level = embeddings",
+        ),
+        (
+            (
+                "mixing.technique=metrix",
+                "loss=MultiSimilarity",
+                "miner=none",
+                "train.class_weights=balanced",
+            ),
+            "train.class_weights has no effect on the mixtures of metrix",
+        ),
     ],
 )
 def test_what_can_t_be_mixed_is_refused_in_one_line(settings, message):

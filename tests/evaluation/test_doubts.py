@@ -171,6 +171,7 @@ def test_a_run_and_predict_on_equal_photos_say_that_the_order_decided(
     ("poison", "message"),
     [
         ("weights", "the weights .* are not finite in phase all, epoch 1"),
+        ("proxies", "the weights of the loss, .*, are not finite in phase all, epoch 1"),
         ("embeddings", "not finite"),
     ],
 )
@@ -178,11 +179,13 @@ def test_a_run_that_is_not_finite_ends_with_a_reason_before_anything_is_sealed(
     poison, message, birds, cache_dir, tmp_path, monkeypatch
 ):
     original = loop.train_step
+    value = 1e30 if poison == "embeddings" else torch.nan
 
     def poisoned(run, *where):
         loss = original(run, *where)
+        part = run.objective if poison == "proxies" else run.embedder.head
         with torch.no_grad():
-            next(run.embedder.head.parameters()).fill_(torch.nan if poison == "weights" else 1e30)
+            next(part.parameters()).fill_(value)
         return loss
 
     monkeypatch.setattr(loop, "train_step", poisoned)
@@ -194,5 +197,7 @@ def test_a_run_that_is_not_finite_ends_with_a_reason_before_anything_is_sealed(
             "train.epochs=1",
             "model.batch_norm=frozen",
             "train.batch_size=64",
+            "loss=ProxyNCA",
+            "miner=none",
         )
     assert not list(tmp_path.rglob("complete.json"))

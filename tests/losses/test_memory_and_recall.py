@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from tiny import tiny
+from tiny import tiny, train
 from torch import Tensor
 from torch.nn import functional
 
+from dml_bench.config.experiments import resolve
 from dml_bench.losses.cross_batch_memory import CrossBatchMemory
 from dml_bench.losses.recall_at_k import RecallAtK, with_virtual_images
 
@@ -147,3 +148,16 @@ def test_two_images_of_different_classes_have_no_virtual_one():
 def test_what_a_loss_over_batches_or_ranks_can_t_do_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         tiny("miner=none", *settings)
+
+
+def test_a_memory_that_would_begin_after_the_last_step_is_refused(birds, cache_dir, tmp_path):
+    settings = ("miner=none", "loss=XBM", "train.epochs=1")
+    message = r"loss\.start = 1000: .* this training has \d+: --set loss\.start=\d+"
+    with pytest.raises(ValueError, match=message):
+        train(birds, cache_dir, tmp_path, *settings)
+    train(birds, cache_dir, tmp_path, *settings, "loss.start=1")
+
+
+def test_the_demo_s_memory_begins_while_it_trains():
+    resolved = resolve("XBM_resnet50x128_disjoint", profile="demo")
+    assert resolved.loss.options["start"] == 30

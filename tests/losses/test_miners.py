@@ -161,6 +161,16 @@ def test_none_mines_nothing():
         ),
         (
             "BatchEasyHard",
+            {"pos_strategy": "all", "neg_strategy": "hard", "allowed_pos_range": [0.1, 0.3]},
+            "allowed_pos_range has no effect with the strategy all",
+        ),
+        (
+            "BatchEasyHard",
+            {"neg_strategy": "all", "allowed_neg_range": [0.1, 0.3]},
+            "allowed_neg_range has no effect with the strategy all",
+        ),
+        (
+            "BatchEasyHard",
             {"pos_strategy": "eazy"},
             r"pos_strategy must be one of .*, got 'eazy' \(did you mean easy\?\)",
         ),

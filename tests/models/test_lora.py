@@ -4,10 +4,14 @@ import importlib.util
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import tiny, train
+from torch import nn
 
 from dml_bench.losses.objective import build_objective
 from dml_bench.models.embedder import build_embedder
+from dml_bench.models.lora import load_without_adapters
+from dml_bench.runs.run import read_folder
 from dml_bench.training.parameter_groups import build_optimizer
 
 ADAPTED = (
@@ -56,7 +60,6 @@ def test_only_adapters_and_the_head_learn():
 @needs_peft
 def test_a_run_with_adapters_is_trained_sealed_and_used(birds, cache_dir, tmp_path):
     from dml_bench.gallery.embedder import GalleryEmbedder
-    from dml_bench.runs.run import read_folder
 
     folder = train(birds, cache_dir, tmp_path, *ADAPTED).folder
     run = read_folder(folder)
@@ -64,6 +67,33 @@ def test_a_run_with_adapters_is_trained_sealed_and_used(birds, cache_dir, tmp_pa
     image = next(row for row in run.split if row.part == "test")
     embedded = GalleryEmbedder(run, "all", device="cpu").embed([birds / image.path])
     assert embedded.embeddings.shape[0] == 1
+
+
+@needs_peft
+def test_adapters_stand_beside_weights_of_a_stage_before(birds, cache_dir, tmp_path):
+    start = ["start={name='classifier', epochs=1, batch_size=8, lr=0.05}"]
+    folder = train(birds, cache_dir, tmp_path, *ADAPTED, *start).folder
+    stages = [*(cache_dir / "pretrained").glob("classifier-timm_test_vit-*.safetensors")]
+    assert len(stages) == 2  # of the two phases
+    for phase in ("all", "limited"):
+        trained = read_folder(folder).weights(phase)
+        frozen = {name: tensor for name, tensor in trained.items() if ".base_layer." in name}
+        assert frozen
+        assert any(holds(load_file(file), frozen) for file in stages)
+
+
+def holds(before, frozen):
+    """Whether a stage has these layers, without adapters."""
+    for name, tensor in frozen.items():
+        plain = name.removeprefix("backbone.").replace(".base_layer.", ".")
+        if not torch.equal(tensor, before[plain]):
+            return False
+    return True
+
+
+def test_weights_of_another_backbone_are_refused_beside_adapters():
+    with pytest.raises(RuntimeError, match="of another backbone: 0.bias differs"):
+        load_without_adapters(nn.Sequential(nn.Linear(2, 2)), {"0.weight": torch.zeros(2, 2)})
 
 
 def test_adapters_are_refused_where_they_can_not_be():

@@ -248,6 +248,18 @@ def test_stages_that_were_trained_before_these_settings_came_are_used_again():
         (("train.layer_lr_decay=1.5",), r"train\.layer_lr_decay must be above 0 and up to 1"),
         (("train.clip_norm=-1",), r"train\.clip_norm must be at least 0, got -1"),
         (("optimizer.nesterov=true",), r"optimizer\.nesterov has no effect without momentum"),
+        (
+            ("train.weight_decay_on=kernels", "optimizer.weight_decay=0"),
+            r"train\.weight_decay_on = kernels has no effect without weight decay",
+        ),
+        (
+            ("optimizer=ranger", "optimizer.decoupled=true"),
+            r"optimizer\.decoupled has no effect without weight decay",
+        ),
+        (
+            ("evaluate.attack_steps=3",),
+            r"evaluate\.attack_steps has no effect without evaluate\.attack_epsilon",
+        ),
         (("optimizer=adam", "optimizer.betas=[0.9]"), r"optimizer\.betas must be two numbers"),
     ],
 )

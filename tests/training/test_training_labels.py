@@ -353,6 +353,9 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
         assert {row["to"] for row in rows} | {row["from"] for row in rows} <= set(names)
 
 
+OF_IMAGES = ("train.views=2", "train.labels=image", "loss=NTXent", "miner=none")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -422,6 +425,14 @@ def test_a_run_writes_what_it_corrected_and_never_corrects_towards_a_held_out_cl
         (
             ("sampler=m_per_class", "train.class_weights=balanced"),
             "sampler m_per_class draws all classes equally often",
+        ),
+        (
+            (*OF_IMAGES, "sampler=m_per_class"),
+            "train.labels = image looks at no class, and sampler m_per_class does",
+        ),
+        (
+            (*OF_IMAGES, "sampler=repeated_class"),
+            "train.labels = image looks at no class, and sampler repeated_class does",
         ),
         (("data.label_noise=1.0",), "data.label_noise must be from 0 to less than 1, got 1.0"),
         (
