@@ -4,7 +4,7 @@ Each number of a sentence is the value that a table of the same page shows. Shor
 between backticks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dml_bench.analysis.diagnostics import Diagnostics
@@ -36,6 +36,7 @@ __all__ = [
     "facts",
     "photo_rate",
     "rarity",
+    "recipe",
     "training",
     "unseen_classes",
 ]
@@ -277,21 +278,18 @@ def unseen_rule(study: Study) -> str:
 
 
 def recipe(study: Study) -> str:
-    """What most experiments have in common."""
+    """What most experiments that train have in common, or all where none does."""
     experiments = [line.runs[0].experiment for line in study.finished]
-    epochs = usual([str(experiment.train.epochs) for experiment in experiments])
-    size = usual([str(experiment.images.size) for experiment in experiments])
-    backbone = usual([experiment.model.backbone.name for experiment in experiments])
-    weights = usual([experiment.model.weights for experiment in experiments])
+    recipes = []
+    for experiment in experiments:
+        train, model, size = experiment.train, experiment.model, experiment.images.size
+        recipes.append((model.backbone.name, model.weights, train.epochs, size))
+    recipes = [one for one in recipes if one[2] > 0] or recipes
+    backbone, weights, epochs, size = max(recipes, key=recipes.count)
     first = FIRST_WEIGHTS.get(weights, weights)
     sentence = f"{backbone}, weights {first}; {epochs} epochs at {size} pixels"
     profile = study.group.profile
     return f"{sentence}; profile {profile}: changes listed below" if profile else sentence
-
-
-def usual(values: Sequence[str]) -> str:
-    """The most frequent."""
-    return max(values, key=values.count)
 
 
 def seed_counts(study: Study) -> str:

@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from dml_bench.report.answers import (
     facts,
     photo_rate,
     rarity,
+    recipe,
     training,
 )
 from dml_bench.report.compose import compose, report
@@ -1181,3 +1183,16 @@ def test_enrolling_is_timed_by_photos_and_never_by_features_that_were_computed_b
         "head": "EPSHN_cosine_efficientnet_lite0_head_sgd",
     }[trainable]
     assert photo_rate(Run(Path(), resolve(name), {"cost": {"all": cost}})) == rate
+
+
+def test_the_training_of_a_page_is_that_of_rows_which_train():
+    rows = [
+        *("frozen_efficientnet_lite0", "linearprobe_efficientnet_lite0"),
+        *("crossentropy_characters", "EPSHN_cosine_characters"),
+    ]
+    lines = [SimpleNamespace(runs=(SimpleNamespace(experiment=resolve(row)),)) for row in rows]
+    of = SimpleNamespace(profile="")
+    study = SimpleNamespace(finished=lines, group=of)
+    assert recipe(study) == "resnet18, weights at random; 60 epochs at 64 pixels"
+    untrained = SimpleNamespace(finished=lines[:2], group=of)
+    assert recipe(untrained) == "efficientnet_lite0, weights from ImageNet; 0 epochs at 224 pixels"
