@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dml_bench.gallery.store import GalleryFile
+from dml_bench.system.callbacks import LOGGER
+from dml_bench.system.failures import describe_error
 
 __all__ = ["AnswerLog", "LoggedAnswer", "log_file", "read_answers", "timestamp"]
 
@@ -45,25 +47,33 @@ class AnswerLog:
     def __init__(self, gallery_file: GalleryFile):
         self.path = log_file(gallery_file)
         self._lock = threading.Lock()
-        self._file = open(self.path, "ab")  # noqa: SIM115
-        if self._file.tell() and not ends_a_line(self.path):
-            self._file.write(b"\n")  # a killed server's last line is damaged, and the next is not
+        self.path.touch()
+        self._is_torn = self.path.stat().st_size > 0 and not ends_a_line(self.path)
 
     def add(self, answers: Sequence[LoggedAnswer]) -> None:
-        """Append answers."""
-        lines = [json.dumps(asdict(answer)) + "\n" for answer in answers]
+        """Append answers. Where the disk refuses them, a warning says so, and answering goes on."""
+        lines = "".join(json.dumps(asdict(answer)) + "\n" for answer in answers)
         with self._lock:
-            self._file.write("".join(lines).encode())
-            self._file.flush()
-            if self._file.tell() > LARGEST:
-                self._file.close()
-                self.path.replace(old_log_file(self.path))
-                self._file = open(self.path, "ab")  # noqa: SIM115
+            try:
+                self._append(lines.encode())
+            except OSError as problem:
+                self._is_torn = True
+                LOGGER.warning(
+                    "%d answers are given but not logged, and `dml-bench monitor` lacks them: %s",
+                    len(answers),
+                    describe_error(problem),
+                )
 
-    def close(self) -> None:
-        """Write no more."""
-        with self._lock:
-            self._file.close()
+    def _append(self, lines: bytes) -> None:
+        with open(self.path, "ab") as file:
+            if self._is_torn:  # the damaged line ends, and the next is not
+                file.write(b"\n")
+            file.write(lines)
+            size = file.tell()
+        self._is_torn = False
+        if size > LARGEST:
+            self.path.replace(old_log_file(self.path))
+            self.path.touch()
 
 
 def timestamp() -> str:

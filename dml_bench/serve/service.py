@@ -141,7 +141,6 @@ class GalleryService:
         self._batches.close()
         self._changes.close()
         self._recalibration.close()
-        self.log.close()
 
     async def _decoded(
         self, images: Sequence[SentImage]

@@ -88,15 +88,28 @@ def test_a_log_is_read_over_a_damaged_line_and_over_two_files(file, monkeypatch)
     first, second, third = (answers(np.array([value])) for value in (0.1, 0.2, 0.3))
     log = AnswerLog(file)
     log.add(first)
-    log.close()
     with open(log.path, "ab") as damaged:
         damaged.write(b'{"time": "2026-')
     log = AnswerLog(file)
     log.add(second)
     log.add(third)
-    log.close()
     assert [answer.similarity for answer in read_answers(file)] == [0.1, 0.2, 0.3]
     assert len(list(file.path.parent.glob("*.jsonl"))) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is full")
+def test_a_full_disk_costs_lines_of_the_log_and_no_answer(file):
+    first, second, third = (answers(np.array([value])) for value in (0.1, 0.2, 0.3))
+    log = AnswerLog(file)
+    log.add(first)
+    kept = log.path.rename(log.path.with_suffix(".kept"))
+    log.path.symlink_to("/dev/full")
+    log.add(second)
+    kept.replace(log.path)
+    with open(log.path, "ab") as torn:
+        torn.write(b'{"time": "2026-')
+    log.add(third)
+    assert [answer.similarity for answer in read_answers(file)] == [0.1, 0.3]
 
 
 def test_every_answer_is_logged_and_monitor_needs_some(file, monkeypatch, capsys):
@@ -115,7 +128,6 @@ def test_monitor_says_that_a_promise_no_longer_applies(trained, tmp_path, monkey
     file = GalleryFile(open_gallery_file(run, "all", None).run, "all", tmp_path)
     log = AnswerLog(file)
     log.add(answers(np.full(SIZE, -0.9)))
-    log.close()
     assert dml_bench(monkeypatch, "monitor", run, "--gallery", tmp_path, "--json") == 1
     printed = json.loads(capsys.readouterr().out)
     assert (printed["drifted"], printed["windows"][0]["unknown_share"]) == (True, 1.0)
