@@ -65,7 +65,8 @@ def callback_or_log(callback: Callback | None) -> Callback:
 
 
 def override_texts(overrides: Overrides) -> list[str]:
-    """Overrides as `--set` takes them: `{"train.epochs": 3}` becomes `train.epochs=3`.
+    """Overrides as `--set` takes them: `{"train.epochs": 3}` becomes `train.epochs=3`. Texts stand
+    as a person types them, so that the same settings have the same name and run folder.
 
     Raises ValueError on what is neither a mapping nor texts, and on a value that TOML can't
     express.
@@ -89,8 +90,19 @@ def override_texts(overrides: Overrides) -> list[str]:
                     else f" set its parts one by one, as {key}.PART"
                 )
             )
-        texts.append(f"{key}={json.dumps(value)}")  # of these, JSON and TOML write the same
+        texts.append(f"{key}={as_typed(value)}")
     return texts
+
+
+def as_typed(value: Any) -> str:
+    """A value as a person types it after `--set KEY=`: a plain word where it is read as that."""
+    from dml_bench.config.experiments import parse_value
+
+    is_plain = isinstance(value, str) and value.isprintable() and value == value.strip() != ""
+    if is_plain and parse_value(value) == value:
+        return str(value)
+    # Of these, JSON and TOML write the same, but for half characters and this one.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def experiment_of(

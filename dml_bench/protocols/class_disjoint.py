@@ -166,7 +166,7 @@ class ClassDisjoint(Protocol):
 
     def num_neighbours(self, evaluate: Evaluate, split: Split) -> int:
         votes = () if split.leaves_one_out else evaluate.vote_k
-        return max(*votes, *evaluate.recall_k)
+        return max((*votes, *evaluate.recall_k))
 
     def evaluate(
         self,

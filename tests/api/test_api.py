@@ -131,6 +131,22 @@ def test_overrides_are_values_by_key_as_well_as_texts():
     assert db.resolve(name, values) == db.resolve(name, texts)
 
 
+@pytest.mark.parametrize("name", ["\N{BIRD},café", "\N{BIRD}\x7f", "42", "  kept", "a\nb", ""])
+def test_a_text_is_handed_over_as_it_is(name):
+    assert db.resolve("EPSHN_cosine_resnet18_sgd_aug", {"unseen": name}).unseen == name
+    weights = db.resolve("EPSHN_cosine_resnet18_sgd_aug", {"model.weights": name}).model.weights
+    assert weights == name
+
+
+def test_the_same_settings_are_the_same_run_as_values_and_as_texts():
+    texts = ["loss=MultiSimilarity", "model.weights=none", "optimizer.lr=0.5"]
+    values = {"loss": "MultiSimilarity", "model.weights": "none", "optimizer.lr": 0.5}
+    name = "EPSHN_cosine_resnet18_sgd_aug"
+    by_value, by_text = (db.plan_suite([name], overrides=chosen) for chosen in (values, texts))
+    assert by_value.rows[0].name == by_text.rows[0].name
+    assert by_value.overrides == by_text.overrides
+
+
 def test_an_override_that_is_no_value_of_an_experiment_is_refused():
     with pytest.raises(ValueError, match=r"train must be a text.*train\.PART"):
         db.resolve("EPSHN_cosine_resnet18_sgd_aug", {"train": {"epochs": 3}})

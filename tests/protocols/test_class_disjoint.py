@@ -213,6 +213,15 @@ def test_r_at_1_of_the_run_is_that_of_its_embeddings(outcome):
     )
 
 
+def test_a_single_k_of_r_at_k_is_enough(outcome, cache_dir, tmp_path):
+    environment = json.loads((outcome.folder / "environment.json").read_text())
+    images = Path(environment["dataset"]["root"])
+    single = train(images, cache_dir, tmp_path, *DISJOINT, "evaluate.recall_k=[4]")
+    retrieval, several = single.summary["retrieval"], outcome.summary["retrieval"]
+    assert retrieval["recall_at_4"] == several["recall_at_4"]
+    assert "recall_at_1" not in retrieval
+
+
 def test_nmi_where_it_is_asked_for_is_that_of_the_run_s_embeddings_and_is_shown(outcome, capsys):
     query = load_file(outcome.folder / "disjoint" / "embeddings.safetensors")["query"]
     labels = np.repeat(np.arange(6), 4)
