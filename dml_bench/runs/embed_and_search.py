@@ -38,7 +38,7 @@ from dml_bench.system import distributed, provenance
 from dml_bench.system.files import write_atomically, write_csv, write_json
 from dml_bench.training.training_state import TrainingState, unit
 
-__all__ = ["evaluate_ensemble", "evaluate_phase"]
+__all__ = ["evaluate_ensemble", "evaluate_phase", "labelling_cost"]
 
 SHALLOWEST = 10
 """Neighbours that a report shows and lets vote."""
@@ -50,12 +50,17 @@ PHOTOS = 32
 
 
 def evaluate_phase(
-    run: TrainingState, split: Split, folder: Path, photo_rates: dict[str, float]
+    run: TrainingState,
+    split: Split,
+    folder: Path,
+    photo_rates: dict[str, float],
+    labelling: dict[str, float],
 ) -> None:
     """Gallery, queries, validation images and catalogue embedded once, searched once with the most
     neighbours that any metric needs. Of several processes, which must all call it, the first has
     the answers and writes them. How many photos a second can be enrolled is measured where
-    `photo_rates` has nothing yet: all phases have the same layers.
+    `photo_rates` has nothing yet: all phases have the same layers. `labelling` is the phase's
+    `labelling_cost`.
     """
     start = time.perf_counter()
     views = embed_views(run, split.test)
@@ -89,6 +94,7 @@ def evaluate_phase(
         "train_seconds": train_seconds,
         **train_cpu_seconds(run),
         **start_cost(run.experiment, folder),
+        **labelling,
         "watch_seconds": sum(record.get("evaluate_seconds", 0.0) for record in run.records),
         "embed_seconds": embed_seconds,
         "search_seconds": search_seconds,
@@ -323,9 +329,30 @@ def start_cost(experiment: Experiment, folder: Path) -> dict[str, float]:
     elsewhere, as ImageNet's, cost nothing."""
     if experiment.start.name == "none":
         return {"start_seconds": 0.0}
-    records: list[EpochRecord] = run_folder.read_json(folder / layout.START)["records"]
+    records = start_records(folder)
     seconds = sum(record["train_seconds"] for record in records)
     return {"start_seconds": seconds, **cpu_seconds_of(records, "start_cpu_seconds")}
+
+
+def start_records(folder: Path) -> list[EpochRecord]:
+    """The epochs of the start of a model."""
+    records: list[EpochRecord] = run_folder.read_json(folder / layout.START)["records"]
+    return records
+
+
+def labelling_cost(
+    experiment: Experiment, records: Sequence[EpochRecord], folders: Sequence[Path]
+) -> dict[str, float]:
+    """Training of the models that only labelled images for a phase, from their epochs and folders,
+    with their starts; nothing where there are none."""
+    if not folders:
+        return {}
+    epochs = list(records)
+    if experiment.start.name != "none":
+        for folder in folders:
+            epochs += start_records(folder)
+    seconds = sum(record["train_seconds"] for record in epochs)
+    return {"labelling_seconds": seconds, **cpu_seconds_of(epochs, "labelling_cpu_seconds")}
 
 
 def write_state(path: Path, module: torch.nn.Module) -> None:

@@ -103,20 +103,25 @@ def images_per_second(parts: list[PhaseCost]) -> float | None:
 
 
 def clock_seconds(parts: list[PhaseCost]) -> float:
-    """Of training, and of what started it."""
-    return sum(part["train_seconds"] + part.get("start_seconds", 0.0) for part in parts)
+    """Of training, of what started it, and of the models that labelled its images."""
+    seconds = 0.0
+    for part in parts:
+        seconds += part["train_seconds"]
+        seconds += part.get("start_seconds", 0.0) + part.get("labelling_seconds", 0.0)
+    return seconds
 
 
 def cpu_seconds(parts: list[PhaseCost]) -> float | None:
-    """The same in CPU time, which other work on the machine does not lengthen. None where it was
-    not counted, or that of a start was not; 0 if there was next to nothing to count."""
+    """The same in CPU time, which other work on the machine does not lengthen. None where a part of
+    it was not counted; 0 if there was next to nothing to count."""
     uncounted = 0.0 if clock_seconds(parts) < UNTRAINED else None
     seconds = 0.0
-    for part in parts:
-        of_start = part.get("start_cpu_seconds")
-        if "train_cpu_seconds" not in part or (part.get("start_seconds") and of_start is None):
-            return uncounted
-        seconds += part["train_cpu_seconds"] + (of_start or 0.0)
+    for part in map(dict[str, float], parts):
+        for name in ("train", "start", "labelling"):
+            counted = part.get(f"{name}_cpu_seconds")
+            if counted is None and (name == "train" or part.get(f"{name}_seconds")):
+                return uncounted
+            seconds += counted or 0.0
     return seconds
 
 

@@ -85,6 +85,10 @@ class PhaseCost(TypedDict):
     start_seconds: NotRequired[float]
     start_cpu_seconds: NotRequired[float]
     """Missing in runs of older versions, as the other CPU time is."""
+    labelling_seconds: NotRequired[float]
+    """Training of the models that only labelled images for this one, their starts included;
+    missing where there are none, and in runs of older versions."""
+    labelling_cpu_seconds: NotRequired[float]
     watch_seconds: NotRequired[float]
     """Spent on validation between the epochs."""
     embed_seconds: NotRequired[float]

@@ -36,7 +36,7 @@ from dml_bench.protocols import protocol_of
 from dml_bench.protocols.base import PhaseOutput, Result
 from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
-from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase
+from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase, labelling_cost
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.mirror import Mirror, MirroredRun
 from dml_bench.runs.request import RunRequest
@@ -310,7 +310,7 @@ class RunSession:
         folder, jobs = self.folder.phase(phase.name), self.members[phase.name]
         if not distributed.broadcast_object(lambda: self.is_sealed(phase)):
             for job in jobs:
-                self._finish(job, folder)
+                self._finish(job, folder, [judge for judge in jobs if judge.labels_only])
             self._seal(folder, jobs)
         self._end(folder, jobs)
 
@@ -333,9 +333,9 @@ class RunSession:
         self.work |= {job.phase.name: 0 for job in jobs}
         (folder / layout.CHECKPOINT).unlink(missing_ok=True)
 
-    def _finish(self, job: TrainingJob, phase_folder: Path) -> None:
+    def _finish(self, job: TrainingJob, phase_folder: Path, judges: Sequence[TrainingJob]) -> None:
         """Train what is left of one model, and let it answer. A fold or a judge is sealed by
-        itself."""
+        itself. `judges` are those of the phase."""
         job.folder.mkdir(exist_ok=True)
         own_folder = job.folder != phase_folder
         if not (
@@ -345,8 +345,14 @@ class RunSession:
                 torch.cuda.reset_peak_memory_stats(self.device)  # each model's own
             run = self._trained(job, phase_folder)
             if not job.labels_only:
+                names = [judge.phase.name for judge in judges]
+                labelling = labelling_cost(
+                    self.experiment,
+                    [record for record in self.records if record["phase"] in names],
+                    [judge.folder for judge in judges],
+                )
                 with own_threads_only():
-                    evaluate_phase(run, self.split, job.folder, self.photo_rates)
+                    evaluate_phase(run, self.split, job.folder, self.photo_rates, labelling)
             elif (judged := out_of_fold_labels(run)) and distributed.is_main_process():
                 arrays.write_arrays(job.folder / layout.JUDGED, judged)
             if own_folder and distributed.is_main_process():
@@ -562,6 +568,7 @@ def total_seconds(costs: Iterable[PhaseCost]) -> float:
     seconds = 0.0
     for cost in costs:
         seconds += cost["start_seconds"]
+        seconds += cost.get("labelling_seconds", 0.0)
         seconds += cost["train_seconds"]
         seconds += cost["watch_seconds"]
         seconds += cost["embed_seconds"]

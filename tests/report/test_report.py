@@ -450,12 +450,14 @@ def test_training_times_are_compared_by_cpu_time_and_never_by_the_clock(tmp_path
     [
         {"train_cpu_seconds": None},
         {"start_seconds": 30.0},
+        {"labelling_seconds": 30.0},
         {"processor": "another processor"},
     ],
 )
 @pytest.mark.usefixtures("blank_figures")
 def test_times_that_are_not_comparable_are_said_to_be_so(tmp_path, method):
-    """Without CPU time, with a start whose CPU time is not known, on another processor."""
+    """Without CPU time, with a start or other models whose CPU time is not known, on another
+    processor."""
     study = times_of_two(tmp_path, method, {})
     assert training(study).startswith("The training times of `EPSHN` (87.5% [80.9, 94.1]) and the")
     assert "the classifier are not comparable; " in training(study)
@@ -467,8 +469,10 @@ def test_times_that_are_not_comparable_are_said_to_be_so(tmp_path, method):
     assert last.question == QUESTIONS[3]
 
 
-def test_a_start_counts_where_its_cpu_time_is_known(tmp_path):
-    study = times_of_two(tmp_path, {"start_seconds": 30.0, "start_cpu_seconds": 25.0}, {})
+@pytest.mark.parametrize("part", ["start", "labelling"])
+def test_a_start_and_other_models_count_where_their_cpu_time_is_known(part, tmp_path):
+    counted = {f"{part}_seconds": 30.0, f"{part}_cpu_seconds": 25.0}
+    study = times_of_two(tmp_path, counted, {})
     assert [line.cpu_seconds for line in study.finished] == [150.0, 100.0]
 
 

@@ -14,6 +14,7 @@ from dml_bench.config import Experiment
 from dml_bench.data.label_strategies import Corrected, LikelihoodRatio
 from dml_bench.evaluation.search import search
 from dml_bench.runs.embed_and_search import memorised
+from dml_bench.runs.metrics import clock_seconds
 from dml_bench.runs.run import read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.terminal import describe_labels
@@ -212,6 +213,13 @@ def test_every_training_image_is_judged_once_by_a_model_that_did_not_train_on_it
         classes = np.arange(64) // 8
         assert images.tolist() == training[~np.isin(classes[training], unseen)].tolist()
         assert not np.isin(np.concatenate([arrays["predicted"] for arrays in judged]), unseen).any()
+    run = read_folder(folder)
+    spent = sum(record["train_seconds"] for record in run.records)
+    assert clock_seconds([*run.costs.values()]) == pytest.approx(spent), "judges are trained too"
+    assert run.summary["cost"]["total_seconds"] > spent
+    labelling = sum(phase["labelling_cpu_seconds"] for phase in run.costs.values())
+    of_judges = [record for record in run.records if "judge" in record["phase"]]
+    assert labelling == pytest.approx(sum(record["train_cpu_seconds"] for record in of_judges))
 
 
 # Progressive label correction
