@@ -1,21 +1,36 @@
 """What a person decides about labels: tags of images in FiftyOne, and a table of the run's images
 with these decisions, which the data set `csv` reads."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from dml_bench.registry.names import label_named
 from dml_bench.runs.run import SplitImage
 from dml_bench.system.counted import counted
 from dml_bench.system.files import write_csv
 
-__all__ = ["KEPT", "LEFT_OUT", "RELABELLED", "DecidedTable", "decision_tags", "write_decisions"]
+__all__ = [
+    "KEPT",
+    "LEFT_OUT",
+    "RELABELLED",
+    "DecidedTable",
+    "at_new_place",
+    "decision_tags",
+    "write_decisions",
+]
 
 KEPT, LEFT_OUT, RELABELLED = "label is right", "leave out", "class:"
 """The tags of a decision; the name of a class follows the last."""
 
 COLUMNS = ("path", "class", "split", "group", "class_before", "tags")
+LOOKED_AT = 100
+"""Images, evenly spaced, by which the folder is known in which all lay before."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +94,34 @@ def decided_class(
     if decisions[0] == LEFT_OUT:
         return None
     return class_names[label_named(decisions[0].removeprefix(RELABELLED).strip(), class_names)]
+
+
+def at_new_place(known: Mapping[str, T], files: Sequence[str], root: str) -> dict[str, T]:
+    """What is known of files, under the paths that these have now: the images of a folder may have
+    been moved to `root`, where `files` are, since it was noted."""
+    below = f"{root}{os.sep}"
+    relative = [file.removeprefix(below) for file in files if file.startswith(below)]
+    former = former_root(known, relative[:: max(1, len(relative) // LOOKED_AT)])
+    if former in (None, root):
+        return dict(known)
+    before = f"{former}{os.sep}"
+    places: dict[str, T] = {}
+    for file, of_file in known.items():
+        place = below + file.removeprefix(before) if file.startswith(before) else file
+        places[file if place in known else place] = of_file
+    return places
+
+
+def former_root(known: Iterable[str], relative: Sequence[str]) -> str | None:
+    """The folder in which most of these relative paths are known; None where there is none."""
+    by_name = defaultdict(list)
+    for file in known:
+        by_name[file.rpartition(os.sep)[2]].append(file)
+    roots: Counter[str] = Counter()
+    for path in relative:
+        ending = os.sep + path
+        for file in by_name[path.rpartition(os.sep)[2]]:
+            if file.endswith(ending):
+                roots[file.removesuffix(ending)] += 1
+    [(root, count)] = roots.most_common(1) or [("", 0)]
+    return root if 2 * count > len(relative) else None

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dml_bench.browse.database import URI
-from dml_bench.browse.decisions import decision_tags
+from dml_bench.browse.decisions import at_new_place, decision_tags
 from dml_bench.browse.fields import (
     ANSWER_UNSEEN,
     COARSE,
@@ -168,8 +168,10 @@ def update(
     near_duplicates: list[tuple[int, int]],
     state: str,
     thumbnails: ThumbnailFolder | None = None,
+    root: Path | None = None,
 ) -> None:
-    """Make the dataset, or update it to the run. After an interruption it is not `is_current`."""
+    """Make the dataset, or update it to the run. After an interruption it is not `is_current`.
+    `root` is the folder of the images, which may have been moved there since."""
     import fiftyone as fo
 
     dataset = (
@@ -181,7 +183,7 @@ def update(
     for key in ours & set(dataset.list_evaluations()):
         dataset.delete_evaluation(key)
     fields = field_values(images, near_duplicates, thumbnails)
-    ids = write_samples(dataset, images, fields)
+    ids = write_samples(dataset, images, fields, root)
     write_embeddings(dataset, images, maps, ids)
     for phase in images.phases:
         queries = dataset.match(fo.ViewField("split") == "test")
@@ -198,10 +200,10 @@ def update(
 
 
 def write_samples(
-    dataset: Dataset, images: BrowseTable, fields: dict[str, list[Any]]
+    dataset: Dataset, images: BrowseTable, fields: dict[str, list[Any]], root: Path | None
 ) -> np.ndarray:
     """(images) the ids of their samples. Samples of images that the run no longer has are
-    deleted.
+    deleted; those of images that were moved to `root` stay, with their tags.
 
     All but the first are written as the database's documents: FiftyOne makes several objects of
     each value, which takes minutes for 50,000 images.
@@ -214,6 +216,8 @@ def write_samples(
     declare_fields(dataset, fields)
     paths = [normalize_path(path) for path in images.paths]
     known = dict(zip(*dataset.values(["filepath", "id"]), strict=True))
+    if root is not None:
+        known = at_new_place(known, paths, normalize_path(str(root)))
     dataset.delete_samples([known[path] for path in known.keys() - set(paths)])
     first_new = next((path for path in paths if path not in known), None)
     blank: dict[str, Any] = {}

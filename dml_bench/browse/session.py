@@ -16,7 +16,7 @@ from typing import Any
 from dml_bench.browse import fiftyone_app
 from dml_bench.browse.browsable import Browsable
 from dml_bench.browse.database import URI, DatabaseFolder, serve_database
-from dml_bench.browse.decisions import DecidedTable, write_decisions
+from dml_bench.browse.decisions import DecidedTable, at_new_place, write_decisions
 from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.server import Guard
 from dml_bench.browse.thumbnails import ThumbnailFolder
@@ -108,7 +108,8 @@ def prepare(request: BrowseRequest) -> None:
     request.progress("drawing maps", 1, 1)
     request.progress("writing the dataset", 0, 1)
     thumbnails = ThumbnailFolder.of(request.cache_dir, request.browsable.root)
-    fiftyone_app.update(name, images, maps, near_duplicates, state, thumbnails)
+    root = request.browsable.root
+    fiftyone_app.update(name, images, maps, near_duplicates, state, thumbnails, root)
     request.progress("writing the dataset", 1, 1)
     request.say(f"ready after {time.monotonic() - start:.0f} s")
 
@@ -128,8 +129,12 @@ def export(browsable: Browsable, out: Path, cache_dir: Path, progress: Progress)
     progress("reading decisions", 1, 1)
     if tags is None:
         raise ValueError(never)
-    images = [image for _, image in browsable.images]
-    by_path = {image.path: tags[file] for file, image in browsable.images if file in tags}
+    files, images = zip(*browsable.images, strict=True)
+    tags = at_new_place(tags, files, str(browsable.root))
+    by_path = {}
+    for file, image in zip(files, images, strict=True):
+        if file in tags:
+            by_path[image.path] = tags[file]
     return write_decisions(images, browsable.class_names, by_path, out)
 
 

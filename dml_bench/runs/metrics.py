@@ -116,7 +116,7 @@ def cpu_seconds(parts: list[PhaseCost]) -> float | None:
     it was not counted; 0 if there was next to nothing to count."""
     uncounted = 0.0 if clock_seconds(parts) < UNTRAINED else None
     seconds = 0.0
-    for part in map(dict[str, float], parts):
+    for part in cast(list[dict[str, float]], parts):
         for name in ("train", "start", "labelling"):
             counted = part.get(f"{name}_cpu_seconds")
             if counted is None and (name == "train" or part.get(f"{name}_seconds")):

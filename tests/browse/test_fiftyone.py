@@ -311,6 +311,20 @@ def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_adde
     assert dataset.values("id") == ids
 
 
+def test_images_that_were_moved_keep_their_samples_and_tags(dataset, images, fiftyone):
+    ids = dataset.values("id")
+    sample = dataset.match({"filepath": "/photos/query/class 0/1.jpg"}).first()
+    sample.tags.append("leave out")
+    sample.save()
+    paths = tuple(f"/disk{path}" for path in images.paths)
+    moved = replace(images, paths=paths)
+    fiftyone_app.update("made", moved, MAPS, [], state="moved", root=Path("/disk/photos"))
+    dataset.reload()
+    assert dataset.values("id") == ids
+    assert dataset.values("filepath") == list(paths)
+    assert fiftyone_app.tags_of("made")["/disk/photos/query/class 0/1.jpg"] == ["leave out"]
+
+
 def test_views_of_the_vote_hold_queries_that_it_saves_and_that_it_ruins(dataset):
     for path, voted in (("class 1/0.jpg", "class 0"), ("class 2/0.jpg", "class 2")):
         sample = dataset.match({"filepath": f"/photos/query/{path}"}).first()
@@ -394,6 +408,10 @@ def test_decisions_that_were_kept_as_tags_are_exported_with_the_run_s_images(
     assert dml_bench(monkeypatch, "browse", made_run.folder, *options) == 0
     assert capsys.readouterr().out == f"{table}: 6 images, 1 relabelled; 1 left out\n"
     assert "query/class 0/0.jpg,class 2,test,,class 0,class:class 2" in table.read_text()
+    elsewhere = replace(images, paths=tuple(f"/disk{path}" for path in images.paths))
+    fiftyone_app.update(name, elsewhere, MAPS, [], "moved", root=Path("/disk/photos"))
+    assert dml_bench(monkeypatch, "browse", made_run.folder, *options) == 0
+    assert "1 relabelled; 1 left out" in capsys.readouterr().out, "from the place it is not at now"
     fiftyone_app.remove(name)
 
 
