@@ -310,7 +310,7 @@ class RunSession:
         folder, jobs = self.folder.phase(phase.name), self.members[phase.name]
         if not distributed.broadcast_object(lambda: self.is_sealed(phase)):
             for job in jobs:
-                self._finish(job, folder, [judge for judge in jobs if judge.labels_only])
+                self._finish(job, folder, [other for other in jobs if other.labels_only])
             self._seal(folder, jobs)
         self._end(folder, jobs)
 
@@ -333,9 +333,11 @@ class RunSession:
         self.work |= {job.phase.name: 0 for job in jobs}
         (folder / layout.CHECKPOINT).unlink(missing_ok=True)
 
-    def _finish(self, job: TrainingJob, phase_folder: Path, judges: Sequence[TrainingJob]) -> None:
+    def _finish(
+        self, job: TrainingJob, phase_folder: Path, labelling_jobs: Sequence[TrainingJob]
+    ) -> None:
         """Train what is left of one model, and let it answer. A fold or a judge is sealed by
-        itself. `judges` are those of the phase."""
+        itself. `labelling_jobs` are the judges of the phase."""
         job.folder.mkdir(exist_ok=True)
         own_folder = job.folder != phase_folder
         if not (
@@ -345,11 +347,11 @@ class RunSession:
                 torch.cuda.reset_peak_memory_stats(self.device)  # each model's own
             run = self._trained(job, phase_folder)
             if not job.labels_only:
-                names = [judge.phase.name for judge in judges]
+                names = [other.phase.name for other in labelling_jobs]
                 labelling = labelling_cost(
                     self.experiment,
                     [record for record in self.records if record["phase"] in names],
-                    [judge.folder for judge in judges],
+                    [other.folder for other in labelling_jobs],
                 )
                 with own_threads_only():
                     evaluate_phase(run, self.split, job.folder, self.photo_rates, labelling)
