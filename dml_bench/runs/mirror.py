@@ -34,6 +34,8 @@ class Mirror:
 
     forgets = False
     """Whether a run that goes on has to hand over again what it logged before."""
+    problem = ""
+    """Why it takes nothing any more, in one line; empty where nothing failed."""
 
     @property
     def listening(self) -> bool:

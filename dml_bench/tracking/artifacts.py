@@ -23,7 +23,7 @@ from dml_bench.runs.arrays import Part
 from dml_bench.runs.mirror import MirroredRun
 from dml_bench.runs.run import Run, open_run
 from dml_bench.system.tables import ResultTable
-from dml_bench.tracking.wandb_mirror import Mode, mirror_in_wandb
+from dml_bench.tracking.wandb_mirror import Mode, NotSent, mirror_in_wandb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,12 +45,15 @@ def show(
     progress: Progress = lambda message, done, total: None,
 ) -> list[str]:
     """Send everything to W&B, and return its names there. The run keeps its W&B id, and its own
-    folder stays the record."""
+    folder stays the record. Raises NotSent, in one line, where W&B fails; that it takes long is a
+    warning.
+    """
     run = open_run(path, data_dir)
     if evidence or explained:
         run.images.require()
+    problems: list[str] = []
     mirrored = MirroredRun(
-        experiment=run.experiment, folder=run.folder, run_id=run.wandb_id, warn=warn
+        experiment=run.experiment, folder=run.folder, run_id=run.wandb_id, warn=problems.append
     )
     mirror = mirror_in_wandb(mode)(mirrored)
     names = []
@@ -58,12 +61,18 @@ def show(
         for name, picture in pictures(run, evidence, explained, progress):
             mirror.picture(name, picture)
             names.append(name)
+            if mirror.problem:
+                break
         for phase in run.neighbours:
             name = f"{phase}_embeddings"
             mirror.tables({name: embeddings_table(run, phase)})
             names.append(name)
     finally:
         mirror.finish(timeout_seconds=120)
+    if mirror.problem:
+        raise NotSent(f"not all of it reached W&B: {mirror.problem}")
+    for line in problems:
+        warn(line)
     return names
 
 

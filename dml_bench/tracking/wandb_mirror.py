@@ -122,7 +122,8 @@ class WandbMirror(Mirror):
             while (job := self._jobs.get()) is not None:
                 job(run)
         except BaseException as error:
-            self._give_up(describe(error))
+            self.problem = describe(error)
+            self._give_up(self.problem)
             if run is not None:
                 with suppress(BaseException):
                     run.finish(exit_code=1)
@@ -274,7 +275,7 @@ def let_go_at_exit() -> None:
 
 
 class NotSent(ValueError):
-    """An offline run did not reach the server."""
+    """Something did not reach W&B."""
 
 
 def sync(directory: Path, timeout_seconds: float = 600) -> list[Path]:

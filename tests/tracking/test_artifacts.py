@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import train
+from tiny import refusal, train
 from wandb_records import of_type, read_back
 
 from dml_bench.runs.arrays import read_arrays
@@ -63,6 +63,21 @@ def test_figures_evidence_explanations_and_embeddings_reach_wandb_as_they_are(
     assert [row[2] for row in table["data"]] == ["gallery"] * len(stored["gallery"]) + [
         "query"
     ] * len(stored["query"])
+
+
+def test_what_does_not_reach_wandb_is_an_error_and_no_list_of_what_was_logged(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    def refuse(*_: object) -> None:
+        raise wandb_mirror.NotLoggedIn("no API key; run `wandb login`, or use `--wandb offline`")
+
+    monkeypatch.setattr(wandb_mirror, "connect", refuse)
+    options = ("--wandb", "online", "--evidence", "1", "--explained", "0")
+    line = refusal(monkeypatch, capsys, "wandb", "log", run, *options)
+    assert line.endswith(
+        "not all of it reached W&B: no API key; run `wandb login`, or use `--wandb offline`"
+    )
+    assert "the run goes on" not in line
 
 
 def test_the_table_of_embeddings_says_which_classes_the_phase_never_saw(run: Path):
