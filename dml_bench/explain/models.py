@@ -3,7 +3,7 @@ compare with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -228,7 +228,12 @@ def random_model(like: Model) -> Model:
 
 
 def check_target(run: Run, target: Target) -> None:
-    """Raises ValueError for a target that the run's loss does not have."""
+    """Raises ValueError for what is no target, or one that the run's loss does not have."""
+    if target not in get_args(Target):
+        raise ValueError(
+            f"target must be one of {', '.join(get_args(Target))}, got {target!r}: leave it out for"
+            " class"
+        )
     loss = run.experiment.loss.name
     if target == "logit" and loss != "crossentropy":
         raise ValueError(

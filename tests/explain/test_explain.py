@@ -482,6 +482,10 @@ def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(
             ),
         ),
         (
+            {"target": "logits"},
+            "target must be one of class, predicted, nearest, logit, got 'logits': leave it out",
+        ),
+        (
             {"target": "logit"},
             ("the loss must be crossentropy for --target logit, got NTXent: leave --target out"),
         ),
