@@ -312,11 +312,19 @@ def sync(directory: Path, timeout_seconds: float = 600) -> list[Path]:
     return folders
 
 
-def has_key() -> bool:
-    """Whether `wandb login` left a key for the server."""
-    import netrc
-
+def has_key(timeout_seconds: float = 60) -> bool:
+    """Whether wandb finds a key for its server, wherever `wandb login` left it. In a process of its
+    own, as wandb starts a service to look."""
+    look = "import sys, wandb; sys.exit(not wandb.login(prompt=False, verify=False))"
     try:
-        return any("wandb" in host for host in netrc.netrc().hosts)
-    except (OSError, netrc.NetrcParseError):
-        return False
+        looked = subprocess.run(
+            [sys.executable, "-c", look],
+            env=os.environ | {"WANDB_MODE": "online", "WANDB_SILENT": "true"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:  # then sending says what is wrong
+        return True
+    return looked.returncode == 0

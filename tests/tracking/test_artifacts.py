@@ -119,6 +119,24 @@ def test_without_a_key_the_next_step_is_one_line(run: Path, tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize("server", ["", "https://metrics.example.org"])
+def test_a_key_is_known_wherever_a_login_left_it(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    if server:
+        monkeypatch.setenv("WANDB_BASE_URL", server)
+    assert not wandb_mirror.has_key()
+    import wandb
+
+    machine = (server or wandb.Settings().base_url).removeprefix("https://")
+    netrc = tmp_path / ".netrc"
+    netrc.write_text(f"machine {machine} login user password {'0' * 40}\n")
+    netrc.chmod(0o600)
+    assert wandb_mirror.has_key()
+
+
 def test_a_server_out_of_reach_is_one_line_and_loses_nothing(
     birds, cache_dir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
