@@ -225,7 +225,7 @@ class EmbeddingsReport(PrintedDocument, PrintedRecord):
     """
 
     results: "dict[str, EmbeddingsResult]"
-    """By the name of their file."""
+    """By the name of their file; of two files of one name, one has its folder too."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: proportions from 0 to 1, with the bounds of their intervals."""
@@ -276,16 +276,29 @@ def evaluate(
     queries = queries_of(table, unseen, seed)
     first = read_embeddings(path_of(embeddings), table)
     progress = callback_or_log(callback).progress
-    results = {path_of(embeddings).name: evaluate_embeddings(queries, first, progress=progress)}
+    if without is None:
+        names = [path_of(embeddings).name]
+    else:
+        names = names_of_two(path_of(embeddings), path_of(without))
+    results = {names[0]: evaluate_embeddings(queries, first, progress=progress)}
     if without is not None:
         second = read_embeddings(path_of(without), table)
-        name = path_of(without).name
-        if name in results:
-            name = str(without)
-        results[name] = evaluate_embeddings(queries, second, first, progress)
+        results[names[1]] = evaluate_embeddings(queries, second, first, progress)
     maker = tuple(command) or ("dml_bench.evaluate", str(embeddings))
     document = compose_embeddings(queries, results, made_by(maker))
     return EmbeddingsReport(document=document, results=results)
+
+
+def names_of_two(first: Path, second: Path) -> list[str]:
+    """The names of two files; where these are the same, with their folders. Raises ValueError where
+    it is one file."""
+    if first.name != second.name:
+        return [first.name, second.name]
+    if first.resolve() == second.resolve():
+        raise ValueError(f"both models are {second}: name the file of another one as the second")
+    if str(second) != first.name:
+        return [first.name, str(second)]
+    return [str(first), second.name]
 
 
 @dataclass(frozen=True, repr=False)

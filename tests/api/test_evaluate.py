@@ -196,6 +196,21 @@ def test_two_models_need_the_classes_that_the_second_was_not_trained_on(desk):
         db.evaluate("all.npz", "without.npz", labels="labels.csv")
 
 
+def test_two_files_of_one_name_in_two_folders_are_two_models(desk):
+    Path("other").mkdir()
+    Path("without.npz").rename("other/all.npz")
+    expected = [accuracy(db.evaluate("all.npz", labels="labels.csv"), "nearest class mean")]
+    expected.append(accuracy(db.evaluate("other/all.npz", labels="labels.csv"), "MAP@R"))
+    for pair in (("all.npz", "other/all.npz"), ("other/all.npz", "all.npz")):
+        report = db.evaluate(*pair, labels="labels.csv", unseen="last:2")
+        assert set(report.results) == {"all.npz", "other/all.npz"}
+        place = pair.index("all.npz")
+        assert accuracy(report, "nearest class mean", model=place) == expected[0]
+        assert accuracy(report, "MAP@R", model=1 - place) == expected[1]
+    with pytest.raises(ValueError, match="both models are other/../all.npz: name the file"):
+        db.evaluate("all.npz", "other/../all.npz", labels="labels.csv", unseen="last:2")
+
+
 def test_the_command_prints_and_writes_the_report_without_pytorch(desk):
     listing = (
         "import sys; from dml_bench.cli.app import main\n"
