@@ -16,8 +16,11 @@ from dml_bench.registry.names import composed, one_spelling
 from dml_bench.system.files import as_written
 
 __all__ = [
+    "CLASS_COLUMNS",
+    "FILE_COLUMNS",
     "IMAGE_SUFFIXES",
     "PARTS",
+    "SPLIT_COLUMNS",
     "CsvTable",
     "Roles",
     "alike",

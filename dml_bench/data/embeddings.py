@@ -1,13 +1,19 @@
 """Embeddings that any program computed, and the table that says of what class each one is."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dml_bench.data.csv_table import read_table, require_none, twice
+from dml_bench.data.csv_table import (
+    CLASS_COLUMNS,
+    FILE_COLUMNS,
+    SPLIT_COLUMNS,
+    read_table,
+    require_none,
+    twice,
+)
 from dml_bench.data.datasets import Dataset
 
 __all__ = ["LabelTable", "read_embeddings", "read_labels"]
@@ -63,16 +69,18 @@ def read_embeddings(file: Path, table: LabelTable) -> np.ndarray:
     """(images, dim) float32 unit vectors in the order of the table's data set.
 
     A file with names has the vectors of all images of the table, and perhaps of others; one
-    without has as many as the table has rows, in its order. Raises ValueError where that is not so,
-    and where a vector is not finite or all 0.
+    without has as many as the table has rows, in its order. Whole numbers are names where the
+    table's own are. Raises ValueError where that is not so, and where a vector is not finite or
+    all 0.
     """
     if not file.is_file():
         raise ValueError(f"{file} does not exist: name a file of embeddings, .npz or .parquet")
     readers = {".npz": read_npz, ".parquet": read_parquet}
     if file.suffix not in readers:
         raise ValueError(f"{file} must be .npz or .parquet: save the embeddings as one of these")
-    names, vectors = readers[file.suffix](file)
     paths = table.dataset.paths
+    are_numbers = all(path.isdecimal() for path in paths)
+    names, vectors = readers[file.suffix](file, are_numbers)
     if names is None:
         if len(vectors) != len(paths):
             raise ValueError(
@@ -110,25 +118,32 @@ def unit_vectors(file: Path, vectors: np.ndarray, paths: tuple[str, ...]) -> np.
     return vectors / lengths[:, None]
 
 
-def read_npz(file: Path) -> tuple[list[str] | None, np.ndarray]:
+def read_npz(file: Path, are_numbers: bool) -> tuple[list[str] | None, np.ndarray]:
+    """The names of the rows, if there are any, and the vectors; `are_numbers` says whether whole
+    numbers can be names."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with open(file, "rb") as opened:
+            archive = np.load(opened, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it holds one array, as a .npy does")
             arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file raises almost anything
         raise ValueError(
-            f"{file} can't be read ({str(error).splitlines()[0][:80]}): save arrays of numbers and"
+            f"{file} can't be read ({first_line(error)}): save arrays of numbers and"
             " of text, e.g. paths.astype(str), by numpy.savez"
         ) from None
     tables = [key for key, array in arrays.items() if array.ndim == 2 and array.dtype.kind in "fiu"]
     key = the_one(file, tables, NAMES_OF_VECTORS, "2-D arrays of numbers")
-    texts = [key for key, array in arrays.items() if array.ndim == 1 and array.dtype.kind in "US"]
-    if not texts:
-        return None, arrays[key]
-    names = arrays[the_one(file, texts, NAMES_OF_FILES, "1-D arrays of text")]
-    return [str(name) for name in names.astype(str)], arrays[key]
+    columns = {key: array for key, array in arrays.items() if array.ndim == 1}
+    texts = [key for key, column in columns.items() if column.dtype.kind in "US"]
+    numbers = [key for key, column in columns.items() if column.dtype.kind in "iu"]
+    named_by = naming(file, texts, numbers if are_numbers else [], "1-D arrays of text")
+    names = [str(name) for name in columns[named_by].astype(str)] if named_by else None
+    return names, arrays[key]
 
 
-def read_parquet(file: Path) -> tuple[list[str] | None, np.ndarray]:
+def read_parquet(file: Path, are_numbers: bool) -> tuple[list[str] | None, np.ndarray]:
+    """The same."""
     import pandas
 
     try:
@@ -140,22 +155,67 @@ def read_parquet(file: Path) -> tuple[list[str] | None, np.ndarray]:
         ) from None
     except Exception as error:
         raise ValueError(
-            f"{file} can't be read as .parquet ({str(error).splitlines()[0][:80]}): write it again"
+            f"{file} can't be read as .parquet ({first_line(error)}): write it again"
         ) from None
-    vectors, texts = [], []
+    vectors, texts, numbers = [], [], []
     for column in frame.columns:
-        first: Any = frame[column].iloc[0] if len(frame) else None
+        filled = frame[column].dropna()
+        first: Any = filled.iloc[0] if len(filled) else None
         if isinstance(first, np.ndarray | list | tuple):
             vectors.append(column)
         elif isinstance(first, str):
             texts.append(column)
+        elif pandas.api.types.is_integer_dtype(frame[column]) and len(filled) == len(frame):
+            numbers.append(column)
+    named_by = naming(file, texts, numbers if are_numbers else [], "columns of text")
     if vectors:
-        table = np.stack(frame[the_one(file, vectors, NAMES_OF_VECTORS, "columns of lists")])
+        column = the_one(file, vectors, NAMES_OF_VECTORS, "columns of lists")
+        try:
+            table = np.stack(frame[column]).astype(np.float32)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"column {column} of {file} must have a list of as many numbers in each row: write"
+                " it again, without rows that lack one"
+            ) from None
     else:
-        table = frame.select_dtypes("number").to_numpy(np.float32)
-    if not texts:
-        return None, table
-    return frame[the_one(file, texts, NAMES_OF_FILES, "columns of text")].tolist(), table
+        table = frame[dimensions(file, frame)].to_numpy(np.float32)
+    names = [str(name) for name in frame[named_by].fillna("")] if named_by else None
+    return names, table
+
+
+def dimensions(file: Path, frame: Any) -> list[str]:
+    """The columns of numbers that are dimensions of vectors: not those whose name says that they
+    are file, class or part. Raises ValueError where some end in a number, as dimensions do, and
+    others don't: who reads a score or a fold as a dimension gets other neighbours."""
+    others = CLASS_COLUMNS | FILE_COLUMNS | SPLIT_COLUMNS | {*NAMES_OF_FILES}
+    numeric = frame.select_dtypes("number").columns
+    columns = [column for column in numeric if str(column).lower() not in others]
+    strange = [column for column in columns if not str(column)[-1:].isdecimal()]
+    if strange and len(strange) < len(columns):
+        raise ValueError(
+            f"{file} has columns of numbers that are no dimensions by their names"
+            f" ({', '.join(map(str, strange[:5]))}) beside others that are, e.g."
+            f" {next(column for column in columns if column not in strange)}: save it without them"
+        )
+    return columns
+
+
+def naming(file: Path, texts: list[str], numbers: list[str], what: str) -> str:
+    """The one of `texts` that names the rows; one of the whole `numbers` where its name is a usual
+    one and that of no text is; '' where there is none. Texts that are classes or parts by their
+    name name no row."""
+    names = [text for text in texts if text.lower() not in CLASS_COLUMNS | SPLIT_COLUMNS]
+    if not set(names) & set(NAMES_OF_FILES):
+        for usual in NAMES_OF_FILES:
+            if usual in numbers:
+                return usual
+    return the_one(file, names, NAMES_OF_FILES, what) if names else ""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in short."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0][:80]
 
 
 def the_one(file: Path, names: list[str], usual: tuple[str, ...], what: str) -> str:

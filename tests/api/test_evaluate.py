@@ -171,6 +171,82 @@ def test_a_parquet_of_lists_or_of_columns_is_read_as_well(desk):
         np.testing.assert_allclose(read_embeddings(Path(name), table), expected, atol=1e-6)
 
 
+def test_whole_numbers_name_rows_where_the_table_s_names_are_numbers(desk):
+    """Two files with `ids` in another order than the table's were read in the table's."""
+    ids = 100 + np.arange(len(NAMES))
+    lines = [f"{number},c{label}" for number, label in zip(ids, LABELS, strict=True)]
+    Path("numbered.csv").write_text("\n".join(["id,class", *lines]))
+    table = read_labels(Path("numbered.csv"))
+    order = np.random.default_rng(1).permutation(len(NAMES))
+    np.savez("numbered.npz", embeddings=clouds(0.6)[order], ids=ids[order])
+    expected = clouds(0.6)[table.rows]
+    np.testing.assert_allclose(read_embeddings(Path("numbered.npz"), table), expected, atol=1e-6)
+    np.savez("others.npz", embeddings=clouds(0.6), ids=ids + 1)
+    with pytest.raises(ValueError, match=r"no embedding of 1 of the 96 images .* e\.g\. 100"):
+        read_embeddings(Path("others.npz"), table)
+    by_name = read_labels(Path("labels.csv"))
+    expected = read_embeddings(Path("all.npz"), by_name)
+    np.savez("both.npz", embeddings=clouds(0.6)[order], ids=ids, filename=NAMES[order])
+    np.testing.assert_allclose(read_embeddings(Path("both.npz"), by_name), expected, atol=1e-6)
+
+
+def test_classes_beside_the_vectors_name_no_row(desk):
+    table = read_labels(Path("labels.csv"))
+    np.savez("classes.npz", embeddings=clouds(0.6), labels=np.char.add("c", LABELS.astype(str)))
+    expected = clouds(0.6)[table.rows]
+    np.testing.assert_allclose(read_embeddings(Path("classes.npz"), table), expected, atol=1e-6)
+
+
+def test_a_column_that_is_no_dimension_is_not_read_as_one(desk):
+    """Labels among the columns of numbers answered for the vectors."""
+    pytest.importorskip("pyarrow", reason="reading .parquet needs pyarrow")
+    import pandas
+
+    table = read_labels(Path("labels.csv"))
+    expected = read_embeddings(Path("all.npz"), table)
+    frame = pandas.DataFrame(clouds(0.6)).rename(columns="f{}".format).assign(path=NAMES)
+    frame.assign(label=LABELS).to_parquet("labelled.parquet")
+    labelled = read_embeddings(Path("labelled.parquet"), table)
+    np.testing.assert_allclose(labelled, expected, atol=1e-6)
+    frame.assign(sharpness=0.5).to_parquet("beside.parquet")
+    with pytest.raises(ValueError, match=r"no dimensions by their names \(sharpness\).* e\.g\. f0"):
+        read_embeddings(Path("beside.parquet"), table)
+    frame[["f0", "f1", "path"]].rename(columns={"f0": "x", "f1": "y"}).to_parquet("xy.parquet")
+    assert read_embeddings(Path("xy.parquet"), table).shape == (len(NAMES), 2)
+
+
+def test_rows_of_a_parquet_that_lack_something_are_refused_in_a_line(desk):
+    pytest.importorskip("pyarrow", reason="reading .parquet needs pyarrow")
+    import pandas
+
+    table = read_labels(Path("labels.csv"))
+    lists = clouds(0.6).tolist()
+    for row in (None, lists[0][:2]):
+        frame = pandas.DataFrame({"path": NAMES, "embedding": [row, *lists[1:]]})
+        frame.to_parquet("ragged.parquet")
+        with pytest.raises(ValueError, match=r"embedding of ragged\.parquet must have a list of"):
+            read_embeddings(Path("ragged.parquet"), table)
+    unnamed = pandas.DataFrame({"path": [None, None, *NAMES[2:]], "embedding": lists})
+    unnamed.to_parquet("unnamed.parquet")
+    with pytest.raises(ValueError, match=r"embeddings of unnamed\.parquet with the same name"):
+        read_embeddings(Path("unnamed.parquet"), table)
+
+
+def test_a_damaged_npz_is_refused_in_a_line(desk):
+    table = read_labels(Path("labels.csv"))
+    np.savez_compressed("damaged.npz", embeddings=clouds(0.6))
+    intact = Path("damaged.npz").read_bytes()
+    for place in (70, len(intact) // 2, intact.index(b"PK\x01\x02") + 6):
+        Path("damaged.npz").write_bytes(intact[:place] + b"\xff\x00\xff" + intact[place + 3 :])
+        with pytest.raises(ValueError, match=r"damaged\.npz can't be read") as problem:
+            read_embeddings(Path("damaged.npz"), table)
+        assert "\n" not in str(problem.value)
+    np.save("one.npy", clouds(0.6))
+    Path("one.npy").rename("one.npz")
+    with pytest.raises(ValueError, match="it holds one array, as a .npy does"):
+        read_embeddings(Path("one.npz"), table)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
