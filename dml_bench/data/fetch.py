@@ -328,8 +328,9 @@ def extract(archive: Path, target: Path, report: Progress) -> None:
     """Write the archive's files and folders, with none of their owners or modes; a list that is no
     archive is copied.
 
-    Raises ValueError on a damaged archive, on a member that would come to lie outside of `target`,
-    and on links and devices. (tarfile's own filters came with Python 3.11.4; Debian 12 has 3.11.2.)
+    Raises ValueError on an archive that is damaged, locked with a password or packed in a way that
+    Python can't unpack, on a member that would come to lie outside of `target`, and on links and
+    devices. (tarfile's own filters came with Python 3.11.4; Debian 12 has 3.11.2.)
     """
     if archive.suffix.lower() in PLAIN_FILES:
         shutil.copyfile(archive, target / archive.name)
@@ -351,6 +352,12 @@ def extract(archive: Path, target: Path, report: Progress) -> None:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{archive} can't be unpacked ({reason}): use the published archive"
+        ) from error
+    except RuntimeError as error:
+        # what zipfile raises for a password, and for a method such as Deflate64
+        raise ValueError(
+            f"{archive} can't be unpacked ({error}): unpack it with another program, pack it again"
+            " without a password as .tar or plain .zip, and give that with --archive FILE"
         ) from error
 
 

@@ -487,6 +487,27 @@ def test_files_that_were_downloaded_by_hand_become_a_data_set(tmp_path):
         fetch("inshop", tmp_path / "data")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [(6, 1, "encrypted"), (8, 9, "compression")],
+    ids=["a password", "Deflate64"],
+)
+def test_a_zip_that_python_can_t_unpack_is_refused_in_one_line(tmp_path, field, value, reason):
+    """Publishers lock archives with a password, and Windows packs large ones by Deflate64."""
+    archive = tmp_path / "img.zip"
+    with zipfile.ZipFile(archive, "w") as packed_zip:
+        packed_zip.writestr("img/1.jpg", b"1")
+    content = bytearray(archive.read_bytes())
+    for signature, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        content[content.index(signature) + field + shift] = value
+    archive.write_bytes(content)
+    birds = birds_at("http://127.0.0.1:9/unused", bytes(content))
+    with pytest.raises(ValueError, match=f"img.zip can't be unpacked .*{reason}") as caught:
+        fetch("cub", tmp_path / "birds", publication=birds, archives=[archive])
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path / "birds") == []
+
+
 @pytest.mark.parametrize("name", ["../evil.txt", "/tmp/dml-bench-evil.txt", "link"])
 def test_a_zip_that_leads_out_of_its_folder_is_refused_and_leaves_nothing(tmp_path, name):
     archive = tmp_path / "evil.zip"
