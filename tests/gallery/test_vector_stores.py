@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -322,6 +323,21 @@ def test_an_address_with_a_password_is_never_shown(folder, photos, monkeypatch, 
     address = "pgvector:postgresql://me:secret@/x?host=/nowhere"
     line = refusal(monkeypatch, capsys, "predict", folder, photos[0], "--index", address)
     assert "secret" not in line
+
+
+@pytest.mark.parametrize("kind", ["lancedb", "qdrant", "parquet"])
+def test_an_address_is_no_path(kind, gallery, photos, tmp_path, monkeypatch):
+    """Qdrant's server at an address was a new folder called http:, and its vectors were there."""
+    monkeypatch.chdir(tmp_path)
+    address = f"http://me:secret@localhost/birds.{kind}"
+    for refused in (
+        partial(gallery.export, address, to=kind),
+        partial(gallery.predict, photos[:1], index=f"{kind}:{address}"),
+    ):
+        with pytest.raises(ValueError, match=r"got an address \(http://...\): export") as caught:
+            refused()
+        assert "secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_another_program_is_no_gallery(gallery, photos, tmp_path):

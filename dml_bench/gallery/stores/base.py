@@ -97,8 +97,18 @@ class VectorStore(ABC):
 
     indexes: tuple[str, ...] = ()
     """The kinds of approximate index that it can build."""
+    on_disk: bool = True
+    """Whether its place is a file or folder of this machine."""
 
     def __init__(self, location: str, *, approximate: bool = False):
+        """Raises ValueError for an address where a path is needed, which would become a folder of
+        that name. It isn't shown: it may hold a password."""
+        scheme, is_address, _ = location.partition("://")
+        if self.on_disk and is_address:
+            raise ValueError(
+                f"a place must be a path of this machine, got an address ({scheme}://...): export"
+                " to a path, or for a server --to pgvector"
+            )
         self.location = location
         self.approximate = approximate
 

@@ -1,4 +1,4 @@
-"""A gallery in LanceDB, an embedded store of columns on a disk or in object storage."""
+"""A gallery in LanceDB, an embedded store of columns, in a folder of this machine."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -31,6 +31,7 @@ class PostgresStore(VectorStore):
     is `gallery` unless it is named. The URI may hold a password, so no message shows it."""
 
     indexes = tuple(INDEXES)
+    on_disk = False
     _open: Any = None
 
     @property
