@@ -272,10 +272,13 @@ def evaluate(
             "two files of embeddings need the classes that the second model was not trained on:"
             " --unseen last:20, or their names with commas between"
         )
+    heard = callback_or_log(callback)
+    progress = heard.progress
     table = read_labels(path_of(labels))
+    for note in table.dataset.notes:
+        heard.note(note)
     queries = queries_of(table, unseen, seed)
     first = read_embeddings(path_of(embeddings), table)
-    progress = callback_or_log(callback).progress
     if without is None:
         names = [path_of(embeddings).name]
     else:

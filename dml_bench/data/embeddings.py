@@ -60,7 +60,7 @@ def read_labels(file: Path) -> LabelTable:
         labels=np.array(labels, np.int64)[order],
         class_names=tuple(class_names),
         parts=tuple(str(parts[row]) for row in order) if has_parts else None,
-        notes=roles.notes,
+        notes=roles.notes[:-1] if roles.box else roles.notes,  # no image is cut to a box here
     )
     return LabelTable(file, dataset, order)
 

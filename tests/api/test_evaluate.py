@@ -148,6 +148,27 @@ def test_without_a_split_a_fifth_of_each_class_are_queries_and_the_page_says_wha
     assert "too high" not in given_split
 
 
+def test_a_column_that_is_not_used_is_said(desk):
+    """`split` with a value that is no part was passed over, and queries were drawn in silence."""
+
+    class Notes(db.Callback):
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.heard.append(text)
+
+    text = Path("labels.csv").read_text().replace("query", "holdout")
+    boxed = [f"{line},0,0,9,9" for line in text.splitlines()[1:]]
+    Path("labels.csv").write_text("\n".join(["path,class,split,x0,y0,x1,y1", *boxed]))
+    notes = Notes()
+    report = db.evaluate("all.npz", labels="labels.csv", callback=notes)
+    assert "random by class" in str(report)
+    heard = " ".join(notes.heard)
+    assert "column split of labels.csv is not used: 'holdout' is no part" in heard
+    assert "are cut to" not in heard
+
+
 def test_names_put_any_order_right_and_without_names_the_rows_of_the_table_count(desk):
     table = read_labels(Path("labels.csv"))
     expected = read_embeddings(Path("all.npz"), table)
