@@ -15,7 +15,8 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from dml_bench.data.csv_table import inside
@@ -25,6 +26,7 @@ from dml_bench.data.publications import PUBLICATIONS, Archive, Publication
 from dml_bench.data.split import make_split
 from dml_bench.registry import UnknownName, datasets, near_miss
 from dml_bench.system.drafts import scratch
+from dml_bench.system.locks import held
 
 __all__ = ["dataset_in", "fetch", "publication_of", "shortcoming_of"]
 
@@ -58,7 +60,8 @@ def fetch(
 
     A download continues where an earlier one broke off. A folder is there whole or not at all; one
     that is there whole is left as it is. Raises ValueError where the network, an archive or the
-    disk fails, with what to do by hand, and UnknownName.
+    disk fails, with what to do by hand, or where another process fetches the same, and
+    UnknownName.
     """
     about = publication or publication_of(name)
     report = progress or (lambda stage, done, total: None)
@@ -72,16 +75,30 @@ def fetch(
         )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        if archives:
-            for file in archives:
-                verify(file, about.archives, report)
-            return unpack(archives, name, about, data_dir, report)
-        return from_publisher(name, about, data_dir, report)
+        with only_fetch(name, data_dir):
+            if archives:
+                for file in archives:
+                    verify(file, about.archives, report)
+                return unpack(archives, name, about, data_dir, report)
+            return from_publisher(name, about, data_dir, report)
     except OSError as error:
         raise ValueError(
             f"fetching into {data_dir} failed ({error}): make room or choose another --data-dir,"
             " then fetch again"
         ) from error
+
+
+@contextmanager
+def only_fetch(name: str, data_dir: Path) -> Iterator[None]:
+    """Raises ValueError where another process fetches the same: both would write into one
+    download."""
+    file = data_dir / f".{name}.lock"
+    with held(file, f"another process fetches {name} into {data_dir}: wait for it"):
+        try:
+            yield
+        finally:
+            # While it is held: afterwards it may be that of the next process.
+            file.unlink(missing_ok=True)
 
 
 def already_there(name: str, about: Publication, data_dir: Path) -> Path | None:

@@ -532,3 +532,19 @@ def test_a_publication_says_where_it_is_from_and_what_may_be_done_with_it(name):
     for archive in about.archives:
         assert archive.digest or about.fingerprint, "nothing would recognise a damaged download"
         assert about.version.split()[-1] in archive.url or "65de6-vp158" in archive.url
+
+
+def test_a_second_fetch_of_the_same_archives_is_refused_while_one_runs(tmp_path, server):
+    """Both wrote into one .part, and the one that ended last lost it."""
+    refused = []
+
+    def fetch_again(stage: str, done: int, total: int) -> None:
+        if stage == "downloading" and not refused:
+            with pytest.raises(ValueError, match="another process fetches cub into") as caught:
+                fetched(tmp_path, server)
+            refused.append(str(caught.value))
+
+    assert_whole(fetched(tmp_path, server, progress=fetch_again))
+    assert len(refused) == 1
+    assert "\n" not in refused[0]
+    assert names(tmp_path) == ["CUB_200_2011", "CUB_200_2011.tgz", "attributes.txt"]
