@@ -849,6 +849,13 @@ def test_characters_are_classes_of_their_alphabet_and_an_alphabet_is_read_once(o
     assert dataset.columns == {"drawer": ("01", "02") * 4}
 
 
+def test_what_a_mac_hides_beside_a_drawing_is_no_image(omniglot):
+    dataset = read("omniglot", omniglot)
+    for path in dataset.paths:
+        (omniglot / path).with_name(f"._{Path(path).name}").write_bytes(b"\x00\x05\x16\x07")
+    assert read("omniglot", omniglot).paths == dataset.paths
+
+
 def test_a_split_by_drawers_asks_about_the_handwriting_of_others(omniglot):
     dataset = read("omniglot", omniglot)
     split = make_split(dataset, method="grouped", group="drawer", test_fraction=0.5, seed=1)

@@ -49,7 +49,7 @@ def omniglot(where: Where) -> Dataset:
     names = sorted(characters)
     rows: list[ImageRow] = []
     for label, name in enumerate(names):
-        images = sorted(characters[name].glob("*.png"))
+        images = [file for file in visible(characters[name]) if file.suffix == ".png"]
         rows += [ImageRow(image.relative_to(root).as_posix(), label) for image in images]
     coarse_classes = tuple(name.rpartition(".")[0] for name in names)
     dataset = assemble("omniglot", root, names, rows)
