@@ -445,7 +445,7 @@ class Gallery:
         postgresql://USER@HOST/DATABASE#TABLE. `predict(index="lancedb:PLACE")` looks up there.
 
         Raises ValueError where the place is taken, the exported network disagrees with the run, or
-        the store can't have that index.
+        the store can't have that index, and UnknownName where there is no such format.
         """
         if int8 and to != "onnx":
             raise ValueError(f"int8 needs the format onnx, got {to}: give --to onnx")
@@ -453,8 +453,16 @@ class Gallery:
             raise ValueError(f"{out} exists already; name a folder that does not")
         from dml_bench.gallery.export import export
         from dml_bench.gallery.indexes import parse
+        from dml_bench.gallery.network_formats import FORMATS
         from dml_bench.gallery.vector_stores import STORES, export_to_store
+        from dml_bench.registry import UnknownName, near_miss
 
+        known = [*FORMATS, "torchscript", *STORES]
+        if to not in known:
+            raise UnknownName(
+                f"there is no export to {to!r}{near_miss(to, known)}: choose one of"
+                f" {', '.join(known)}"
+            )
         phase, gallery = self.file.phase, self.file.read()
         if to in STORES:
             store = STORES[to](str(out))

@@ -35,6 +35,8 @@ class LabelTable:
 def read_labels(file: Path) -> LabelTable:
     """A .csv with a column for the file or name, one for the class, and perhaps one for the part
     (train or gallery; test or query). Raises ValueError where it is not such a table."""
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist: name a table of classes with --labels FILE.csv")
     table = read_table(file.parent, file.name, "utf-8")
     roles = table.roles("", "", "")
     if len(roles.classes) > 1:

@@ -288,6 +288,13 @@ def test_what_can_t_be_used_is_one_line_that_says_what_to_do(desk, arrays, messa
     assert "\n" not in str(problem.value)
 
 
+def test_a_table_that_is_not_there_is_named_by_the_option_that_evaluate_has(desk):
+    """It named the option `table`, which experiments have."""
+    for place in ("nowhere.csv", "."):
+        with pytest.raises(ValueError, match=f"^{place} does not exist: name a .* --labels"):
+            db.evaluate("all.npz", labels=place)
+
+
 def test_two_models_need_the_classes_that_the_second_was_not_trained_on(desk):
     with pytest.raises(ValueError, match="--unseen last:20"):
         db.evaluate("all.npz", "without.npz", labels="labels.csv")

@@ -353,6 +353,12 @@ def test_the_head_of_a_hub_card_has_the_results_of_the_run(place, tmp_path):
     assert load(config["experiment"]) == place.run.experiment
 
 
+def test_a_format_that_there_is_not_is_refused_with_those_there_are(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"no export to 'onxx' \(did you mean onnx\?\): choose"):
+        dml_bench.Gallery(folder).export(tmp_path / "out", to="onxx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_there_is_not_touched(place, tmp_path):
     with pytest.raises(ValueError, match="exists already"):
         export(place.run, place.phase, place.read(), tmp_path)
