@@ -32,7 +32,8 @@ class LoggedAnswer:
     class_name: str
     """Of the closest image."""
     threshold: float | None
-    """null where there was none."""
+    """null where there was none: every photo was answered, or none where there is a precision,
+    which could then not be promised."""
     precision: float | None
     """The precision that the server was asked to keep."""
     unknown_share: float

@@ -1,5 +1,6 @@
 """What a server logged, held against the calibration images of its gallery."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -25,12 +26,19 @@ class Monitored:
     other_galleries: int
     """The answers that were given when the gallery had another number of images."""
 
+    @property
+    def promised(self) -> bool:
+        """Whether the server had a threshold for the precision that it was asked to keep; without
+        one, every photo is unknown."""
+        return self.last.precision is not None and self.last.threshold is not None
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "photos": self.drift.photos,
             "drifted": self.drift.drifted,
             "precision": self.last.precision,
+            "promised": self.promised,
             "unknown_share": self.last.unknown_share,
             "expected_unknown": self.drift.expected_unknown,
             "expected_similarity": self.drift.expected_similarity,
@@ -70,6 +78,13 @@ class Monitored:
     def verdict(self) -> str:
         """Whether the promise still applies, and what to do."""
         threshold = "the calibration"
+        if self.last.precision is not None and not self.promised:
+            kind = "are of another kind than" if self.drift.drifted else "are as similar as"
+            return (
+                f"a precision of {self.last.precision:.0%} can't be promised any more, so every"
+                f" photo is unknown; these photos {kind} the calibration images: `dml-bench predict"
+                f" RUN PHOTO --precision {self.last.precision:g}` says what is lacking"
+            )
         if self.last.precision is not None:
             threshold = f"the promise of a precision of {self.last.precision:.0%}"
         if not self.drift.drifted:
@@ -103,12 +118,21 @@ def monitor(gallery_file: GalleryFile) -> Monitored:
     gallery = gallery_file.read(new=True)
     images = calibration_set(gallery_file.run, gallery_file.phase, gallery)
     curve = images.curve(last.unknown_share)
+    if not curve.total and len(images.known.correct):
+        raise ValueError(
+            f"{gallery_file.run.folder} has no images of classes that are not enrolled, which stand"
+            f" for {last.unknown_share:.0%} of the photos: serve it without --unknown-share, or"
+            " enrol classes that the run does not have"
+        )
     if not curve.total:
         raise ValueError(
             f"{gallery_file.run.folder} has no images to hold answers against: train with --set"
             " data.valid_fraction=0.2"
         )
-    threshold = float("-inf") if last.threshold is None else last.threshold
+    threshold = last.threshold
+    if threshold is None:
+        # A server that can't keep a precision answers nothing; one that needn't, everything.
+        threshold = -math.inf if last.precision is None else math.inf
     sizes = Counter(answer.images for answer in answers)
     independent = curve.total * images.known.num_groups / max(len(images.known.correct), 1)
     return Monitored(

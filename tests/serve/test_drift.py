@@ -2,6 +2,7 @@
 drift that is missed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from serving_here import running
 from tiny import dml_bench, refusal
 
 from dml_bench.evaluation.thresholds import SearchOutcomes, precision_curve
+from dml_bench.gallery.calibration import calibration_set
 from dml_bench.gallery.store import GalleryFile, open_gallery_file
 from dml_bench.serve import answer_log
 from dml_bench.serve.answer_log import AnswerLog, LoggedAnswer, read_answers
@@ -134,3 +136,37 @@ def test_monitor_says_that_a_promise_no_longer_applies(trained, tmp_path, monkey
     assert dml_bench(monkeypatch, "monitor", run, "--gallery", tmp_path) == 1
     verdict = " ".join(capsys.readouterr().out.split())
     assert "the promise of a precision of 90% no longer applies" in verdict
+
+
+def test_monitor_says_that_a_precision_could_not_be_promised(
+    trained, tmp_path, monkeypatch, capsys
+):
+    """After a change of the gallery a server may have no threshold left, and all photos are
+    unknown. Monitor expected none of them to be, and found nothing against the promise."""
+    run = trained("train.precision=float32", "data.valid_fraction=0.3").folder
+    file = GalleryFile(open_gallery_file(run, "all", None).run, "all", tmp_path)
+    images = calibration_set(file.run, "all", file.read(new=True))
+    usual = np.resize(images.known.similarity, SIZE)
+    log = AnswerLog(file)
+    log.add([replace(answer, threshold=None, known=False) for answer in answers(usual)])
+    log.close()
+    assert dml_bench(monkeypatch, "monitor", run, "--gallery", tmp_path, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["expected_unknown"], printed["promised"]) == (1, False)
+    assert dml_bench(monkeypatch, "monitor", run, "--gallery", tmp_path) == 0
+    verdict = " ".join(capsys.readouterr().out.split())
+    assert "a precision of 90% can't be promised any more, so every photo is unknown" in verdict
+    assert "nothing speaks against" not in verdict
+
+
+def test_monitor_names_the_images_of_other_classes_that_it_lacks(
+    trained, tmp_path, monkeypatch, capsys
+):
+    run = trained("train.precision=float32", "data.valid_fraction=0.3").folder
+    file = GalleryFile(open_gallery_file(run, "all", None).run, "all", tmp_path)
+    log = AnswerLog(file)
+    log.add([replace(answer, unknown_share=0.3) for answer in answers(np.full(SIZE, 0.9))])
+    log.close()
+    line = refusal(monkeypatch, capsys, "monitor", run, "--gallery", tmp_path)
+    assert "no images of classes that are not enrolled, which stand for 30% of the photos" in line
+    assert "valid_fraction" not in line
