@@ -159,6 +159,9 @@ def read_parquet(file: Path, are_numbers: bool) -> tuple[list[str] | None, np.nd
         raise ValueError(
             f"{file} can't be read as .parquet ({first_line(error)}): write it again"
         ) from None
+    is_named = any(frame.index.names) or not pandas.api.types.is_numeric_dtype(frame.index)
+    if is_named and not {*frame.index.names} & {*frame.columns}:
+        frame = frame.reset_index()  # names, as pandas keeps them; plain row numbers say nothing
     vectors, texts, numbers = [], [], []
     for column in frame.columns:
         filled = frame[column].dropna()

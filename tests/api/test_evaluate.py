@@ -236,6 +236,28 @@ def test_a_column_that_is_no_dimension_is_not_read_as_one(desk):
     assert read_embeddings(Path("xy.parquet"), table).shape == (len(NAMES), 2)
 
 
+def test_names_in_the_index_of_a_parquet_are_names(desk):
+    """As pandas writes a table that is indexed by its names; its rows were read as the table's."""
+    pytest.importorskip("pyarrow", reason="reading .parquet needs pyarrow")
+    import pandas
+
+    table = read_labels(Path("labels.csv"))
+    expected = read_embeddings(Path("all.npz"), table)
+    order = np.random.default_rng(1).permutation(len(NAMES))
+    frame = pandas.DataFrame(clouds(0.6)).rename(columns=str)
+    for name in ("path", None):
+        frame.set_index(pandas.Index(NAMES, name=name)).iloc[order].to_parquet("indexed.parquet")
+        np.testing.assert_allclose(
+            read_embeddings(Path("indexed.parquet"), table), expected, atol=1e-6
+        )
+    frame.assign(path=NAMES).set_index("path", drop=False).iloc[order].to_parquet("both.parquet")
+    np.testing.assert_allclose(read_embeddings(Path("both.parquet"), table), expected, atol=1e-6)
+    in_order = frame.iloc[order].set_index(order)
+    in_order.sort_index(ascending=False).iloc[::-1].to_parquet("numbered.parquet")
+    numbered = read_embeddings(Path("numbered.parquet"), table)
+    np.testing.assert_allclose(numbered, clouds(0.6)[table.rows], atol=1e-6)
+
+
 def test_rows_of_a_parquet_that_lack_something_are_refused_in_a_line(desk):
     pytest.importorskip("pyarrow", reason="reading .parquet needs pyarrow")
     import pandas
