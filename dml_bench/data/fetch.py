@@ -106,15 +106,22 @@ def already_there(name: str, about: Publication, data_dir: Path) -> Path | None:
     it. Raises ValueError where something is there that is not the data set."""
     if not data_dir.exists():
         return None
+    made = data_dir / about.folder
     try:
         dataset = dataset_in(name, data_dir)
         place, shortcoming = dataset.root, shortcoming_of(dataset, about)
     except NotThere as problem:
-        place, shortcoming = data_dir / about.folder, problem.missing
+        place, shortcoming = made, problem.missing
         if not place.exists():
             return None
     except ValueError as problem:
-        place, shortcoming = data_dir, str(problem)
+        place, shortcoming = made if made.exists() else data_dir, str(problem)
+    if shortcoming and not place.is_relative_to(made):
+        # It may be another data set of the same layout, or the folder of all data sets.
+        raise ValueError(
+            f"what is in {place} is not the whole data set ({shortcoming}): choose another"
+            " --data-dir"
+        )
     if shortcoming:
         raise ValueError(
             f"{place} is there already but is not the whole data set ({shortcoming}): move it away"

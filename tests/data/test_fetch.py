@@ -281,6 +281,24 @@ def test_what_is_there_but_incomplete_is_neither_used_nor_overwritten(tmp_path, 
     assert (folder / "images" / IMAGES[0]).exists()
 
 
+@pytest.mark.parametrize("first", ["1", "0000139e-21dc-4d0c-bfe1-4cae3c85c829"])
+def test_a_data_set_of_somebody_else_is_not_to_be_deleted(tmp_path, server, first):
+    """NABirds has the lists of CUB's layout. Fetching CUB beside it told to delete it, or, where
+    its lists can't be read, the folder of all data sets."""
+    other = tmp_path / "nabirds"
+    other.mkdir()
+    (other / "images").mkdir()
+    (other / "images" / "1.jpg").write_bytes(b"1")
+    (other / "images.txt").write_text(f"{first} 1.jpg\n")
+    (other / "classes.txt").write_text("1 Loon\n")
+    (other / "image_class_labels.txt").write_text(f"{first} 1\n")
+    with pytest.raises(ValueError, match="choose another --data-dir") as caught:
+        fetched(tmp_path, server)
+    assert "nabirds" in str(caught.value)
+    assert "delete" not in str(caught.value)
+    assert names(tmp_path) == ["nabirds"]
+
+
 def test_an_archive_that_lacks_images_becomes_no_data_set(tmp_path):
     content = packed(archive_members()[:-1])
     (tmp_path / "CUB_200_2011.tgz").write_bytes(content)
