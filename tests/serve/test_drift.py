@@ -149,7 +149,6 @@ def test_monitor_says_that_a_precision_could_not_be_promised(
     usual = np.resize(images.known.similarity, SIZE)
     log = AnswerLog(file)
     log.add([replace(answer, threshold=None, known=False) for answer in answers(usual)])
-    log.close()
     assert dml_bench(monkeypatch, "monitor", run, "--gallery", tmp_path, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["expected_unknown"], printed["promised"]) == (1, False)
@@ -166,7 +165,6 @@ def test_monitor_names_the_images_of_other_classes_that_it_lacks(
     file = GalleryFile(open_gallery_file(run, "all", None).run, "all", tmp_path)
     log = AnswerLog(file)
     log.add([replace(answer, unknown_share=0.3) for answer in answers(np.full(SIZE, 0.9))])
-    log.close()
     line = refusal(monkeypatch, capsys, "monitor", run, "--gallery", tmp_path)
     assert "no images of classes that are not enrolled, which stand for 30% of the photos" in line
     assert "valid_fraction" not in line
