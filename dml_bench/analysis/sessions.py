@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from scipy.sparse import coo_array
 
 __all__ = [
+    "chained_sessions",
     "chains",
     "embeddings_in_order",
     "embeddings_of_backbone",
@@ -117,13 +118,22 @@ def sessions_of_embeddings(
     embeddings: np.ndarray, labels: np.ndarray, test_fraction: float
 ) -> Sessions:
     """What a random split would do to chains of (images, dim) unit vectors."""
+    return chained_sessions(embeddings, labels, test_fraction)[0]
+
+
+def chained_sessions(
+    embeddings: np.ndarray, labels: np.ndarray, test_fraction: float
+) -> tuple[Sessions, np.ndarray]:
+    """The same, and the `chains`."""
     alone = one_by_one(embeddings, labels)
     dimension = dimension_of(embeddings, labels)
-    return Sessions(
+    linked = chains(embeddings, labels, dimension)
+    sessions = Sessions(
         rule="",
-        beside=share_beside(labels, chains(embeddings, labels), test_fraction),
+        beside=share_beside(labels, linked, test_fraction),
         chance=share_beside(labels, chains(alone, labels, dimension), test_fraction),
     )
+    return sessions, linked
 
 
 def chains(

@@ -15,8 +15,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dml_bench.data.csv_table import inside
@@ -75,7 +74,9 @@ def fetch(
         )
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with only_fetch(name, data_dir):
+        # Two would write into one download.
+        busy = f"another process fetches {name} into {data_dir}: wait for it"
+        with held(data_dir / f".{name}.lock", busy, file_stays=False):
             if archives:
                 for file in archives:
                     verify(file, about.archives, report)
@@ -86,19 +87,6 @@ def fetch(
             f"fetching into {data_dir} failed ({error}): make room or choose another --data-dir,"
             " then fetch again"
         ) from error
-
-
-@contextmanager
-def only_fetch(name: str, data_dir: Path) -> Iterator[None]:
-    """Raises ValueError where another process fetches the same: both would write into one
-    download."""
-    file = data_dir / f".{name}.lock"
-    with held(file, f"another process fetches {name} into {data_dir}: wait for it"):
-        try:
-            yield
-        finally:
-            # While it is held: afterwards it may be that of the next process.
-            file.unlink(missing_ok=True)
 
 
 def already_there(name: str, about: Publication, data_dir: Path) -> Path | None:

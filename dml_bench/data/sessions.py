@@ -41,12 +41,17 @@ class Sessions:
     """The same of photos without sessions."""
 
     @property
-    def advice(self) -> str:
-        """One line: what would happen, and the settings that prevent it."""
+    def effect(self) -> str:
+        """What would happen, in words."""
         return (
             f"a random split would put {self.beside:.0%} of test photos beside one of their own"
-            f" session (chance {self.chance:.0%}): use {self.settings}"
+            f" session (chance {self.chance:.0%})"
         )
+
+    @property
+    def advice(self) -> str:
+        """One line: what would happen, and the settings that prevent it."""
+        return f"{self.effect}: use {self.settings}"
 
     @property
     def divides(self) -> bool:

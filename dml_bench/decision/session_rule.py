@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dml_bench.analysis.sessions import chains, embeddings_of_backbone, sessions_of_embeddings
+from dml_bench.analysis.sessions import chained_sessions, embeddings_of_backbone
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.grouping import groups_of
 from dml_bench.data.sessions import Sessions, estimate_sessions
@@ -57,7 +57,7 @@ def session_rule(
         return SessionRule(OWN_PARTS, reason, np.array(own, object))
     estimate = estimate_sessions(dataset, test_fraction)
     if estimate is not None:
-        return SessionRule(estimate.rule, beside(estimate), groups_of(dataset, estimate.rule))
+        return SessionRule(estimate.rule, estimate.effect, groups_of(dataset, estimate.rule))
     unknown = "neither file names nor EXIF data show which photos were taken together"
     try:
         estimate, alike = looked_at(dataset, test_fraction, until(SHARE * seconds, callback))
@@ -65,17 +65,9 @@ def session_rule(
         callback.note("no time to look for sessions in the photos: more --minutes, or --group")
         return SessionRule("", unknown, np.full(len(dataset), "", object))
     if estimate.divides:
-        return SessionRule(ALIKE, f"{beside(estimate)}, by their embeddings", alike)
+        return SessionRule(ALIKE, f"{estimate.effect}, by their embeddings", alike)
     reason = "file names, EXIF data and embeddings don't show which photos were taken together"
     return SessionRule("", reason, alike)
-
-
-def beside(estimate: Sessions) -> str:
-    """What a random split would do."""
-    return (
-        f"a random split would put {estimate.beside:.0%} of test photos beside one of their own"
-        f" session (chance {estimate.chance:.0%})"
-    )
 
 
 def until(seconds: float, callback: Callback) -> Callable[[str, int, int], None]:
@@ -97,7 +89,8 @@ def looked_at(
     these; a photo that can't be read is alone."""
     vectors, readable = embeddings_of_backbone(BACKBONE, dataset, progress, SETTINGS)
     labels = dataset.labels[readable]
+    estimate, linked = chained_sessions(vectors, labels, test_fraction)
     ids = np.arange(len(dataset))
-    ids[readable] = readable[chains(vectors, labels)]
+    ids[readable] = readable[linked]
     names = np.array([f"chain {number}" for number in ids.tolist()], object)
-    return sessions_of_embeddings(vectors, labels, test_fraction), names
+    return estimate, names

@@ -299,22 +299,10 @@ def answer_file(
     if out.exists() and not out.with_name(f"{out.name}.part").exists():
         raise ValueError(f"{out} exists already: remove it, or name another file with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with only_writer(out):
-        yield AnswerFile(out, identity_of(gallery_file, lookup, options))
-
-
-@contextmanager
-def only_writer(out: Path) -> Iterator[None]:
-    """Raises ValueError where another command writes answers to `out`: each would lose its place in
-    the journal."""
-    file = out.with_name(f".{out.name}.lock")
+    # Each of two would lose its place in the journal.
     busy = f"another command writes {out}: wait for it, or name another file with --out"
-    with held(file, busy):
-        try:
-            yield
-        finally:
-            # While it is held: afterwards it may be that of the next command.
-            file.unlink(missing_ok=True)
+    with held(out.with_name(f".{out.name}.lock"), busy, file_stays=False):
+        yield AnswerFile(out, identity_of(gallery_file, lookup, options))
 
 
 def identity_of(gallery_file: GalleryFile, lookup: PhotoLookup, options: LookupOptions) -> str:

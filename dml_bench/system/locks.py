@@ -10,7 +10,9 @@ __all__ = ["held"]
 
 
 @contextmanager
-def held(file: Path, busy: str, error: type[Exception] = ValueError) -> Iterator[None]:
+def held(
+    file: Path, busy: str, error: type[Exception] = ValueError, *, file_stays: bool = True
+) -> Iterator[None]:
     """The lock `file`, held inside. Raises the error, with the words of `busy`, where another
     process holds it. Its folder must exist."""
     try:
@@ -18,4 +20,9 @@ def held(file: Path, busy: str, error: type[Exception] = ValueError) -> Iterator
     except Timeout:
         raise error(busy) from None
     with lock:
-        yield
+        try:
+            yield
+        finally:
+            if not file_stays:
+                # While it is held: afterwards it may be that of the next process.
+                file.unlink(missing_ok=True)
