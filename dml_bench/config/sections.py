@@ -44,8 +44,9 @@ class Data:
     """Which images belong together: a column of the table, `parent` (the name of the folder that
     holds an image), `photo` (parts of one photo), `regex:PATTERN` (what its groups match in the
     path), `numbers` (photos with consecutive numbers in their names), `runs` (the same, of one
-    class), `exif:day`, `exif:hour` (a pause of an hour begins a new group) or `exif:camera`. Only
-    for the grouped split, and for folds of a given one.
+    class), `series` (names that differ only in their last number, e.g. `track15_07`), `exif:day`,
+    `exif:hour` (a pause of an hour begins a new group) or `exif:camera`. Only for the grouped
+    split, and for folds of a given one.
     """
     time: str = ""
     """When images were taken, for the split `time`: a column of the table, or `exif`. Images of one

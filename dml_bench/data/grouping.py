@@ -13,7 +13,7 @@ from dml_bench.data.datasets import Dataset
 from dml_bench.data.images import photo_file
 from dml_bench.registry import near_miss
 
-__all__ = ["days_of", "groups_of", "runs_of_names"]
+__all__ = ["days_of", "groups_of", "runs_of_names", "series_of_names"]
 
 PAUSE = timedelta(hours=1)
 """With `exif:hour`, so long a pause between two photos begins a new group."""
@@ -27,6 +27,8 @@ def groups_of(dataset: Dataset, rule: str) -> np.ndarray:
         names = [PurePosixPath(path).parent.name for path in dataset.paths]
     elif rule == "photo" and rule not in (dataset.columns or {}):
         names = [str(photo_file(Path(path))) for path in dataset.paths]
+    elif rule == "series" and rule not in (dataset.columns or {}):
+        names = series_of_names(dataset.paths)
     elif rule == "runs":
         names = runs_of_names(dataset.paths, dataset.labels)
     elif rule == "numbers" and rule not in (dataset.columns or {}):
@@ -79,6 +81,18 @@ def runs_of_names(paths: Sequence[str], labels: np.ndarray | None = None) -> lis
     return runs
 
 
+def series_of_names(paths: Sequence[str]) -> list[str]:
+    """(images) what stands before the last of several numbers in a file's name: `00015_` of
+    `00015_00007`, a frame of a video, or `IMG_20260531_` of a photo with its time. It follows the
+    folder where names are not unique, as numbers begin anew in each then. '' for names with fewer
+    numbers."""
+    names = [PurePosixPath(path).stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(PurePosixPath(path).with_suffix("")) for path in paths]
+    matches = [re.fullmatch(r"((?:.*/)?[^/]*\d[^/\d]+)\d+", name) for name in names]
+    return ["" if match is None else match[1] for match in matches]
+
+
 def by_camera(dataset: Dataset) -> list[str]:
     return [capture.camera for capture in dataset.captures]
 
@@ -104,9 +118,8 @@ def column(dataset: Dataset, setting: str, name: str) -> Sequence[str]:
     if name in columns:
         return columns[name]
     there = f"its columns are {', '.join(columns)}" if columns else "it has no table with columns"
-    others = (
-        "parent, photo, numbers, regex:PATTERN or exif:day" if setting == "data.group" else "exif"
-    )
+    rules = "parent, photo, numbers, series, regex:PATTERN or exif:day"
+    others = rules if setting == "data.group" else "exif"
     raise ValueError(
         f"{setting} is {name!r}, which is no column of"
         f" {dataset.name}{near_miss(name, list(columns))}: {there}; or set {others}"

@@ -1,4 +1,4 @@
-"""Sessions of photos that nobody has named: estimated from what cameras write, or from consecutive
+"""Sessions of photos that nobody has named: estimated from what cameras write, or from the
 numbers in file names, and set against chance. No image is decoded."""
 
 import re
@@ -12,7 +12,7 @@ import numpy as np
 
 from dml_bench.config import Data
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.grouping import groups_of, runs_of_names
+from dml_bench.data.grouping import groups_of, runs_of_names, series_of_names
 from dml_bench.data.images import box_of
 from dml_bench.system.files import Damaged, read_json, write_json
 
@@ -25,7 +25,7 @@ LEAST_BESIDE = 0.1
 """A smaller share of test photos beside their own session is not worth a line."""
 LEAST_RATIO = 2.0
 """So many times chance makes sessions."""
-ESTIMATE = 2
+ESTIMATE = 3
 """Goes up where the estimate changes: what is remembered of an earlier one is not used."""
 
 
@@ -128,6 +128,8 @@ def rules_for(dataset: Dataset) -> list[str]:
         rules.append("exif:camera")
     if is_numbered_by_cameras(dataset.paths, dataset.labels):
         rules += ["numbers", "runs"]
+    if are_series(dataset):
+        rules.append("series")
     if any(box_of(path) for path in dataset.paths):
         rules.append("photo")
     return rules
@@ -225,6 +227,18 @@ def is_numbered_by_cameras(paths: Sequence[str], labels: np.ndarray) -> bool:
     for path, label in zip(paths, labels.tolist(), strict=True):
         classes_of.setdefault(numbered(path)[0], set()).add(label)
     return all(len(classes) > 1 for classes in classes_of.values())
+
+
+def are_series(dataset: Dataset) -> bool:
+    """Whether all file names say a series, as of a video's frames or of a day. What most classes
+    have in common is the number of a camera, or a year, and shows no sessions."""
+    series = series_of_names(dataset.paths)
+    if not all(series):
+        return False
+    pairs = set(zip(series, dataset.labels.tolist(), strict=True))
+    num_classes = Counter(name for name, _ in pairs)
+    shared = np.median([num_classes[name] for name in series])
+    return bool(shared <= max(1, dataset.num_classes / 2))
 
 
 def numbered(path: str) -> tuple[str, int]:

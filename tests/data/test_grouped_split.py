@@ -208,12 +208,13 @@ def test_folds_of_a_class_with_one_group_left_are_refused():
         (r"regex:^(\w+)/.*-(\d)", "auk/2"),
         (r"regex:auk-\d", "auk-2"),
         ("shop", "north"),
+        ("series", "auk-2_"),
     ],
 )
 def test_groups_follow_paths_or_a_column(rule, group):
     dataset = replace(
         dataset_of({"auk": 1, "jay": 1}),
-        paths=("auk/auk-2/7.jpg", "jay/auk-3/8.jpg"),
+        paths=("auk/auk-2/auk-2_7.jpg", "jay/auk-3/auk-3_8.jpg"),
         columns={"shop": (" north", "south")},
     )
     assert groups_of(dataset, rule)[0] == group

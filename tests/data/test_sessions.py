@@ -17,6 +17,7 @@ from dml_bench.data.split import make_split
 BIRDS = dataset_of({"auk": 20, "jay": 20, "owl": 20, "tit": 20})
 TRUE_SESSIONS = np.arange(80) // 4
 """Four photos of one class each."""
+DAYS = np.arange(80) // 8
 
 
 def renamed(names: list[str]) -> Dataset:
@@ -154,6 +155,25 @@ def test_photos_that_were_taken_one_by_one_give_no_line():
 
 
 @pytest.mark.parametrize(
+    ("names", "sessions"),
+    [
+        ([f"{photo // 4 % 5:05}_{photo % 4:05}" for photo in range(80)], TRUE_SESSIONS),
+        ([f"clip{photo // 4}-frame{photo}" for photo in range(80)], TRUE_SESSIONS),
+        ([f"IMG_202605{1 + photo // 8:02}_1530{photo:02}" for photo in range(80)], DAYS),
+    ],
+    ids=["tracks anew in each class", "frames of videos", "days of a phone"],
+)
+def test_sessions_are_seen_in_names_that_end_in_the_number_of_a_series_and_another(names, sessions):
+    dataset = renamed(names)
+    estimate = estimate_sessions(dataset, 0.2)
+    assert estimate is not None
+    assert estimate.rule == "series"
+    assert estimate.beside == pytest.approx(share_beside(BIRDS.labels, sessions, 0.2))
+    groups = groups_of(dataset, "series")
+    assert len(set(zip(groups, sessions, strict=True))) == len(set(groups)) == len(set(sessions))
+
+
+@pytest.mark.parametrize(
     "names",
     [
         [f"{photo % 20:02}" for photo in range(80)],
@@ -162,6 +182,9 @@ def test_photos_that_were_taken_one_by_one_give_no_line():
         [f"IMG_{3 * photo:04}" for photo in range(80)],
         ["view of the sea" + "!" * photo for photo in range(80)],
         [f"{7**27 * (1 + 37 * photo % 83)}" for photo in range(80)],
+        [f"camera{photo % 2}_{photo:03}" for photo in range(80)],
+        [f"species{photo // 20}_{photo:03}" for photo in range(80)],
+        [f"bird_{photo:04}_{7 * photo}" for photo in range(80)],
     ],
     ids=[
         "anew in each class",
@@ -170,6 +193,9 @@ def test_photos_that_were_taken_one_by_one_give_no_line():
         "no runs",
         "no numbers",
         "identifiers",
+        "two cameras",
+        "a number of the class",
+        "a series each",
     ],
 )
 def test_names_that_show_no_sessions_give_no_line(names):
