@@ -69,7 +69,11 @@ def embeddings_in_order(run: Run, dataset: Dataset) -> np.ndarray:
 
 
 def embeddings_of_backbone(
-    backbone: str, dataset: Dataset, progress: Progress, settings: Sequence[str] = ()
+    backbone: str,
+    dataset: Dataset,
+    progress: Progress,
+    settings: Sequence[str] = (),
+    device: str = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
     """(readable, dim) unit vectors of a backbone with its published weights, and (readable) the
     indices of the images that could be read. `settings`, as `images.size=112`, change those of
@@ -86,10 +90,10 @@ def embeddings_of_backbone(
     settings = [f"model.backbone={backbone}", *settings]
     experiment = resolve("frozen_efficientnet_lite0", overrides=settings)
     embedder = build_embedder(experiment).eval()
-    device = choose_device("auto")
-    precision = network_precision(experiment.train.precision, device, embedder)
-    embedder = embedder.to(device)
-    fold_where_it_pays(embedder, experiment, device, precision)
+    place = choose_device(device)
+    precision = network_precision(experiment.train.precision, place, embedder)
+    embedder = embedder.to(place)
+    fold_where_it_pays(embedder, experiment, place, precision)
     files = []
     for image, path in enumerate(dataset.paths):
         part = path
@@ -101,8 +105,8 @@ def embeddings_of_backbone(
     vectors, readable, done = [], [], 0
     for batch in photo_batches(view_of(experiment.images), files, BATCH):
         if batch.paths:
-            with autocast(device, precision):
-                of_batch = embedder.embed(torch.from_numpy(batch.pixels).to(device))
+            with autocast(place, precision):
+                of_batch = embedder.embed(torch.from_numpy(batch.pixels).to(place))
             vectors.append(of_batch.cpu().numpy())
         readable += [image_of[Path(path)] for path in batch.paths]
         done += len(batch.paths) + len(batch.problems)

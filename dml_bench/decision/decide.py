@@ -179,6 +179,7 @@ def decide(  # noqa: PLR0913 - what a person can choose
         overrides=overrides,
         catalogue=catalogue,
         seconds=clock.left,
+        device=device,
     )
     callback.note(f"split: {parts.kind}, as {parts.reason}")
     file = out / CHOICE

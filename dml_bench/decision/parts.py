@@ -4,7 +4,7 @@ a comparison, where sessions are known or can be seen."""
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.grouped_split import by_groups
 from dml_bench.data.same_picture import first_of_picture, small_copies
 from dml_bench.data.split import catalogue_images, make_split
-from dml_bench.decision.session_rule import SessionRule, session_rule
+from dml_bench.decision.session_rule import SessionRule, session_rules
 from dml_bench.gallery.enrol import photos_by_class
 from dml_bench.registry import datasets
 from dml_bench.registry.names import spelling
@@ -128,6 +128,7 @@ def divide(  # noqa: PLR0913 - what a person can choose, and the time
     overrides: Sequence[str] = (),
     catalogue: Path | None = None,
     seconds: float = math.inf,
+    device: str = "auto",
 ) -> Parts:
     """Divide the photos of a folder with one folder for each class, or of a table, or read how they
     were divided. `group` says which photos belong together, as `data.group` does; without it,
@@ -174,8 +175,8 @@ def divide(  # noqa: PLR0913 - what a person can choose, and the time
         dataset = replace(dataset.without(copies), left_out=dataset.left_out)
     require_photos(dataset, photos)
     write_catalogue(listed, out)
-    rule = session_rule(dataset, group, FINAL_FRACTION, seconds, callback)
-    parts, usable, sessions, roles = divided(dataset, rule, photos, out, is_named=bool(group))
+    rules = session_rules(dataset, group, FINAL_FRACTION, seconds, device, callback)
+    parts, usable, sessions, roles = divided(dataset, rules, photos, out, is_named=bool(group))
     parts = replace(parts, copies=len(copies), in_two_classes=len(contradictory))
     write_parts(parts, usable, sessions, roles)
     require_kept_names(parts, usable, cache_dir)
@@ -309,19 +310,23 @@ def contradiction(dataset: Dataset, first: np.ndarray, pictures: Sequence[int]) 
 
 
 def divided(
-    dataset: Dataset, rule: SessionRule, photos: Path, out: Path, *, is_named: bool
+    dataset: Dataset, rules: Iterable[SessionRule], photos: Path, out: Path, *, is_named: bool
 ) -> tuple[Parts, Dataset, np.ndarray, np.ndarray]:
     """The parts, the photos of classes that have enough, and of each its session and its role:
-    `final`, or for rows `train`, `valid`, `test`, or `` where each seed draws that. Raises
-    ValueError where sessions can't be divided that a person named."""
-    reason = rule.reason
-    if rule.name:
+    `final`, or for rows `train`, `valid`, `test`, or `` where each seed draws that. By the first of
+    the `rules` whose sessions can be kept apart. Raises ValueError where it can't be done by the
+    one that a person named."""
+    reason = ""
+    for rule in rules:
+        if not rule.name:
+            reason = reason or rule.reason
+            break
         try:
             return by_sessions(dataset, rule, photos, out)
         except ValueError as problem:
             if is_named:
                 raise ValueError(f"no answer: {problem}") from None
-        reason = f"{reason}, but sessions are too few to be kept apart"
+        reason = reason or f"{rule.reason}, but sessions are too few to be kept apart"
     names, usable, left_out = with_enough(dataset, np.arange(len(dataset)), 1)
     chosen = make_split(
         usable, method="stratified", test_fraction=FINAL_FRACTION, seed=DIVISION_SEED

@@ -1,7 +1,7 @@
 """What makes a session of photos: what a person says, what cameras write, or what photos show."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from dml_bench.data.grouping import groups_of
 from dml_bench.data.sessions import Sessions, estimate_sessions
 from dml_bench.system.callbacks import Callback
 
-__all__ = ["ALIKE", "SessionRule", "session_rule"]
+__all__ = ["ALIKE", "SessionRule", "session_rules"]
 
 OWN_PARTS = "the data set's own parts"
 """The rule by which train and test, as folders or a column name them, are sessions."""
@@ -40,34 +40,41 @@ class NoTime(Exception):
     """Looking at the photos takes too long."""
 
 
-def session_rule(
-    dataset: Dataset, group: str, test_fraction: float, seconds: float, callback: Callback
-) -> SessionRule:
-    """By `group` where a person gives it, else by the parts of the data set, else estimated: from
-    EXIF data and file names, or from the photos, which may take a part of the `seconds`. The
-    estimate is of a random split with this part of test photos. Raises ValueError where `group` is
-    no rule for these photos."""
+def session_rules(
+    dataset: Dataset,
+    group: str,
+    test_fraction: float,
+    seconds: float,
+    device: str,
+    callback: Callback,
+) -> Iterator[SessionRule]:
+    """`group` alone where a person gives it. Else what is tried in turn until one can be kept: the
+    parts of the data set, what EXIF data or file names show, what photos show, a look at which may
+    take a part of the `seconds`, and nothing. Estimates are of a random split with this part of
+    test photos. Raises ValueError where `group` is no rule for these photos."""
     if group:
         reason = f"`--group {group}` says which photos belong together"
-        return SessionRule(group, reason, groups_of(dataset, group))
+        yield SessionRule(group, reason, groups_of(dataset, group))
+        return
     if {"train", "test"} <= set(dataset.parts or ()):
         assert dataset.parts is not None
         own = ["test" if part == "test" else "train" for part in dataset.parts]
         reason = "somebody divided them into train and test before"
-        return SessionRule(OWN_PARTS, reason, np.array(own, object))
+        yield SessionRule(OWN_PARTS, reason, np.array(own, object))
     estimate = estimate_sessions(dataset, test_fraction)
     if estimate is not None:
-        return SessionRule(estimate.rule, estimate.effect, groups_of(dataset, estimate.rule))
-    unknown = "neither file names nor EXIF data show which photos were taken together"
+        yield SessionRule(estimate.rule, estimate.effect, groups_of(dataset, estimate.rule))
     try:
-        estimate, alike = looked_at(dataset, test_fraction, until(SHARE * seconds, callback))
+        progress = until(SHARE * seconds, callback)
+        estimate, alike = looked_at(dataset, test_fraction, device, progress)
     except NoTime:
         callback.note("no time to look for sessions in the photos: more --minutes, or --group")
-        return SessionRule("", unknown, np.full(len(dataset), "", object))
-    if estimate.divides:
-        return SessionRule(ALIKE, f"{estimate.effect}, by their embeddings", alike)
-    reason = "file names, EXIF data and embeddings don't show which photos were taken together"
-    return SessionRule("", reason, alike)
+        reason = "neither file names nor EXIF data show which photos were taken together"
+    else:
+        if estimate.divides:
+            yield SessionRule(ALIKE, f"{estimate.effect}, by their embeddings", alike)
+        reason = "file names, EXIF data and embeddings don't show which photos were taken together"
+    yield SessionRule("", reason, np.full(len(dataset), "", object))
 
 
 def until(seconds: float, callback: Callback) -> Callable[[str, int, int], None]:
@@ -83,11 +90,11 @@ def until(seconds: float, callback: Callback) -> Callable[[str, int, int], None]
 
 
 def looked_at(
-    dataset: Dataset, test_fraction: float, progress: Callable[[str, int, int], None]
+    dataset: Dataset, test_fraction: float, device: str, progress: Callable[[str, int, int], None]
 ) -> tuple[Sessions, np.ndarray]:
     """What a random split would do to chains of near-identical photos, and (photos) the names of
     these; a photo that can't be read is alone."""
-    vectors, readable = embeddings_of_backbone(BACKBONE, dataset, progress, SETTINGS)
+    vectors, readable = embeddings_of_backbone(BACKBONE, dataset, progress, SETTINGS, device)
     labels = dataset.labels[readable]
     estimate, linked = chained_sessions(vectors, labels, test_fraction)
     ids = np.arange(len(dataset))

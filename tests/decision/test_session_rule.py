@@ -1,5 +1,6 @@
 """Sessions that nobody named are seen in the photos, and kept apart."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,16 +54,17 @@ def renamed(drawn, tmp_path) -> Path:
     return tmp_path / "photos"
 
 
-def torn(parts: Parts) -> int:
+def torn(parts: Parts, old_names: Mapping[str, str] | None = None) -> int:
     """How many photos beside the final part are of one moment with a final one."""
-    final = {moment_of(row["path"]) for row in read_csv(parts.out / "final.csv")}
-    rest = [moment_of(row["path"]) for row in read_csv(parts.development / "train.csv")]
+    final = {*moments(parts.out / "final.csv", old_names or {})}
+    rest = moments(parts.development / "train.csv", old_names or {})
     return sum(moment in final for moment in rest)
 
 
-def moment_of(path: str) -> tuple[str, int]:
-    place = Path(path)
-    return place.parent.name, place.stem.count("z")
+def moments(table: Path, old_names: Mapping[str, str]) -> list[tuple[str, int]]:
+    places = [Path(row["path"].removeprefix("images/")) for row in read_csv(table)]
+    names = [old_names.get(place.as_posix(), place.name) for place in places]
+    return [(place.parent.name, name.count("z")) for place, name in zip(places, names, strict=True)]
 
 
 def test_photos_of_one_moment_are_on_one_side_whatever_their_names(renamed, tmp_path, cache_dir):
@@ -86,3 +88,19 @@ def test_a_look_at_the_photos_takes_a_part_of_the_time_at_most(renamed, tmp_path
     parts = divide(renamed, tmp_path / "decision", cache_dir, heard, seconds=0.0)
     assert parts.rule == ""
     assert any("no time to look for sessions" in note for note in heard.notes)
+
+
+def test_photos_are_looked_at_where_names_show_too_few_sessions(renamed, tmp_path, cache_dir):
+    """Three of five classes have two sessions by their names: four are needed."""
+    old_names = {}
+    for label, species in enumerate(sorted(renamed.iterdir())):
+        for number, file in enumerate(sorted(species.iterdir())):
+            session = 1 + (label < 3 and number % 2)
+            renamed_to = file.rename(file.with_name(f"{label}s{session}_{number:03}.jpg"))
+            old_names[f"{species.name}/{renamed_to.name}"] = file.name
+    parts = divide(renamed, tmp_path / "decision", cache_dir, Callback())
+    assert parts.rule == ALIKE
+    at_random = divide(renamed, tmp_path / "random", cache_dir, Callback(), seconds=0.0)
+    assert at_random.rule == ""
+    assert at_random.reason.endswith("but sessions are too few to be kept apart")
+    assert torn(parts, old_names) < torn(at_random, old_names) / 3
