@@ -1,45 +1,100 @@
 """How right the logits are of test images that were changed against them."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import TableRow
-from dml_bench.report.document import Block, Cell, Row
-from dml_bench.report.format import number
-from dml_bench.report.phase_tables import folded_table, of_phases, phase_data
+from dml_bench.evaluation.statistics import PROPORTION, Interval, Scores, differences, interval
+from dml_bench.report.document import Block, Cell, Column, Details, Row, Table, Text
+from dml_bench.report.format import interval_cell
+from dml_bench.report.phase_tables import PhaseFacts, of_phases, phase_data
 from dml_bench.report.tables import name_cell
 
 __all__ = ["attacks_blocks"]
 
-ACCURACIES = ("logits_accuracy_clean", "logits_accuracy_fgsm", "logits_accuracy_pgd")
-NUMBERS = ("epsilon", "steps", *ACCURACIES)
-HEADS = ("unchanged", "one step (FGSM)", "several steps (PGD)")
+ATTACKS = ("clean", "fgsm", "pgd")
+NUMBERS = ("epsilon", "steps", *(f"logits_accuracy_{attack}" for attack in ATTACKS))
+HEADS = ("seeds", "levels", "unchanged", "one step (FGSM)", "several steps (PGD)")
+TITLE = "Accuracy under attack"
 EXPLANATION = (
     "The part of the test images of trained classes whose class the logits choose: as the images"
     " are, and after each value of a pixel was changed by at most so many of its 255 levels,"
-    " so that the loss grows. Means over phases and seeds, without intervals: they decide nothing."
+    " so that the loss grows. Of the first phase, means over images and seeds, with 95% intervals"
+    " over classes, their images and seeds. Exploratory: no family of comparisons holds them."
 )
+DIFFERENCES = "The same minus that of the first experiment, image by image."
 
 
 def attacks_blocks(study: Study) -> Iterator[Block]:
-    """A folded table with a row for each experiment, and a CSV file with one for each phase of each
-    run; nothing where no image was attacked."""
+    """Two folded tables with a row for each experiment, and a CSV file with one for each phase of
+    each run; nothing where no image was attacked."""
     lines = [line for line in study.finished if of_phases(line, "attacked")]
     if not lines:
         return
-    rows = [row_of(line) for line in lines]
-    yield folded_table("Accuracy under attack", EXPLANATION, ("seeds", "levels", *HEADS), rows)
     facts = {line.name: of_phases(line, "attacked") for line in lines}
+    columns = (Column("experiment", numeric=False), *map(Column, HEADS))
+    rows = tuple(row_of(line, facts[line.name]) for line in lines)
+    blocks: list[Block] = [Text(EXPLANATION, "soft"), Table(TITLE, columns, rows)]
+    beside = [difference_row(line, facts[line.name], facts[lines[0].name]) for line in lines[1:]]
+    if different := tuple(row for row in beside if row is not None):
+        blocks += [Text(DIFFERENCES, "soft"), Table(DIFFERENCES, columns, different)]
+    yield Details(f"{TITLE}: {len(lines)} experiments", tuple(blocks))
     yield phase_data("attacks", NUMBERS, facts, lambda attacked: [attacked[n] for n in NUMBERS])
 
 
-def row_of(line: TableRow) -> Row:
-    """The means over phases and seeds."""
-    phases = of_phases(line, "attacked")
-    seeds = len({seed for seed, _, _ in phases})
-    epsilon = phases[0][2]["epsilon"]
-    cells = [name_cell(line), Cell(str(seeds), seeds), Cell(f"{epsilon:g}", epsilon)]
-    for key in ACCURACIES:
-        mean = sum(attacked[key] for _, _, attacked in phases) / len(phases)
-        cells.append(Cell(number(mean, is_signed=False), mean))
+def first_phase(facts: PhaseFacts) -> dict[int, dict[str, Any]]:
+    """By seed, what is said of the first phase."""
+    name = facts[0][1]
+    return {seed: attacked for seed, phase, attacked in facts if phase == name}
+
+
+def row_of(line: TableRow, facts: PhaseFacts) -> Row:
+    """Means over seeds, with intervals where runs have the answers image by image."""
+    seeds = first_phase(facts)
+    estimates = []
+    for attack in ATTACKS:
+        scores = [scores_of(attacked, attack) for attacked in seeds.values()]
+        if all(len(values.values) for values in scores):
+            estimates.append(interval(scores, average="micro", within=PROPORTION))
+        else:
+            means = [attacked[f"logits_accuracy_{attack}"] for attacked in seeds.values()]
+            estimates.append(Interval.around(float(np.mean(means)), math.nan, math.nan))
+    return row(line, seeds, estimates, is_signed=False)
+
+
+def difference_row(line: TableRow, facts: PhaseFacts, of_first: PhaseFacts) -> Row | None:
+    """None where the two have no seed in common, or no answers image by image."""
+    seeds, first = first_phase(facts), first_phase(of_first)
+    common = {seed: attacked for seed, attacked in seeds.items() if seed in first}
+    estimates = []
+    for attack in ATTACKS:
+        own = [scores_of(attacked, attack) for attacked in common.values()]
+        others = [scores_of(first[seed], attack) for seed in common]
+        if not own or not all(len(scores.values) for scores in (*own, *others)):
+            return None
+        estimates.append(interval(differences(own, others), average="micro", within=(-1.0, 1.0)))
+    return row(line, common, estimates, is_signed=True)
+
+
+def row(
+    line: TableRow,
+    seeds: Mapping[int, dict[str, Any]],
+    estimates: Sequence[Interval],
+    *,
+    is_signed: bool,
+) -> Row:
+    epsilon = next(iter(seeds.values()))["epsilon"]
+    cells = [name_cell(line), Cell(str(len(seeds)), len(seeds)), Cell(f"{epsilon:g}", epsilon)]
+    cells += [Cell(interval_cell(one, is_signed=is_signed), one.estimate) for one in estimates]
     return Row(tuple(cells))
+
+
+def scores_of(attacked: Mapping[str, Any], attack: str) -> Scores:
+    """Whether each image was right; empty in runs of versions that kept the mean alone."""
+    classes = attacked.get("right", {}).get(attack, ())
+    right = np.array([*"".join(classes)], float)
+    return Scores(right, np.repeat(np.arange(len(classes)), [len(images) for images in classes]))

@@ -250,7 +250,8 @@ def write_answers(
 
 def attacked(run: TrainingState, test: np.ndarray) -> dict[str, Any]:
     """Accuracy of the logits, mean over images, on the test images of trained classes: as they are,
-    after FGSM and after PGD; computed in float32."""
+    after FGSM and after PGD; computed in float32. `right` has the same image by image: a text for
+    each class, with a 1 for each image whose class was chosen, else a 0."""
     evaluate = run.experiment.evaluate
     images = run.phase.of_trained_classes(run.dataset, test)
     run.embedder.eval()
@@ -259,7 +260,7 @@ def attacked(run: TrainingState, test: np.ndarray) -> dict[str, Any]:
     def logits(pixels: Tensor) -> Tensor:
         return run.objective.logits(run.embedder(pixels))
 
-    right = {"clean": 0, "fgsm": 0, "pgd": 0}
+    right: dict[str, list[np.ndarray]] = {"clean": [], "fgsm": [], "pgd": []}
     for start in range(0, len(images), run.embedded_at_a_time):
         batch = images[start : start + run.embedded_at_a_time]
         classes = np.searchsorted(run.trained, run.dataset.labels[batch])
@@ -272,9 +273,24 @@ def attacked(run: TrainingState, test: np.ndarray) -> dict[str, Any]:
         }
         with torch.no_grad():
             for name, changed in against.items():
-                right[name] += int((logits(changed).argmax(dim=1) == labels).sum())
-    accuracies = {f"logits_accuracy_{name}": count / len(images) for name, count in right.items()}
-    return {"epsilon": evaluate.attack_epsilon, "steps": evaluate.attack_steps, **accuracies}
+                chosen = logits(changed).argmax(dim=1)
+                right[name].append((chosen == labels).cpu().numpy())
+    of_images = {name: np.concatenate(batches) for name, batches in right.items()}
+    labels_of_images = run.dataset.labels[images]
+    return {
+        "epsilon": evaluate.attack_epsilon,
+        "steps": evaluate.attack_steps,
+        **{f"logits_accuracy_{name}": float(values.mean()) for name, values in of_images.items()},
+        "right": {
+            name: class_by_class(values, labels_of_images) for name, values in of_images.items()
+        },
+    }
+
+
+def class_by_class(right: np.ndarray, labels: np.ndarray) -> list[str]:
+    """(images) bool, and their classes -> a text of 1 and 0 for each class, in the order of ids."""
+    digits = np.where(right, "1", "0")
+    return ["".join(digits[labels == label]) for label in np.unique(labels)]
 
 
 @torch.no_grad()

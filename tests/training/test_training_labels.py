@@ -518,3 +518,6 @@ def test_a_run_under_label_noise_says_what_it_memorised_and_how_it_stands_attack
             phase["logits_accuracy_micro_known"], abs=0.1
         )
         assert attacked["logits_accuracy_pgd"] <= attacked["logits_accuracy_clean"]
+        for attack, classes in attacked["right"].items():
+            images = "".join(classes)
+            assert images.count("1") / len(images) == attacked[f"logits_accuracy_{attack}"]
