@@ -30,6 +30,7 @@ from dml_bench.gallery.index_store import exact_search
 from dml_bench.gallery.predict import AppliedThreshold
 from dml_bench.gallery.store import Gallery
 from dml_bench.registry import UnknownName, near_miss
+from dml_bench.registry.names import composed
 from dml_bench.runs.run import Run
 
 __all__ = [
@@ -265,7 +266,7 @@ def discover(
         )
     labelled = None
     if labels is not None:
-        names_of_photos = np.array([labels[path] for path in embedded.paths], object)
+        names_of_photos = np.array([composed(labels[path]) for path in embedded.paths], object)
         labelled = on_labelled(gallery, names_of_photos, unknown, clusters)
     return Discovery(
         proposals=tuple(sorted(proposals, key=lambda proposal: -len(proposal.photos))),
@@ -287,9 +288,9 @@ def mean_similarity(vectors: np.ndarray) -> float:
 def on_labelled(
     gallery: Gallery, names: np.ndarray, unknown: np.ndarray, clusters: np.ndarray
 ) -> LabelledPhotos:
-    """What the threshold and the clusters made of (photos) classes; `unknown` are the places of the
-    rejected photos."""
-    is_new = ~np.isin(names, gallery.class_names)
+    """What the threshold and the clusters made of (photos) classes, by the names that are compared;
+    `unknown` are the places of the rejected photos."""
+    is_new = ~np.isin(names, [composed(name) for name in gallery.class_names])
     return LabelledPhotos(
         new_photos=int(is_new.sum()),
         rejected=is_new[unknown].sum() / is_new.sum() if is_new.any() else np.nan,

@@ -101,6 +101,24 @@ def test_photos_of_two_new_classes_are_two_proposals(discovered):
     assert labelled.agreement.ari.estimate == 1
 
 
+def test_classes_whose_names_look_the_same_are_one_and_may_be_the_gallerys():
+    vectors = np.eye(4, dtype=np.float32)
+    photos = [Path(f"{number}.jpg") for number in range(4)]
+    names = ["pâté", "pa\u0302te\u0301", "crème", "cre\u0300me"]
+    labelled = discover.discover(
+        Gallery((GalleryImage("cre\u0300me", "/0.jpg", "", "run"),), vectors[:1]),
+        SimpleNamespace(
+            embed=lambda photos, progress: Embedded(tuple(photos), vectors, vectors, (), 0.0)
+        ),
+        photos,
+        threshold=AppliedThreshold(value=2.0),
+        clusterer=SimpleNamespace(clusters=lambda vectors: np.array([0, 0, 1, 1])),
+        labels=dict(zip(photos, names, strict=True)),
+    ).labelled
+    assert labelled.new_photos == 2
+    assert labelled.agreement.ari.estimate == 1
+
+
 def test_the_table_lists_each_unknown_photo_with_its_proposal(discovered):
     with open(discovered.page.with_name(TABLE), newline="") as file:
         rows = list(csv.DictReader(file))
