@@ -106,7 +106,8 @@ def decide(
         str,
         typer.Option(
             help="Which photos were taken together: a column of the table, parent, regex:PATTERN,"
-            " exif:day, exif:hour, exif:camera, numbers or runs. Without it, this is estimated.",
+            " exif:day, exif:hour, exif:camera, numbers, runs or series. Without it, this is"
+            " estimated.",
             show_default=False,
         ),
     ] = "",

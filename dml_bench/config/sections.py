@@ -104,7 +104,7 @@ class Data:
         require(
             bool(self.group) or self.split != "grouped",
             "data.split = grouped needs data.group: set it to a column of the table, parent, photo,"
-            " regex:PATTERN, exif:day, exif:hour or exif:camera",
+            " numbers, series, regex:PATTERN, exif:day, exif:hour or exif:camera",
         )
         require(
             not self.group or self.split in ("grouped", "given"),
