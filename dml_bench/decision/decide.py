@@ -17,7 +17,13 @@ from dml_bench.decision.outlook import Enrolment, Outlook, enrolment_of, outlook
 from dml_bench.decision.parts import PHOTOS, Parts, divide
 from dml_bench.decision.rows import Clock, Interrupting, Pace, PlannedRow, TimeUp, plan, run_seed
 from dml_bench.decision.threshold import UnknownThreshold, unknown_threshold
-from dml_bench.evaluation.statistics import PROPORTION, Interval, Scores, interval
+from dml_bench.evaluation.statistics import (
+    PROPORTION,
+    Interval,
+    Scores,
+    interval,
+    query_share,
+)
 from dml_bench.protocols.holdout_metrics import ALL
 from dml_bench.runs.run import Run, read_folder
 from dml_bench.system.callbacks import Callback
@@ -31,6 +37,9 @@ PAGE_SECONDS, PAGE_SECONDS_PER_PHOTO = 6.0, 0.0015
 USEFUL_WIDTH = 0.1
 """An interval that reaches farther to a side is no answer."""
 MORE_PHOTOS = 100
+MOST_TIMES = 3
+"""Photos of the same classes are asked for where they are at most so many times those that it would
+take with more classes."""
 CHOICE, DECISION = "choice.json", "decision.json"
 
 
@@ -349,10 +358,11 @@ def open_final(
     )
     rows, chosen = finished.rows, choice.chosen
     runs = rows[chosen.label]
+    scores: dict[str, list[Scores]] = {}
     precision: dict[str, Interval] = {}
     for candidate in choice.candidates:
-        scores = final_scores(final, rows[candidate.label], candidate)
-        precision[candidate.name] = interval(scores, within=PROPORTION)
+        scores[candidate.name] = final_scores(final, rows[candidate.label], candidate)
+        precision[candidate.name] = interval(scores[candidate.name], within=PROPORTION)
     known = precision[chosen.name]
     best = max(precision, key=lambda name: precision[name].estimate)
     skipped = runs[0].summary["dataset"].get("left_out", ())
@@ -367,7 +377,7 @@ def open_final(
         known=known,
         gallery_known=interval(gallery_scores(final, runs, chosen.by), within=PROPORTION),
         new=new_classes(final, runs, chosen.by),
-        no_answer=why_none(known, parts),
+        no_answer=why_none(known, query_share(Scores.mean(scores[chosen.name])), parts),
         best=best,
         regret=precision[best].estimate - known.estimate,
         final=precision,
@@ -428,8 +438,9 @@ def new_classes(final: FinalPhotos, runs: Row, by: By) -> Interval:
     return interval(seeds, within=PROPORTION)
 
 
-def why_none(known: Interval, parts: Parts) -> str:
-    """Why there is no answer, and about how many photos would give one."""
+def why_none(known: Interval, share: float, parts: Parts) -> str:
+    """Why there is no answer, and about how many photos would give one. `share` is the part of the
+    variance between classes that their photos alone explain."""
     reach = (known.high - known.low) / 2
     chance = 1 / len(parts.class_names)
     if not known.low > chance and not known.estimate > 2 * chance:
@@ -440,10 +451,35 @@ def why_none(known: Interval, parts: Parts) -> str:
     if np.isnan(reach) and known.estimate == 1 and parts.num_photos >= 100:
         return ""
     if not reach <= USEFUL_WIDTH:
-        times = 4.0 if np.isnan(reach) else (reach / USEFUL_WIDTH) ** 2
-        needed = int(np.ceil(parts.num_photos * times / 100)) * 100
         return (
-            f"the interval must reach at most {100 * USEFUL_WIDTH:.0f} points to a side: you need"
-            f" about {needed:,} photos, you have {parts.num_photos:,}"
+            f"the interval must reach at most {100 * USEFUL_WIDTH:.0f} points to a side:"
+            f" {wanted(reach, share, parts)}"
         )
     return ""
+
+
+def wanted(reach: float, share: float, parts: Parts) -> str:
+    """How many photos would bring an interval down to a useful width: of the same classes, where
+    these explain enough of it, else in proportion with classes."""
+    if np.isnan(reach):
+        needed = hundreds(4 * parts.num_photos)
+        return f"you need about {needed:,} photos, you have {parts.num_photos:,}"
+    left = (USEFUL_WIDTH / reach) ** 2
+    with_classes = hundreds(parts.num_photos / left)
+    if left > 1 - share:
+        of_same = hundreds(parts.num_photos * share / (left - (1 - share)))
+        if of_same <= MOST_TIMES * with_classes:
+            return f"you need about {of_same:,} photos, you have {parts.num_photos:,}"
+    num_classes = len(parts.class_names)
+    more = f"about {math.ceil(num_classes / left)} classes"
+    if parts.rule:
+        more += " or of more sessions"
+    return (
+        "some classes are much easier than others, which more photos like these don't change: you"
+        f" need about {with_classes:,} photos of {more}, you have {parts.num_photos:,} of"
+        f" {num_classes} classes"
+    )
+
+
+def hundreds(number: float) -> int:
+    return math.ceil(number / 100) * 100

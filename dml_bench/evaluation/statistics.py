@@ -37,6 +37,7 @@ __all__ = [
     "fit_difference_prior",
     "fit_seed_prior",
     "interval",
+    "query_share",
     "seeds_to_detect",
     "smallest_detectable",
 ]
@@ -354,6 +355,15 @@ def interval(
         within,
         components,
     )
+
+
+def query_share(scores: Scores) -> float:
+    """From 0 to 1: the part of the variance between class means that the queries of the classes
+    alone explain. More queries of the same classes take away this part, and no more. nan where all
+    classes have the same mean, or there is one. Raises ValueError without scores."""
+    (table,) = tabulate([scores])
+    between = mean_squares(table, "macro").between
+    return noise_of(table, "macro") / between if between > 0 else math.nan
 
 
 def estimate(seeds: Sequence[Scores], *, average: Average = "macro") -> float:
