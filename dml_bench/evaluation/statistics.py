@@ -33,6 +33,7 @@ __all__ = [
     "SeedPrior",
     "Spread",
     "components_of",
+    "differences",
     "estimate",
     "fit_difference_prior",
     "fit_seed_prior",

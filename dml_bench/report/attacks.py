@@ -8,8 +8,15 @@ import numpy as np
 
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import TableRow
-from dml_bench.evaluation.statistics import PROPORTION, Interval, Scores, differences, interval
-from dml_bench.report.document import Block, Cell, Column, Details, Row, Table, Text
+from dml_bench.evaluation.statistics import (
+    DIFFERENCE,
+    PROPORTION,
+    Interval,
+    Scores,
+    differences,
+    interval,
+)
+from dml_bench.report.document import Block, Cell, Column, Data, Details, Row, Table, Text
 from dml_bench.report.format import interval_cell
 from dml_bench.report.phase_tables import PhaseFacts, of_phases, phase_data
 from dml_bench.report.tables import name_cell
@@ -26,12 +33,13 @@ EXPLANATION = (
     " so that the loss grows. Of the first phase, means over images and seeds, with 95% intervals"
     " over classes, their images and seeds. Exploratory: no family of comparisons holds them."
 )
+CHANGE_HEADS = ("experiment", "without", "metric", "seeds", "difference", "low", "high")
 DIFFERENCES = "The same minus that of the first experiment, image by image."
 
 
 def attacks_blocks(study: Study) -> Iterator[Block]:
-    """Two folded tables with a row for each experiment, and a CSV file with one for each phase of
-    each run; nothing where no image was attacked."""
+    """Two folded tables with a row for each experiment, a CSV file with a row for each phase of
+    each run, and one of the differences; nothing where no image was attacked."""
     lines = [line for line in study.finished if of_phases(line, "attacked")]
     if not lines:
         return
@@ -39,11 +47,24 @@ def attacks_blocks(study: Study) -> Iterator[Block]:
     columns = (Column("experiment", numeric=False), *map(Column, HEADS))
     rows = tuple(row_of(line, facts[line.name]) for line in lines)
     blocks: list[Block] = [Text(EXPLANATION, "soft"), Table(TITLE, columns, rows)]
-    beside = [difference_row(line, facts[line.name], facts[lines[0].name]) for line in lines[1:]]
-    if different := tuple(row for row in beside if row is not None):
-        blocks += [Text(DIFFERENCES, "soft"), Table(DIFFERENCES, columns, different)]
+    first, changes = lines[0], []
+    different: list[Row] = []
+    for line in lines[1:]:
+        seeds, estimates = differences_of(facts[line.name], facts[first.name])
+        if estimates:
+            different.append(row(line, seeds, estimates, is_signed=True))
+        for attack, one in zip(ATTACKS, estimates, strict=False):
+            metric = f"logits_accuracy_{attack}"
+            bounds = (one.estimate, one.low, one.high)
+            changes.append([line.name, first.name, metric, len(seeds), *bounds])
+    if different:
+        blocks += [
+            Text(DIFFERENCES, "soft"),
+            Table(f"{TITLE}, differences", columns, tuple(different)),
+        ]
     yield Details(f"{TITLE}: {len(lines)} experiments", tuple(blocks))
     yield phase_data("attacks", NUMBERS, facts, lambda attacked: [attacked[n] for n in NUMBERS])
+    yield Data("attack_changes", [*CHANGE_HEADS], changes)
 
 
 def first_phase(facts: PhaseFacts) -> dict[int, dict[str, Any]]:
@@ -66,8 +87,11 @@ def row_of(line: TableRow, facts: PhaseFacts) -> Row:
     return row(line, seeds, estimates, is_signed=False)
 
 
-def difference_row(line: TableRow, facts: PhaseFacts, of_first: PhaseFacts) -> Row | None:
-    """None where the two have no seed in common, or no answers image by image."""
+def differences_of(
+    facts: PhaseFacts, of_first: PhaseFacts
+) -> tuple[dict[int, dict[str, Any]], list[Interval]]:
+    """The seeds that the two have in common, and what each attack makes of them; no differences
+    where there are no such seeds, or no answers image by image."""
     seeds, first = first_phase(facts), first_phase(of_first)
     common = {seed: attacked for seed, attacked in seeds.items() if seed in first}
     estimates = []
@@ -75,9 +99,10 @@ def difference_row(line: TableRow, facts: PhaseFacts, of_first: PhaseFacts) -> R
         own = [scores_of(attacked, attack) for attacked in common.values()]
         others = [scores_of(first[seed], attack) for seed in common]
         if not own or not all(len(scores.values) for scores in (*own, *others)):
-            return None
-        estimates.append(interval(differences(own, others), average="micro", within=(-1.0, 1.0)))
-    return row(line, common, estimates, is_signed=True)
+            return common, []
+        changes = differences(own, others)
+        estimates.append(interval(changes, average="micro", within=DIFFERENCE))
+    return common, estimates
 
 
 def row(

@@ -46,7 +46,8 @@ show it adds to `study.missing`."""
 
 DATA_FILES = (
     *("table", "means", "holdouts", "expectations", "family", "survival", "changes", "closer"),
-    *("scatter", "scatter_classes", "label_corrections", "attacks", "catalogue"),
+    *("scatter", "scatter_classes", "label_corrections", "catalogue"),
+    *("attacks", "attack_changes"),
 )
 """The CSV files that sections may write."""
 

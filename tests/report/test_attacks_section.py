@@ -32,12 +32,13 @@ def test_a_row_is_the_mean_over_seeds_and_the_file_has_each_of_them():
         short="plain",
         runs=[SimpleNamespace(seed=42, summary={"phases": {"all": {}}})],
     )
-    details, data = attacks_blocks(SimpleNamespace(finished=[attacked, plain]))
+    details, data, changes = attacks_blocks(SimpleNamespace(finished=[attacked, plain]))
     assert isinstance(details, Details) and isinstance(data, Data)
     (table,) = [block for block in details.blocks if isinstance(block, Table)]
     (row,) = table.rows
     assert [cell.text for cell in row.cells] == ["mixup", "2", "4", "60.0", "30.0", "10.0"]
     assert data.name == "attacks"
+    assert changes.rows == []  # runs of before have no answers image by image
     assert data.rows == [
         ["mixup", 42, "all", 4.0, 10, 0.5, 0.2, 0.1],
         ["mixup", 43, "all", 4.0, 10, 0.7, 0.4, 0.1],
@@ -64,7 +65,7 @@ def test_answers_image_by_image_give_intervals_and_differences_from_the_first():
             means = ["".join(right[attack]).count("1") / 400 for attack in right]
             runs.append(run(seed, *means, right))
         lines.append(SimpleNamespace(name=name, short=name, runs=runs))
-    details, _ = attacks_blocks(SimpleNamespace(finished=lines))
+    details, _, changes = attacks_blocks(SimpleNamespace(finished=lines))
     table, beside = (block for block in details.blocks if isinstance(block, Table))
     plain, mixup = table.rows
     firsts = [run.summary["phases"]["all"]["attacked"] for run in lines[0].runs]
@@ -74,6 +75,8 @@ def test_answers_image_by_image_give_intervals_and_differences_from_the_first():
     (row,) = beside.rows
     assert row.cells[3].sort == pytest.approx(mixup.cells[3].sort - plain.cells[3].sort)
     low, high = row.cells[3].text.partition("[")[2].rstrip("]").split(", ")
+    assert changes.rows[0][:4] == ["mixup", "plain", "logits_accuracy_clean", 3]
+    assert changes.rows[0][4] == pytest.approx(row.cells[3].sort)
     assert -60 < float(low) < 100 * row.cells[3].sort < float(high) < -20
 
 
