@@ -17,8 +17,8 @@ A page marks a number in a sentence, and a table, by comments that are not shown
 A column `METRIC of FOLDER` is of other records, as of another kind of split. Where features can't
 differ between phases, a cell of a drop or of a cost says why.
 
-A number is written as `percent` (61.2%) or `points` (20.3 points); with an interval as
-`percent_interval` (61.2% [56.0, 66.1]) or `points_interval`. EXPERIMENT is the name of a row, or
+A number is written as `percent` (61.2%), `round_percent` (61%), `points` (20.3 points) or `round`;
+with an interval as `percent_interval` (61.2% [56.0, 66.1]) or `points_interval`. EXPERIMENT is the name of a row, or
 `pooled` for the mean over all metric-learning rows. METRIC is the name of a metric, as in the CSV
 files of a report, or `seeds`, or a place in a run's summary such as `phases.all.labels.memorised`,
 of which the mean over seeds is written, without an interval.
@@ -31,6 +31,11 @@ The row is the one of EXPERIMENT and METRIC, `METRIC.COLUMN` is another column t
 `more_points` and `less_points`, or without the unit `more` and `less`, are for sentences that say
 the direction themselves. Where a CSV has a row for each seed and phase, METRIC is a column, of
 which the sum is written (`count`), or two as `replaced_rightly/replaced`, the ratio of two sums.
+
+What `benchmarks/decide.py` measured is read from its JSON: EXPERIMENT is the name of a set, with _
+for a space, METRIC a place in what is said of it.
+
+    <!-- number of reports/decide/decide.json: other_groceries final.known.estimate percent -->
 """
 
 import argparse
@@ -49,7 +54,7 @@ from dml_bench.evaluation.statistics import Interval
 from dml_bench.report.format import cost_points, hundred, interval_cell, percent, points
 from dml_bench.runs.metrics import measure, metric_of, metrics_of
 from dml_bench.runs.run import Run
-from dml_bench.system.files import read_csv
+from dml_bench.system.files import read_csv, read_json
 from dml_bench.system.markdown import sentence
 
 __all__ = ["main", "pages", "rewritten"]
@@ -123,6 +128,8 @@ def pooled(study: Study, metric: str) -> Interval:
 
 FORMS: dict[str, Callable[[Interval], str]] = {
     "percent": lambda value: percent(value.estimate),
+    "round_percent": lambda value: f"{value.estimate:.0%}",
+    "round": lambda value: f"{value.estimate:.0f}",
     "points": lambda value: f"{hundred(value.estimate)} points",
     "percent_interval": percent,
     "points_interval": points,
@@ -166,11 +173,28 @@ def over_seeds(
     return without_bounds(sums[0] / sums[1])
 
 
+def decided(path: Path, name: str, place: str) -> Interval | int:
+    """What the benchmark of decisions measured on a set of photos. Raises ValueError where it has
+    no such number."""
+    sets = {one["set"].replace(" ", "_"): one for one in read_json(path)["sets"]}
+    value: Any = sets.get(name)
+    for key in place.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, float):
+        return without_bounds(value)
+    if not isinstance(value, int):
+        raise ValueError(f"{path} has no number of {name} at {place}")
+    return value
+
+
 def number(match: re.Match[str], root: Path) -> str:
     """The text of one number."""
     _, folder, experiment, metric, form, *_ = match.groups()
-    if folder.endswith(".csv"):
-        value: Interval | int | str = compared(root / folder, experiment, metric)
+    value: Interval | int | str
+    if folder.endswith(".json"):
+        value = decided(root / folder, experiment, metric)
+    elif folder.endswith(".csv"):
+        value = compared(root / folder, experiment, metric)
     else:
         value, _ = measured(study_in(root / folder), experiment, metric)
     if isinstance(value, int):

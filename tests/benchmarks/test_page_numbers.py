@@ -1,6 +1,7 @@
 """Numbers of pages are those of the records, and a page says from which."""
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -177,3 +178,20 @@ def test_what_has_a_row_for_each_seed_is_summed(tmp_path, metric, form, text):
 def test_what_a_report_lacks_is_refused(tmp_path, name, metric, why):
     with pytest.raises(ValueError, match=re.escape(why)):
         of_csv(tmp_path, FAMILY, name, metric, "more")
+
+
+DECIDED = {"sets": [{"set": "other birds", "photos": 240, "minutes": {"used": 7.234}}]}
+
+
+@pytest.mark.parametrize(
+    ("place", "form", "text"),
+    [("photos", "count", "240"), ("minutes.used", "round", "7")],
+)
+def test_what_the_benchmark_of_decisions_measured_is_read_from_its_json(
+    tmp_path, place, form, text
+):
+    (tmp_path / "decide.json").write_text(json.dumps(DECIDED), encoding="utf-8")
+    mark = f"<!-- number of decide.json: other_birds {place} {form} -->"
+    assert page_numbers.rewritten(f"{mark}old<!-- end -->", tmp_path) == f"{mark}{text}<!-- end -->"
+    with pytest.raises(ValueError, match="has no number of other_birds at minutes.allowed"):
+        page_numbers.rewritten(f"{mark.replace(place, 'minutes.allowed')}old<!-- end -->", tmp_path)
