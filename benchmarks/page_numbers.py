@@ -18,10 +18,10 @@ A column `METRIC of FOLDER` is of other records, as of another kind of split. Wh
 differ between phases, a cell of a drop or of a cost says why.
 
 A number is written as `percent` (61.2%), `round_percent` (61%), `points` (20.3 points) or `round`;
-with an interval as `percent_interval` (61.2% [56.0, 66.1]) or `points_interval`. EXPERIMENT is the name of a row, or
-`pooled` for the mean over all metric-learning rows. METRIC is the name of a metric, as in the CSV
-files of a report, or `seeds`, or a place in a run's summary such as `phases.all.labels.memorised`,
-of which the mean over seeds is written, without an interval.
+with an interval as `percent_interval` (61.2% [56.0, 66.1]) or `points_interval`. EXPERIMENT is the
+name of a row, or `pooled` for the mean over all metric-learning rows. METRIC is the name of a
+metric, as in the CSV files of a report, or `seeds`, or a place in a run's summary such as
+`phases.all.labels.memorised`, of which the mean over seeds is written, without an interval.
 
 What a report compares is read from its CSV, which `dml-bench report` made from the records:
 
