@@ -72,8 +72,8 @@ class DataSet:
 
     def is_ranked(self, method: str, metric: str) -> bool:
         """Whether a method may be compared with others."""
-        row = self.rows.get(method)
-        return row is not None and row.name in self.table.rankings[metric].ranges
+        row, ranking = self.rows.get(method), self.table.rankings.get(metric)
+        return row is not None and ranking is not None and row.name in ranking.ranges
 
     def ranked(self, methods: Sequence[str], metric: str) -> list[str]:
         """Those of the methods that may be compared with others."""
@@ -81,8 +81,12 @@ class DataSet:
 
     def why_not(self, method: str, metric: str) -> str:
         """Why it has no rank; empty where it has no such row."""
-        row = self.rows.get(method)
-        return "" if row is None else self.table.rankings[metric].not_comparable[row.name]
+        row, ranking = self.rows.get(method), self.table.rankings.get(metric)
+        if row is None:
+            return ""
+        if ranking is None:  # no row of the table has the metric
+            return row.line.no_drop_because or "not measured"
+        return ranking.not_comparable[row.name]
 
     def signs(self, method: str, metric: str) -> dict[str, int]:
         """By other method: 1 where this one is surely better, -1 where it is surely worse, else 0.
@@ -218,7 +222,7 @@ def aggregates_of_table(
         if len(data_sets) < 2:
             continue
         title = f"{table.title}, tuned" if tuned else table.title
-        for metric in data_sets[0].table.rankings:
+        for metric in dict.fromkeys(name for one in data_sets for name in one.table.rankings):
             aggregate = aggregate_of(title, metric, data_sets, RIVAL)
             if aggregate is not None:
                 aggregates.append(aggregate)
@@ -279,7 +283,7 @@ def aggregate_of(
                 ranked_by[name] = ranked_by.get(name, 0) + 1
     if len(data_sets) < 2 or not ranked_by:
         return None
-    declared = data_sets[0].table.metric(metric)
+    declared = next(one.table.metric(metric) for one in data_sets if metric in one.table.rankings)
     ranked_on, in_all = entering(list(ranked_by), metric, data_sets)
     ranks: dict[str, float] = {}
     if in_all:

@@ -471,6 +471,27 @@ def test_a_data_set_with_one_seed_is_named_and_not_counted(tmp_path):
     assert beside_classifier({"omniglot": studies["omniglot"]}) == ending.strip()
 
 
+def test_a_data_set_whose_rows_train_nothing_is_compared_by_what_it_has(tmp_path):
+    """Its table has no cost of being unseen, and the board ended with a KeyError."""
+    for division, rows in REALITY.items():
+        for row in rows:
+            copy_records(tmp_path, division, row, (42, 43, 44))
+    drawers = "omniglot/grouped-by-drawer-random-60-x-2"
+    copy_records(tmp_path, drawers, "frozen_efficientnet_lite0", (42,))
+    with_frozen, _ = aggregates_of_table("reality", tmp_path)
+    by_metric = {aggregate.metric.name: aggregate for aggregate in with_frozen}
+    cost = by_metric["cost_of_being_unseen"]
+    assert [one.name for one in cost.data_sets] == ["grocery", "omniglot", "demo"]
+    assert {method.name for method in cost.methods} == {"ProxyNCA", "classifier"}
+    assert {method.values[1] for method in cost.methods} == {None}
+    assert cost.data_sets[1].why_not("no training", cost.metric.name) == "no training"
+    right = by_metric["precision_at_1_macro"].methods
+    assert "no training" in {method.name for method in right}
+    shutil.rmtree(tmp_path / "grocery")  # the first data set has no cost now
+    again, _ = aggregates_of_table("reality", tmp_path)
+    assert [aggregate.metric.name for aggregate in again] == list(by_metric)
+
+
 def test_a_best_method_is_surely_better_where_that_holds_for_all_it_was_picked_from():
     record = RESULTS / "demo" / "stratified-last-10"
     names = ("EPSHN_cosine_resnet18_sgd_aug", "ProxyNCA_cosine_resnet18_sgd_aug")
