@@ -28,8 +28,9 @@ def write_site(
     """Verify all submissions, rank those that add up, and write the pages with copies of what they
     rest on. Returns the index.
 
-    Raises ValueError where none adds up.
+    Raises ValueError where none adds up, or `out` is no place for a site.
     """
+    require_apart(results, out)
     require_ours(out)
     verified = verify_all([results], request)
     for one in verified:
@@ -63,6 +64,15 @@ def write_site(
     size = f"{counted(len(collection.runs), 'run')} in {counted(len(tables), 'table')}"
     callback.note(f"{out / 'index.html'}: {size}")
     return out / "index.html"
+
+
+def require_apart(results: Path, out: Path) -> None:
+    """Raises ValueError where the copies on a site would be submissions of the next one."""
+    if out.resolve().is_relative_to(results.resolve()):
+        raise ValueError(
+            f"{out} lies in {results}, where its copies of submissions would be taken for"
+            " submissions: choose an --out DIR beside it"
+        )
 
 
 def require_ours(out: Path) -> None:

@@ -304,6 +304,15 @@ def test_a_folder_of_other_files_is_not_written_into(results, tmp_path, monkeypa
     assert (tmp_path / "index.html").read_text() == "<title>My thesis</title>"
 
 
+def test_a_site_among_the_submissions_is_refused(tmp_path, monkeypatch, capsys):
+    """Its copies were submissions of the next one, which ended in a FileNotFoundError, and stayed on
+    the board when the submissions themselves were taken away."""
+    copy_records(tmp_path, BIRDS, BASELINE, (42,))
+    line = refusal(monkeypatch, capsys, "leaderboard", tmp_path, "--out", tmp_path / "a_site")
+    assert line.endswith("taken for submissions: choose an --out DIR beside it")
+    assert not (tmp_path / "a_site").exists()
+
+
 def over(table: BoardTable, count: int) -> Aggregate:
     """The rows of a table as methods over so many data sets, which are all that table."""
     rows = {row.name: row for row in table.rows}
