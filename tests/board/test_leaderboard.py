@@ -305,8 +305,8 @@ def test_a_folder_of_other_files_is_not_written_into(results, tmp_path, monkeypa
 
 
 def test_a_site_among_the_submissions_is_refused(tmp_path, monkeypatch, capsys):
-    """Its copies were submissions of the next one, which ended in a FileNotFoundError, and stayed on
-    the board when the submissions themselves were taken away."""
+    """Its copies were submissions of the next one, which ended in a FileNotFoundError, and stayed
+    on the board when the submissions themselves were taken away."""
     copy_records(tmp_path, BIRDS, BASELINE, (42,))
     line = refusal(monkeypatch, capsys, "leaderboard", tmp_path, "--out", tmp_path / "a_site")
     assert line.endswith("taken for submissions: choose an --out DIR beside it")
