@@ -385,7 +385,8 @@ def write_report(
     With a `table` over several data sets (`reality`), `runs` is one folder of records, and the page
     compares the methods of the table over its data sets.
 
-    Raises ValueError where there is no finished run, or no record of the table.
+    Raises ValueError where there is no finished run, no record of the table, or a page or table in
+    `out` that no report wrote.
     Source: docs/study.md.
 
     >>> db.write_report("runs", "my_report")

@@ -430,7 +430,7 @@ def test_where_most_experiments_have_the_same_mean_with_every_seed_there_are_int
         return Scores(values, np.repeat(np.arange(4), 2))
 
     places = [(0, 2, 4), (1, 3, 6), (6, 2, 0), (1, 4, 6)]
-    table = [[right_but_for(place) for place in row] for row in places]
+    table = [list(map(right_but_for, row)) for row in places]
     table.append([right_but_for(0, 2, 4), right_but_for(1), right_but_for()])
     prior = fit_seed_prior(table)
     assert prior is not None and prior.ratio == 0

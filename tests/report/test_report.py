@@ -1076,6 +1076,39 @@ def test_a_report_that_is_stopped_leaves_no_page_beside_figures_and_tables_of_an
     ]
 
 
+PHOTOS = "path,class\nimages/mine.jpg,gull\n"
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.md", "table.csv"])
+def test_a_page_or_table_of_others_is_not_written_over(tmp_path, name):
+    """`--out .` took the table of a folder of photos away."""
+    made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    (tmp_path / name).write_text(PHOTOS)
+    with pytest.raises(ValueError, match=f"{name} was made by no report and would be lost"):
+        report([tmp_path / "runs"], tmp_path, ["dml-bench", "report"])
+    assert (tmp_path / name).read_text() == PHOTOS
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["runs", name])
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_a_report_removes_what_an_earlier_one_left_and_no_files_of_others(tmp_path):
+    made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    figures, images = tmp_path / "figures", tmp_path / "images"
+    others = [images / "mine.jpg", figures / "mine.png", figures / "mine.svg"]
+    others.append(tmp_path / "table-2026.csv")
+    earlier = [images / "gull-0a1b2c3d.jpg", figures / "old.png", figures / "old.svg"]
+    earlier.append(tmp_path / "table-of-old.csv")
+    for path in (*others, *earlier):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(PHOTOS)
+    earlier[2].write_text(canvas.standalone("<svg></svg>"))
+    earlier[3].write_text("experiment,seeds\na,1\n")
+    for _ in range(2):
+        report([tmp_path / "runs"], tmp_path, ["dml-bench", "report"])
+        assert [path for path in earlier if path.exists()] == []
+        assert {path.read_text() for path in others} == {PHOTOS}
+
+
 # In a browser
 
 
