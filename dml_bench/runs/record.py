@@ -142,7 +142,8 @@ def rewrite_description(path: Path, submitted_by: str | None = None) -> None:
 def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Content:
     """The answers of a run, and all that is known of it."""
     main = run.neighbours[run.protocol.main_phase]
-    num_classes = int(main.gallery_labels.max(initial=0)) + 1
+    labels = np.concatenate([main.gallery_labels, main.query_labels])  # some may be in one alone
+    num_classes = int(labels.max(initial=0)) + 1
     arrays = {
         "query_labels": small(main.query_labels),
         "gallery_counts": small(np.bincount(main.gallery_labels, minlength=num_classes)),
@@ -172,7 +173,21 @@ def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Conten
     }
     if run.coarse_classes:
         facts["coarse_classes"] = list(run.coarse_classes.values())
+    if names := answered_only(run):
+        facts["answered_only"] = names
     return record_format.Content(facts, arrays)
+
+
+def answered_only(run: Run) -> dict[str, str]:
+    """By id, the names of classes that answer a query and have no queries themselves, as other
+    images of a gallery may be of."""
+    names: dict[str, str] = {}
+    for phase, neighbours in run.neighbours.items():
+        elected, _ = vote(neighbours, min(VOTERS, neighbours.k))
+        for classes, column in ((neighbours.labels[:, 0], "predicted"), (elected, "vote")):
+            for place in np.flatnonzero(~np.isin(classes, neighbours.query_labels)).tolist():
+                names[str(classes[place])] = run.predictions[place][f"{phase}_{column}"]
+    return names
 
 
 def image_sets(run: Run) -> dict[str, np.ndarray]:
