@@ -480,6 +480,34 @@ def test_runs_and_records_are_compared_with_each_other(trained, tmp_path, monkey
     assert str(db.compare(run, record_of_run[0])).count("the two are equal on every query") == 1
 
 
+def test_of_two_runs_with_one_record_the_second_is_named_and_left_out(tmp_path):
+    """It was written over the first, and both were counted."""
+    for out, seed in (("one", 42), ("one", 43), ("two", 42)):
+        finish(tmp_path / "runs" / out, experiment(seed=seed), RIGHT)
+    warned: list[str] = []
+    callback = db.Callback()
+    callback.warn = warned.append
+    paths = db.record_runs(tmp_path / "runs", tmp_path / "results", callback=callback)
+    assert [path.stem for path in paths] == ["seed-42", "seed-43"]
+    [line] = warned
+    assert line.startswith(f"{tmp_path}/runs/two/{BASELINE}/cub/seed-42 is left out: ")
+
+
+def test_a_record_without_its_answers_is_not_passed_over(tmp_path, monkeypatch, capsys):
+    """Tables were made of the other seeds, and nothing was said."""
+    for seed in (42, 43):
+        write_record(tmp_path, finish(tmp_path / "runs", experiment(seed=seed), RIGHT))
+    [path] = tmp_path.rglob("seed-43.json")
+    record_format.answers_file(path).unlink()
+    collection = collect([path.parent])
+    assert [run.seed for run in collection.runs] == [42]
+    [problem] = collection.problems
+    assert problem.startswith(f"{record_format.answers_file(path)} can't be read: No such file")
+    for folder in (path, path.parent):
+        line = refusal(monkeypatch, capsys, "compare", folder, folder)
+        assert line.endswith("restore it, or record the run again with `dml-bench record RUN`")
+
+
 def test_a_folder_without_a_finished_run_can_t_be_recorded(tmp_path, monkeypatch, capsys):
     line = refusal(monkeypatch, capsys, "record", tmp_path, "--results", tmp_path / "results")
     assert line.endswith("holds no finished run: name a folder of run folders")
