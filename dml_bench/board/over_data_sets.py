@@ -1,7 +1,7 @@
 """Methods that stand in tables of several data sets: the rows of a table over data sets
 (`experiments/tables/reality.toml`), and rows of the same name."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -204,18 +204,22 @@ def of_same_names(title: str, tables: Sequence[BoardTable]) -> list[Aggregate]:
 
 
 def aggregates_of_table(
-    name: str, results: Path, sound: Collection[Path] | None = None
+    name: str,
+    results: Path,
+    sound: Collection[Path] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Aggregate], dict[str, Study]]:
     """By each ranked metric, the methods of a table over data sets, from the records in `results`;
     and by data set the study of its rows. `sound` are the records that may be used: all without
-    it. There are no aggregates of fewer than two data sets."""
+    it. There are no aggregates of fewer than two data sets. `say` gets a line on each record that
+    can't be used."""
     table = read_table(name)
     aggregates: list[Aggregate] = []
     studies: dict[str, Study] = {}
     for tuned in (False, True):
         data_sets = []
         for entry in table.data:
-            data_set = data_set_of(entry, results, sound, tuned=tuned)
+            data_set = data_set_of(entry, results, sound, tuned=tuned, say=say)
             if data_set is not None:
                 data_sets.append(data_set)
                 studies.setdefault(entry.dataset, data_set.table.study)
@@ -230,10 +234,15 @@ def aggregates_of_table(
 
 
 def data_set_of(
-    entry: TableOnData, results: Path, sound: Collection[Path] | None, *, tuned: bool
+    entry: TableOnData,
+    results: Path,
+    sound: Collection[Path] | None,
+    *,
+    tuned: bool,
+    say: Callable[[str], None] = lambda text: None,
 ) -> DataSet | None:
     """The recorded rows of one data set, of its revision with most rows; None where it has none, or
-    none that is tuned."""
+    none that is tuned, or none that can be read. `say` gets a line on each that can't."""
     paths = [
         path
         for path in recorded_rows(entry, results, tuned=tuned)
@@ -241,7 +250,14 @@ def data_set_of(
     ]
     if not paths:
         return None
-    of_revisions = studies_of(collect(paths))
+    try:
+        collection = collect(paths)
+    except ValueError as problem:
+        say(f"{entry.dataset} is left out: {problem}")
+        return None
+    for line in collection.problems:
+        say(line)
+    of_revisions = studies_of(collection)
     table = table_of(max(of_revisions, key=lambda study: len(study.group.lines)), {})
     rows: dict[str, BoardRow] = {}
     for row in table.rows:

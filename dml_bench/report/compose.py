@@ -21,7 +21,7 @@ from dml_bench.report.thumbnails import is_file_name
 from dml_bench.system.provenance import commit_here
 from dml_bench.version import __version__
 
-__all__ = ["compose", "report", "require_ours", "write"]
+__all__ = ["compose", "made_by", "problems_of", "report", "require_ours", "write"]
 
 PAGES = ("index.html", "report.md")
 OURS = {

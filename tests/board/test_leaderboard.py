@@ -531,6 +531,33 @@ def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeyp
     assert "unknown table 'realty' (did you mean reality?)" in line
 
 
+def test_a_record_that_can_t_be_read_is_named_on_the_page_over_data_sets(tmp_path):
+    """The methods were compared without it, and nothing was said."""
+    for division, rows in REALITY.items():
+        for row in rows:
+            copy_records(tmp_path / "results", division, row, (42, 43, 44))
+    drawers = "omniglot/grouped-by-drawer-random-60-x-2"
+    copy_records(tmp_path / "results", drawers, "EPSHN_cosine_characters", (42,))
+    first = tmp_path / "results" / GROCERY / REALITY[GROCERY][0] / "seed-42.json"
+    [alone] = (tmp_path / "results" / drawers).rglob("*.json")
+    for path in (first, alone):
+        path.write_text(path.read_text().replace('"seed": 42', '"seed": 41'))
+    said: list[str] = []
+
+    class Listener(db.Callback):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    out = tmp_path / "page"
+    db.write_report(tmp_path / "results", out, table="reality", callback=Listener())
+    lost, left_out = said
+    assert lost.startswith(f"{first} can't be read: it was changed after")
+    assert left_out.startswith(f"omniglot is left out: there is nothing to report on: {alone} ")
+    page = (out / "report.md").read_text(encoding="utf-8")
+    assert "Problems with these runs: 2" in page
+    assert "(grocery, demo)" in page
+
+
 @pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
