@@ -95,17 +95,13 @@ def write_record(
         revision: of the data, where it is not the usual one: its records have a folder of their
             own.
 
-    Raises OtherRecord where the record there is of other images.
+    Raises OtherRecord where the record there is of other images. One that can't be read is
+    replaced: whoever tries to read it is told to record the run again.
     """
     name = f"{run.dataset_name}_{revision}" if revision else run.dataset_name
     path = record_path(results, run.experiment, name)
     if path.exists():
-        before = record_format.read_description(path)["dataset"]["fingerprint"]
-        if before != run.dataset_fingerprint:
-            raise OtherRecord(
-                f"{path} is of other images (fingerprint {before[:12]}, the run's"
-                f" {run.dataset_fingerprint[:12]}): choose another folder with --results DIR"
-            )
+        require_same_images(path, run)
     content = content_of(run, diagnostics or {})
     if submitted_by:
         content.arrays.update(image_sets(run))
@@ -113,6 +109,19 @@ def write_record(
     recorded = RecordedRun(path, run.experiment, summary, content=content, description={})
     record_format.write_content(path, description_of(run, recorded, submitted_by), content)
     return path
+
+
+def require_same_images(path: Path, run: Run) -> None:
+    """Raises OtherRecord where the record there can be read and is of other images than the run."""
+    try:
+        before = record_format.read_description(path)["dataset"]["fingerprint"]
+    except ValueError:
+        return
+    if before != run.dataset_fingerprint:
+        raise OtherRecord(
+            f"{path} is of other images (fingerprint {before[:12]}, the run's"
+            f" {run.dataset_fingerprint[:12]}): choose another folder with --results DIR"
+        )
 
 
 def is_recorded(results: Path, run: Run) -> bool:

@@ -1076,6 +1076,13 @@ def test_a_record_of_others_or_of_another_run_is_not_written_over(
     assert "is a record of another run" in line
     assert dml_bench(monkeypatch, *typed, "--by", "another", "--replace") == 0
     assert read(copy_of_submission)[0]["submitted_by"] == "another"
+    copy_of_submission.write_bytes(before[:-9])  # cut off
+    line = refusal(monkeypatch, capsys, *typed, "--by", "me")
+    assert line.endswith(
+        "record the run again with `dml-bench record RUN`; --replace writes over it"
+    )
+    assert dml_bench(monkeypatch, *typed, "--by", "me", "--replace") == 0
+    assert read(copy_of_submission)[0]["submitted_by"] == "me"
 
 
 def test_a_record_of_the_repository_is_written_anew_as_the_same_bytes(submitted):

@@ -266,6 +266,19 @@ def test_a_record_of_other_images_is_not_written_over(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_damaged_record_is_recorded_again_as_its_error_says(tmp_path, monkeypatch, capsys):
+    """The command that the error names ended with the same error."""
+    run = finish(tmp_path / "runs", experiment(), RIGHT)
+    path = write_record(tmp_path / "results", run)
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b'"seed": 42', b'"seed": 41'))
+    line = refusal(monkeypatch, capsys, "compare", path, path)
+    assert line.endswith("restore it, or record the run again with `dml-bench record RUN`")
+    typed = ("record", run.folder, "--results", tmp_path / "results")
+    assert dml_bench(monkeypatch, *typed) == 0
+    assert read_folder(path).metrics == run.metrics
+
+
 def test_runs_that_hold_out_other_classes_are_recorded_beside_each_other():
     fixed, rotated = experiment(unseen="last:20"), experiment(unseen="random:20 x 5")
     paths = [record_path(Path("results"), run, "cub").as_posix() for run in (fixed, rotated)]
