@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,28 @@ def test_it_stands_once_in_a_table_that_has_both_names(tmp_path):
     for path in records_below(folder / "mine"):
         say_otherwise(path, lambda said: said.update(submitted_by="me"))
     assert recorded_again(records_below(folder)) == {}
+
+
+def call_it(name: str, content: record_format.Content) -> None:
+    content.facts["experiment"].update(name=name)
+
+
+def test_rows_whose_names_differ_in_a_sign_have_a_page_each(tmp_path):
+    """The page of one was written over that of the other, and both links led to it."""
+    names = ("my method", "my-method", "my~tuned", "my-tuned")
+    folder = tmp_path / "results" / BIRDS
+    for name, seed in zip(names, (42, 43, 44, 45), strict=True):
+        copy_records(tmp_path / "results", BIRDS, BASELINE, (seed,))
+        (folder / BASELINE).rename(folder / name)
+        for path in records_below(folder / name):
+            answer_otherwise(path, partial(call_it, name))
+    page = db.write_leaderboard(tmp_path / "results", tmp_path / "site")
+    links = {target for target in links_of(page) if target.startswith("rows/")}
+    shown = set()
+    for link in links:
+        text = text_of((page.parent / unquote(link)).read_text(encoding="utf-8"))
+        shown.add(re.search(r"experiment (my.\w+) kind", text)[1])
+    assert shown == set(names)
 
 
 def test_a_folder_of_other_files_is_not_written_into(results, tmp_path, monkeypatch, capsys):
