@@ -147,9 +147,11 @@ def unseen_classes(study: Study, line: TableRow) -> str:
 
 
 def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
-    """At a few images, and at all, which is what the run measured."""
-    line = study.best_unseen or study.rival
-    assert line is not None
+    """At a few images, and at all, which is what the run measured; of the first of its picture,
+    as runs without embeddings have no curve."""
+    chosen = (study.best_unseen, study.baseline, study.rival)
+    lines = [line for line in chosen if line is not None and line.name in diagnostics]
+    line = next(line for line in lines if diagnostics[line.name].enrolment)
     curve = diagnostics[line.name].enrolment["images"]
     mean, low, high = curve.band("unseen")
     last = len(curve.ks) - 1

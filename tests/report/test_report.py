@@ -57,6 +57,7 @@ from dml_bench.report.tables import (
     values_in,
 )
 from dml_bench.report.thumbnails import Thumbnails
+from dml_bench.runs import record_format
 from dml_bench.runs.arrays import write_arrays
 from dml_bench.runs.run import NotFinished, Run, read_folder
 from dml_bench.system.files import read_json, write_json
@@ -671,6 +672,26 @@ def test_at_all_images_the_answer_has_the_interval_of_the_table_and_draws_have_n
     assert sentence == (
         f"Of a class never trained on, `a` finds {format.percent(measured)} with all, at most 1."
     )
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_the_answer_on_enrolment_is_of_a_row_that_has_a_curve(tmp_path):
+    """The best one's record is of a version that measured none, and the report had a KeyError."""
+    folder = Path("demo") / "stratified-last-10"
+    for name in (BASELINE, "crossentropy_resnet18_sgd_aug"):
+        (tmp_path / folder / name).mkdir(parents=True)
+        for suffix in (".json", record_format.ANSWERS_SUFFIX):
+            file = folder / name / f"seed-42{suffix}"
+            shutil.copyfile(Path(__file__).parents[2] / "results" / file, tmp_path / file)
+    path = tmp_path / folder / BASELINE / "seed-42.json"
+    description = record_format.read_description(path)
+    content = record_format.read_content(path, description)
+    del content.facts["diagnostics"]["open_set.limited"]
+    record_format.write_content(path, description, content)
+    study = only_study(tmp_path)
+    assert study.best_unseen is not None and study.best_unseen.name == BASELINE
+    sentence = answers(study, diagnose_chosen(study))[2].sentence
+    assert sentence.startswith("Of a class never trained on, `classifier` finds ")
 
 
 def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together(tmp_path):
