@@ -23,13 +23,20 @@ from tiny import train
 
 from dml_bench.analysis import diagnostics
 from dml_bench.analysis.collect import collect, studies_of
-from dml_bench.analysis.diagnostics import class_drop, diagnose, diagnose_chosen, spread
+from dml_bench.analysis.diagnostics import (
+    Diagnostics,
+    class_drop,
+    diagnose,
+    diagnose_chosen,
+    spread,
+)
 from dml_bench.analysis.study import Study
 from dml_bench.cli import app
 from dml_bench.config import Component, Data, as_table
 from dml_bench.config.experiments import resolve
 from dml_bench.config.tables import read_table
 from dml_bench.evaluation.calibration import calibration_of
+from dml_bench.evaluation.few_shot import FewShotCurve
 from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.evaluation.thresholds import SearchOutcomes, guaranteed_threshold
 from dml_bench.plots import canvas, curves, figures
@@ -50,6 +57,7 @@ from dml_bench.report.document import Details, Document, Heading, Panels, Text
 from dml_bench.report.sections import missing
 from dml_bench.report.tables import (
     OWN_RULE,
+    enrolment_table,
     explanations,
     main_table,
     names_table,
@@ -672,6 +680,27 @@ def test_at_all_images_the_answer_has_the_interval_of_the_table_and_draws_have_n
     assert sentence == (
         f"Of a class never trained on, `a` finds {format.percent(measured)} with all, at most 1."
     )
+
+
+def test_curves_of_galleries_of_other_sizes_stand_beside_each_other_by_their_images(tmp_path):
+    """What 3 images reach, all of a small gallery, stood in the row of 5."""
+    study = with_embeddings(tmp_path)
+    look = diagnose(study, study.group.lines[0], draws=2)
+
+    def of_curve(*points: tuple[int, float]) -> Diagnostics:
+        values = np.array([[value] for _, value in points])
+        curve = FewShotCurve(tuple(k for k, _ in points), values, values, "images")
+        return replace(look, enrolment={"images": curve})
+
+    small = of_curve((0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3))
+    large = of_curve((0, 0.0), (1, 0.11), (2, 0.22), (5, 0.55), (8, 0.88))
+    table = enrolment_table({"small": small, "large": large})
+    assert table is not None
+    rows = [(row.cells[0].text, row.cells[1].text, row.cells[3].text) for row in table.rows]
+    assert rows == [
+        *(("0", "0.0", "0.0"), ("1", "10.0", "11.0"), ("2", "20.0", "22.0")),
+        *(("3", "30.0", "-"), ("5", "-", "55.0"), ("8", "-", "88.0")),
+    ]
 
 
 @pytest.mark.usefixtures("blank_figures")
