@@ -55,6 +55,7 @@ STUDY_QUESTIONS = (
 )
 """Those of the original study, in the order of the others."""
 OF_UNSEEN = "How well does it find classes never trained on?"
+OF_LABELS = "How often does the nearest image have the same labels?"
 
 FEW_PHOTOS = 5
 SPLITS = {
@@ -85,7 +86,8 @@ def answers(study: Study, diagnostics: Mapping[str, Diagnostics]) -> list[Answer
     """Those that these runs can give."""
     figures = draw_answers(study, diagnostics)
     if not study.has_drop:
-        results = [Answer(OF_UNSEEN, retrieval(study), figures.accuracy)]
+        question = OF_LABELS if study.has_label_sets else OF_UNSEEN
+        results = [Answer(question, retrieval(study), figures.accuracy)]
         return [*results, Answer(QUESTIONS[3], training(study), figures.training)]
     replace, lose, need, cost = STUDY_QUESTIONS if study.is_original else QUESTIONS
     results = [Answer(replace, classification(study), figures.accuracy)]
@@ -209,9 +211,14 @@ def rarity(study: Study) -> str:
 
 
 def retrieval(study: Study) -> str:
-    """Where no class of the test images is trained on."""
+    """Where no class of the test images is trained on, or images have several labels."""
     best = study.best or study.finished[0]
     accuracy = percent(study.measure(best, "known"))
+    if study.has_label_sets:
+        return (
+            f"{of_many(study, best, 'best')} finds an image of exactly the same labels first for"
+            f" {accuracy} of the test images, the mean over combinations of labels."
+        )
     return (
         f"{of_many(study, best, 'best')} finds an image of the right class first for {accuracy} of"
         " the test images, all of classes that it never trained on."
