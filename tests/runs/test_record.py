@@ -279,6 +279,21 @@ def test_a_damaged_record_is_recorded_again_as_its_error_says(tmp_path, monkeypa
     assert read_folder(path).metrics == run.metrics
 
 
+def test_a_record_of_a_run_of_two_codes_names_neither_when_it_is_written_anew(tmp_path):
+    """It then had the code of the last session, and counted as made by that alone."""
+    run = finish(tmp_path / "runs", experiment(), RIGHT)
+    environment = json.loads((run.folder / "environment.json").read_text())
+    [session] = environment.pop("sessions")
+    del environment["digest"]
+    environment["sessions"] = [{**session, "code": "a" * 64}, {**session, "code": "b" * 64}]
+    write_json(run.folder / "environment.json", environment)
+    path = write_record(tmp_path / "results", read_folder(run.folder))
+    before = path.read_bytes()
+    assert record_format.read_description(path)["code_sha256"] is None
+    record.rewrite_description(path)
+    assert path.read_bytes() == before
+
+
 def test_runs_that_hold_out_other_classes_are_recorded_beside_each_other():
     fixed, rotated = experiment(unseen="last:20"), experiment(unseen="random:20 x 5")
     paths = [record_path(Path("results"), run, "cub").as_posix() for run in (fixed, rotated)]
