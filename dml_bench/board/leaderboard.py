@@ -85,10 +85,11 @@ def require_ours(out: Path) -> None:
 
 def write_evidence(table: BoardTable, results: Path, out: Path) -> None:
     """The page of each row, and copies of its submissions."""
+    folder = results if results.is_dir() else results.parent
     for row in table.rows:
         files = {}
         for run in row.line.runs:
-            place = Path("evidence") / run.folder.relative_to(results)
+            place = Path("evidence") / run.folder.relative_to(folder)
             (out / place).parent.mkdir(parents=True, exist_ok=True)
             for suffix in (".json", record_format.ANSWERS_SUFFIX):
                 shutil.copyfile(run.folder.with_suffix(suffix), (out / place).with_suffix(suffix))

@@ -222,6 +222,16 @@ def test_every_link_of_the_site_leads_to_a_file_of_the_site(site):
                 assert f'id="{anchor}"' in file.read_text(encoding="utf-8")
 
 
+def test_the_links_of_a_site_of_one_submission_lead_to_its_files(results, tmp_path):
+    """Its JSON was copied beside the folder of evidence, which the link led to."""
+    [first, *_] = records_below(results / BIRDS / BASELINE)
+    page = db.write_leaderboard(first, tmp_path / "site")
+    [row] = (page.parent / "rows").rglob("*.html")
+    for target in filter(lambda link: "evidence" in link, links_of(row)):
+        assert (row.parent / unquote(target)).is_file()
+    assert (page.parent / "evidence" / first.name).read_bytes() == first.read_bytes()
+
+
 def test_nothing_is_loaded_from_a_network(site):
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
