@@ -134,6 +134,23 @@ def sentences(study: Study) -> list[str]:
 # Which runs
 
 
+def test_an_experiment_on_photos_that_has_not_ended_stands_beside_those_that_have(tmp_path):
+    """The report ended with "too many values to unpack": its data set was called `folder`."""
+    photos = Data(dataset=Component("folder", {}))
+    answers = {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)}
+    for name in ("ended", "begun"):
+        run = finish(tmp_path, experiment(name, data=photos), answers)
+        summary = read_json(run.folder / "summary.json", {"dataset": dict})
+        summary["dataset"]["name"] = "gulls"
+        write_json(run.folder / "summary.json", summary)
+    environment = {"sessions": [SESSION], "dataset": summary["dataset"]}
+    write_json(run.folder / "environment.json", environment)
+    (run.folder / "summary.json").unlink()
+    study = only_study(tmp_path)
+    assert study.group.dataset == "gulls"
+    assert {line.name: len(line.runs) for line in study.group.lines} == {"begun": 0, "ended": 1}
+
+
 def test_a_run_folder_is_read_wherever_it_was_moved_to(tmp_path):
     run = made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
     moved = shutil.move(run.folder, tmp_path / "elsewhere")
