@@ -113,7 +113,15 @@ def classification(study: Study) -> str:
     if best is None:
         assert rival is not None
         measured = percent(study.measure(rival, "logits"))
-        return f"These runs have only `{rival.short}`, right for {measured} of test images."
+        if len(study.finished) == 1:
+            return f"These runs have only `{rival.short}`, right for {measured} of test images."
+        named = f"`{rival.short}`"
+        if len(study.rivals) > 1:
+            named += f", of {len(study.rivals)} classifiers the one with the best features,"
+        return (
+            f"None of these runs is metric learning; {named} is right for {measured} of test"
+            f" images{beside_untrained(study, rival)}."
+        )
     start = (
         f"{of_many(study, best, 'best')} is right for {percent(study.measure(best, 'known'))} of"
         " test images"
@@ -182,7 +190,7 @@ def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
 
 def training(study: Study) -> str:
     """The time of the best, beside the classifier's where the two can be compared."""
-    best, rival = study.best or study.finished[0], study.rival
+    best, rival = study.best or study.rival or study.finished[0], study.rival
     named = f"`{best.short}` ({percent(study.measure(best, 'known'))})"
     if rival is None or rival is best:
         sentence = f"{named} trained for {took(best)}"

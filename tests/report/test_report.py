@@ -511,6 +511,23 @@ def test_with_a_classifier_alone_nothing_is_said_of_metric_learning(tmp_path):
 
 
 @pytest.mark.usefixtures("blank_figures")
+def test_of_several_rows_without_metric_learning_one_is_not_said_to_be_all(tmp_path):
+    """A page on 15 classifiers said that the runs have only one of them, and set the time of the
+    first row beside that of the best."""
+    frozen = replace(resolve("frozen_resnet18"), name="frozen")
+    finish(tmp_path, frozen, {"all": uniform(0), "limited": uniform(0)})
+    made_rival(tmp_path, uniform(1), uniform(1), uniform(2))
+    study = only_study(tmp_path)
+    assert [line.name for line in study.finished] == ["frozen", "rival"]
+    first, *_, cost = sentences(study)
+    assert first.startswith("None of these runs is metric learning; `rival` is right for 62.5%")
+    assert study.no_training is not None
+    known = format.percent(study.measure(study.no_training, "known"))
+    assert first.endswith(f" of test images, no training for {known}.")
+    assert cost.startswith("`rival` (")
+
+
+@pytest.mark.usefixtures("blank_figures")
 def test_the_third_question_of_the_study_is_asked_on_its_own_page_alone(tmp_path):
     rows = read_table("study").rows
     for name in rows[:8]:
