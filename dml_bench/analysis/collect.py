@@ -199,7 +199,7 @@ def study_of(key: Key, distinction: str, collection: Collection, names: Mapping[
             unfinished[experiment.name, experiment.seed] = started
     rows = rows_of(runs, unfinished)
     failures = {name_and_seed: started.reason for name_and_seed, started in unfinished.items()}
-    [group] = grouped(rows, runs, failures, names)
+    [group] = grouped(rows, runs, failures, names, key.dataset)
     of_row = {line.name: line.runs for line in group.lines}
     decided = [DecidedRow(row.written, of_row[row.name], group.priors) for row in rows]
     decisions = decide(decided, lambda name: of_row.get(name, ()))

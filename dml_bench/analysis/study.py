@@ -125,6 +125,11 @@ class Study:
         """Whether a second model was trained without the unseen classes."""
         return protocol_named(self.group.protocol).has_drop
 
+    @property
+    def has_label_sets(self) -> bool:
+        """Whether images have several labels, all of which are trained on."""
+        return protocol_named(self.group.protocol).label_sets
+
     @cached_property
     def names(self) -> dict[str, str]:
         """Short names of the experiments by the full ones."""
@@ -258,9 +263,10 @@ class Study:
         return measured.estimate if measured else math.nan
 
     def answers_by_logits(self, line: TableRow) -> bool:
-        """Whether its own answers are those of a classifier's logits. They know no unseen class, so
-        of these its features are asked."""
-        return line in self.rivals or line in self.linear_probes
+        """Whether its own answers are those of a classifier's logits, which some protocols don't
+        ask. They know no unseen class, so of these its features are asked."""
+        has_logits = line in self.rivals or line in self.linear_probes
+        return has_logits and metric_for(line, "logits") is not None
 
     def right(self, line: TableRow) -> Interval | None:
         """How many test images its own answers are right for, trained on all classes: a

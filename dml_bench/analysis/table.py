@@ -189,6 +189,7 @@ def grouped(
     runs: dict[tuple[str, int], Run],
     failures: dict[tuple[str, int], str],
     names: Mapping[str, str] = MappingProxyType({}),
+    dataset_name: str = "",
 ) -> list[Group]:
     """The table, or one for each protocol, data set, profile and kind of split that the rows mix.
 
@@ -196,13 +197,18 @@ def grouped(
         runs: finished runs by experiment and seed.
         failures: reasons of those that failed.
         names: short names of the experiments; by default those that this table needs.
+        dataset_name: that of all rows, where it is known.
     """
     names = names or short_names([replace(row.seeds[0], name=row.name) for row in rows])
     members: dict[tuple[str, str, str, str], list[PlannedRow]] = {}
+    known: dict[str, str] = {}  # by settings: a data set of photos has the name of its folder
+    for run in runs.values():
+        known.setdefault(repr(run.experiment.data.dataset), run.dataset_name)
     for row in rows:
-        first = row.seeds[0]
-        finished = finished_runs(row, runs)
-        dataset = finished[0].dataset_name if finished else first.data.dataset.name
+        first, finished = row.seeds[0], finished_runs(row, runs)
+        component = first.data.dataset
+        own = finished[0].dataset_name if finished else known.get(repr(component), component.name)
+        dataset = dataset_name or own
         key = (first.protocol, dataset, first.profile, first.data.described_split)
         members.setdefault(key, []).append(row)
     return [_group(key, chosen, runs, failures, names) for key, chosen in members.items()]

@@ -385,7 +385,8 @@ def write_report(
     With a `table` over several data sets (`reality`), `runs` is one folder of records, and the page
     compares the methods of the table over its data sets.
 
-    Raises ValueError where there is no finished run, or no record of the table.
+    Raises ValueError where there is no finished run, no record of the table, or a page or table in
+    `out` that no report wrote.
     Source: docs/study.md.
 
     >>> db.write_report("runs", "my_report")
@@ -400,7 +401,7 @@ def write_report(
     if table:
         from dml_bench.board.over_data_sets_page import report_over_data_sets
 
-        report_over_data_sets(table, folders, path_of(out), made_by)
+        report_over_data_sets(table, folders, path_of(out), made_by, heard.note)
     else:
         report(
             folders,
@@ -425,7 +426,8 @@ def record_runs(
     `runs` are runs, run folders, or folders that hold some; `results` is the folder of the records.
     A record has about ten kilobytes and holds configuration, origin, summary, epochs, and the
     answer to each query. `load_run`, `load_runs`, `compare` and `write_report` read it like a run
-    folder. Of runs that are not finished or can't be read, `callback` is warned.
+    folder. Of runs that are not finished or can't be read, and of all but the first of those that
+    would have the same record, `callback` is warned.
 
     Raises ValueError where there is no finished run, or a record there is of other images.
     Source: docs/scale.md.
@@ -436,27 +438,35 @@ def record_runs(
     True
     """
     from dml_bench.analysis.recording import record_run
+    from dml_bench.runs.record import record_path
     from dml_bench.runs.run import read_folder, run_folders
 
     several = [runs] if isinstance(runs, str | Path) or not isinstance(runs, Sequence) else runs
     heard = callback_or_log(callback)
-    folders: list[Path] = []
+    folders: dict[Path, Path] = {}
     for run in several:
-        folders += run_folders(folder_and_images(run, None)[0])
-    paths = []
-    for number, folder in enumerate(folders, start=1):
+        below = run_folders(folder_and_images(run, None)[0])
+        folders |= {folder.resolve(): folder for folder in below}
+    of_records: dict[Path, Path] = {}
+    for number, folder in enumerate(folders.values(), start=1):
         try:
             finished = read_folder(folder)
         except ValueError as problem:
             heard.warn(str(problem))
         else:
-            if finished.is_complete:
-                paths.append(record_run(path_of(results), finished))
+            path = record_path(path_of(results), finished.experiment, finished.dataset_name)
+            if finished.is_complete and path in of_records:
+                heard.warn(
+                    f"{folder} is left out: {of_records[path]} has the same record, {path}; record"
+                    " them apart with --results DIR"
+                )
+            elif finished.is_complete:
+                of_records[record_run(path_of(results), finished)] = folder
         heard.progress("recording runs", number, len(folders))
-    if not paths:
+    if not of_records:
         names = " and ".join(str(run) for run in several)
         raise ValueError(f"{names} holds no finished run: name a folder of run folders")
-    return paths
+    return list(of_records)
 
 
 def log_to_wandb(

@@ -64,7 +64,7 @@ def decide(
     Only frozen backbones are
     used, whose weights come with packages.
 
-    Raises ValueError where photos or minutes are too few.
+    Raises ValueError where photos or minutes are too few, or a page in `out` is no report's.
     Source: docs/your_photos.md.
 
     >>> db.decide("photos", minutes=0)
@@ -76,9 +76,10 @@ def decide(
     if not minutes > 0:
         raise ValueError(f"--minutes must be more than 0, got {minutes:g}: allow some")
     from dml_bench.decision.decide import decide as decide_on
-    from dml_bench.report.compose import made_by, write
+    from dml_bench.report.compose import made_by, require_ours, write
     from dml_bench.report.decision import compose_decision
 
+    require_ours(path_of(out))
     decision = decide_on(
         path_of(photos),
         minutes=minutes,

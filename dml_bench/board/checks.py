@@ -79,7 +79,8 @@ def answers_are_all(submission: Submission) -> Iterator[Finding]:
     known = {f"{phase}.{name}" for phase in facts["similarities"] for name in OF_PHASE}
     if others := arrays.keys() - known - {"query_labels", "gallery_counts", *IMAGE_SETS}:
         yield refused("answers", f"they hold {min(others)!r}, which is no answer")
-    for name in (*facts["class_names"], *facts.get("coarse_classes", ())):
+    names = (*facts["class_names"], *facts.get("coarse_classes", ()))
+    for name in (*names, *facts.get("answered_only", {}).values()):
         if character := obeyed_character(name):
             yield refused("answers", f"a class has {character} in its name: give it another")
     last_step = facts.get("last_step", 1)

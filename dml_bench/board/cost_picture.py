@@ -171,7 +171,10 @@ def bounds(value: Interval) -> tuple[float, float]:
 def nice_range(low: float, high: float) -> tuple[float, float, float]:
     """Round bounds, and the step between ticks, of which there are at most seven."""
     step = next((step for step in STEPS if (high - low) / step <= 5), STEPS[-1])
-    return math.floor(low / step) * step, math.ceil(high / step) * step, step
+    below, above = math.floor(low / step), math.ceil(high / step)
+    if below == above:  # all rows have this very value, as 1 where none makes an error
+        below, above = (below - 1, above) if below > 0 else (below, above + 1)
+    return below * step, above * step, step
 
 
 def log_range(times: Sequence[float]) -> tuple[float, float]:

@@ -28,8 +28,9 @@ def write_site(
     """Verify all submissions, rank those that add up, and write the pages with copies of what they
     rest on. Returns the index.
 
-    Raises ValueError where none adds up.
+    Raises ValueError where none adds up, or `out` is no place for a site.
     """
+    require_apart(results, out)
     require_ours(out)
     verified = verify_all([results], request)
     for one in verified:
@@ -65,6 +66,15 @@ def write_site(
     return out / "index.html"
 
 
+def require_apart(results: Path, out: Path) -> None:
+    """Raises ValueError where the copies on a site would be submissions of the next one."""
+    if out.resolve().is_relative_to(results.resolve()):
+        raise ValueError(
+            f"{out} lies in {results}, where its copies of submissions would be taken for"
+            " submissions: choose an --out DIR beside it"
+        )
+
+
 def require_ours(out: Path) -> None:
     """Raises ValueError where the folder holds anything else than an earlier site."""
     index = out / "index.html"
@@ -75,10 +85,11 @@ def require_ours(out: Path) -> None:
 
 def write_evidence(table: BoardTable, results: Path, out: Path) -> None:
     """The page of each row, and copies of its submissions."""
+    folder = results if results.is_dir() else results.parent
     for row in table.rows:
         files = {}
         for run in row.line.runs:
-            place = Path("evidence") / run.folder.relative_to(results)
+            place = Path("evidence") / run.folder.relative_to(folder)
             (out / place).parent.mkdir(parents=True, exist_ok=True)
             for suffix in (".json", record_format.ANSWERS_SUFFIX):
                 shutil.copyfile(run.folder.with_suffix(suffix), (out / place).with_suffix(suffix))

@@ -1,7 +1,7 @@
 """Methods that stand in tables of several data sets: the rows of a table over data sets
 (`experiments/tables/reality.toml`), and rows of the same name."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -72,8 +72,8 @@ class DataSet:
 
     def is_ranked(self, method: str, metric: str) -> bool:
         """Whether a method may be compared with others."""
-        row = self.rows.get(method)
-        return row is not None and row.name in self.table.rankings[metric].ranges
+        row, ranking = self.rows.get(method), self.table.rankings.get(metric)
+        return row is not None and ranking is not None and row.name in ranking.ranges
 
     def ranked(self, methods: Sequence[str], metric: str) -> list[str]:
         """Those of the methods that may be compared with others."""
@@ -81,8 +81,12 @@ class DataSet:
 
     def why_not(self, method: str, metric: str) -> str:
         """Why it has no rank; empty where it has no such row."""
-        row = self.rows.get(method)
-        return "" if row is None else self.table.rankings[metric].not_comparable[row.name]
+        row, ranking = self.rows.get(method), self.table.rankings.get(metric)
+        if row is None:
+            return ""
+        if ranking is None:  # no row of the table has the metric
+            return row.line.no_drop_because or "not measured"
+        return ranking.not_comparable[row.name]
 
     def signs(self, method: str, metric: str) -> dict[str, int]:
         """By other method: 1 where this one is surely better, -1 where it is surely worse, else 0.
@@ -200,25 +204,29 @@ def of_same_names(title: str, tables: Sequence[BoardTable]) -> list[Aggregate]:
 
 
 def aggregates_of_table(
-    name: str, results: Path, sound: Collection[Path] | None = None
+    name: str,
+    results: Path,
+    sound: Collection[Path] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Aggregate], dict[str, Study]]:
     """By each ranked metric, the methods of a table over data sets, from the records in `results`;
     and by data set the study of its rows. `sound` are the records that may be used: all without
-    it. There are no aggregates of fewer than two data sets."""
+    it. There are no aggregates of fewer than two data sets. `say` gets a line on each record that
+    can't be used."""
     table = read_table(name)
     aggregates: list[Aggregate] = []
     studies: dict[str, Study] = {}
     for tuned in (False, True):
         data_sets = []
         for entry in table.data:
-            data_set = data_set_of(entry, results, sound, tuned=tuned)
+            data_set = data_set_of(entry, results, sound, tuned=tuned, say=say)
             if data_set is not None:
                 data_sets.append(data_set)
                 studies.setdefault(entry.dataset, data_set.table.study)
         if len(data_sets) < 2:
             continue
         title = f"{table.title}, tuned" if tuned else table.title
-        for metric in data_sets[0].table.rankings:
+        for metric in dict.fromkeys(name for one in data_sets for name in one.table.rankings):
             aggregate = aggregate_of(title, metric, data_sets, RIVAL)
             if aggregate is not None:
                 aggregates.append(aggregate)
@@ -226,10 +234,15 @@ def aggregates_of_table(
 
 
 def data_set_of(
-    entry: TableOnData, results: Path, sound: Collection[Path] | None, *, tuned: bool
+    entry: TableOnData,
+    results: Path,
+    sound: Collection[Path] | None,
+    *,
+    tuned: bool,
+    say: Callable[[str], None] = lambda text: None,
 ) -> DataSet | None:
     """The recorded rows of one data set, of its revision with most rows; None where it has none, or
-    none that is tuned."""
+    none that is tuned, or none that can be read. `say` gets a line on each that can't."""
     paths = [
         path
         for path in recorded_rows(entry, results, tuned=tuned)
@@ -237,7 +250,14 @@ def data_set_of(
     ]
     if not paths:
         return None
-    of_revisions = studies_of(collect(paths))
+    try:
+        collection = collect(paths)
+    except ValueError as problem:
+        say(f"{entry.dataset} is left out: {problem}")
+        return None
+    for line in collection.problems:
+        say(line)
+    of_revisions = studies_of(collection)
     table = table_of(max(of_revisions, key=lambda study: len(study.group.lines)), {})
     rows: dict[str, BoardRow] = {}
     for row in table.rows:
@@ -279,7 +299,7 @@ def aggregate_of(
                 ranked_by[name] = ranked_by.get(name, 0) + 1
     if len(data_sets) < 2 or not ranked_by:
         return None
-    declared = data_sets[0].table.metric(metric)
+    declared = next(one.table.metric(metric) for one in data_sets if metric in one.table.rankings)
     ranked_on, in_all = entering(list(ranked_by), metric, data_sets)
     ranks: dict[str, float] = {}
     if in_all:

@@ -1,7 +1,7 @@
 """What methods over data sets come to: differences that survive, ranks, and the study's questions,
 as a page and as a part of the board."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dml_bench.analysis.decisions import simultaneous
@@ -27,7 +27,7 @@ from dml_bench.report.answers import (
     training,
     unseen_classes,
 )
-from dml_bench.report.compose import made_by, write
+from dml_bench.report.compose import made_by, problems_of, write
 from dml_bench.report.document import (
     Block,
     Cell,
@@ -84,19 +84,28 @@ def compose_over_data_sets(
 
 
 def report_over_data_sets(
-    name: str, folders: Sequence[Path], out: Path, command: Sequence[str]
+    name: str,
+    folders: Sequence[Path],
+    out: Path,
+    command: Sequence[str],
+    say: Callable[[str], None] = lambda text: None,
 ) -> Document:
-    """The page of a table over data sets from one folder of records. Raises ValueError where there
-    are several folders, or no record of the table in it."""
+    """The page of a table over data sets from one folder of records. `say` gets a line on each
+    record that can't be used; the page names them too. Raises ValueError where there are several
+    folders, or no record of the table in it."""
     if len(folders) != 1:
         raise ValueError(f"--table {name} takes one folder of records, got {len(folders)}")
-    aggregates, studies = aggregates_of_table(name, folders[0])
+    problems: dict[str, None] = {}
+    aggregates, studies = aggregates_of_table(name, folders[0], say=problems.setdefault)
+    for line in problems:
+        say(line)
     if not studies:
         raise ValueError(
             f"{folders[0]} holds no record of the table {name}: `dml-bench suite --table {name}`"
             " makes them"
         )
-    document = compose_over_data_sets(read_table(name).title, aggregates, studies, made_by(command))
+    end = [*problems_of(tuple(problems)), *made_by(command)]
+    document = compose_over_data_sets(read_table(name).title, aggregates, studies, end)
     write(out, document)
     return document
 

@@ -43,8 +43,8 @@ def submit(
             reasons = "; ".join(line for line in verified.lines() if line.startswith("refused"))
             raise ValueError(f"{run.folder} can't be submitted: {reasons}")
         path = results / draft.relative_to(folder)
-        if path.exists():
-            before = record_format.read_description(path)
+        before = description_to_replace(path, replace=replace) if path.exists() else None
+        if before is not None:
             require_same_images(path, before, run)
             if not replace:
                 require_own(path, before, run, by)
@@ -52,6 +52,17 @@ def submit(
         for suffix in (record_format.ANSWERS_SUFFIX, ".json"):
             shutil.copyfile(draft.with_suffix(suffix), path.with_suffix(suffix))
     return verify(path, request)
+
+
+def description_to_replace(path: Path, *, replace: bool) -> dict[str, Any] | None:
+    """What a record says that is there; None where that can't be read and is to be replaced. Raises
+    ValueError where it can't be read and is not."""
+    try:
+        return record_format.read_description(path)
+    except ValueError as problem:
+        if replace:
+            return None
+        raise ValueError(f"{problem}; --replace writes over it") from None
 
 
 def require_same_images(path: Path, before: Mapping[str, Any], run: Run) -> None:

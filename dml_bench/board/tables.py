@@ -146,7 +146,7 @@ def row_of(
         kind=kind_of(line),
         by=tuple(dict.fromkeys(filter(None, by))),
         flags=tuple(flags),
-        slug=re.sub(r"[^\w.+-]+", "-", line.name).strip("-"),
+        slug=line.name,  # which is a folder of records, so it can be a file
         values=values,
         seeds=seeds,
         rivals={},

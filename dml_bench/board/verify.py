@@ -156,8 +156,11 @@ def contained(check: checks.Check, submission: Submission) -> Iterator[Finding]:
 def further_findings(submission: Submission, request: VerifyRequest) -> Iterator[Finding]:
     """What takes more than the file."""
     in_folder = needs_folder(submission)
-    if request.data_dir is not None or (request.draws and not in_folder):
-        yield from check_images(submission, request.data_dir, request.cache_dir, request.callback)
+    draws = not in_folder and (request.draws or request.rerun)
+    images: list[Finding] = []
+    if request.data_dir is not None or draws:
+        images += check_images(submission, request.data_dir, request.cache_dir, request.callback)
+    yield from images
     if not request.rerun:
         return
     if in_folder and request.data_dir is None:
@@ -165,5 +168,8 @@ def further_findings(submission: Submission, request: VerifyRequest) -> Iterator
             f"{submission.path} can't be made again without its images: give their folder with"
             " --data DIR"
         )
+    if images and submission.run.experiment.plugins is None:
+        yield Finding("unchecked", "rerun", "it takes the images that the submission is of")
+        return
     folder = request.data_dir if in_folder else None
     yield from run_again(submission, folder, request.cache_dir, request.device, request.callback)

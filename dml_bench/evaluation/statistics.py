@@ -232,6 +232,8 @@ class SeedPrior:
         usual one."""
         from scipy.special import fdtrc
 
+        if not self.ratio > 0:  # usually, every seed has exactly the same mean
+            return 0.0 if ratio > 0 else self.degrees_of_freedom
         rarity = fdtrc(degrees_of_freedom, self.degrees_of_freedom, ratio / self.ratio)
         return self.degrees_of_freedom * min(float(rarity) / RARE, 1.0)
 

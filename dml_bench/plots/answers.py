@@ -113,7 +113,8 @@ def accuracy_dots(study: Study) -> ReportFigure:
             Dots("trained without the unseen classes, on unseen ones", unseen, ORANGE, "D", 0.26),
         ]
     else:
-        groups = [Dots("classes never trained on", study.right, ORANGE, "D", 0.0)]
+        of = "exactly the same labels" if study.has_label_sets else "classes never trained on"
+        groups = [Dots(of, study.right, ORANGE, "D", 0.0)]
     lines = rows_by(study, groups[0].measure, study.tested)
     figure, axes = row_canvas(len(lines), 0.1 + 0.05 * len(groups))
     places = np.arange(len(lines))

@@ -20,6 +20,7 @@ from dml_bench.evaluation.statistics import Interval
 from dml_bench.system.lettering import families_for, literal, shortened, text_style
 
 __all__ = [
+    "FILE_STYLE",
     "INK",
     "Axes",
     "Figure",
@@ -76,6 +77,12 @@ STYLE: Any = {
         INK,
     ),
 }
+
+FILE_STYLE = (
+    "<style>svg{color:#222;background:#fff}@media(prefers-color-scheme:dark)"
+    "{svg{color:#ddd;background:#16181c}}</style>"
+)
+"""Of a figure as a file of its own, by which such a file is known too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +162,8 @@ def of_page(style: str) -> str:
 def standalone(svg: str) -> str:
     """The same as a file of its own: it needs a colour, and follows the viewer's light or dark
     mode."""
-    style = (
-        "<style>svg{color:#222;background:#fff}@media(prefers-color-scheme:dark)"
-        "{svg{color:#ddd;background:#16181c}}</style>"
-    )
     head, end, rest = svg.partition(">")
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{end}{style}{rest}'
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{end}{FILE_STYLE}{rest}'
 
 
 def canvas(

@@ -120,7 +120,8 @@ def draw_panels(study: Study, curves: dict[str, Curves], label: str, *, shared: 
             key_line("trained without the unseen", ORANGE),
         ]
     else:
-        handles = [key_line("validation classes", BLUE)]
+        of = "images" if study.has_label_sets else "classes"
+        handles = [key_line(f"validation {of}", BLUE)]
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
     return figure
 

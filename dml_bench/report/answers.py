@@ -55,6 +55,7 @@ STUDY_QUESTIONS = (
 )
 """Those of the original study, in the order of the others."""
 OF_UNSEEN = "How well does it find classes never trained on?"
+OF_LABELS = "How often does the nearest image have the same labels?"
 
 FEW_PHOTOS = 5
 SPLITS = {
@@ -85,7 +86,8 @@ def answers(study: Study, diagnostics: Mapping[str, Diagnostics]) -> list[Answer
     """Those that these runs can give."""
     figures = draw_answers(study, diagnostics)
     if not study.has_drop:
-        results = [Answer(OF_UNSEEN, retrieval(study), figures.accuracy)]
+        question = OF_LABELS if study.has_label_sets else OF_UNSEEN
+        results = [Answer(question, retrieval(study), figures.accuracy)]
         return [*results, Answer(QUESTIONS[3], training(study), figures.training)]
     replace, lose, need, cost = STUDY_QUESTIONS if study.is_original else QUESTIONS
     results = [Answer(replace, classification(study), figures.accuracy)]
@@ -111,7 +113,15 @@ def classification(study: Study) -> str:
     if best is None:
         assert rival is not None
         measured = percent(study.measure(rival, "logits"))
-        return f"These runs have only `{rival.short}`, right for {measured} of test images."
+        if len(study.finished) == 1:
+            return f"These runs have only `{rival.short}`, right for {measured} of test images."
+        named = f"`{rival.short}`"
+        if len(study.rivals) > 1:
+            named += f", of {len(study.rivals)} classifiers the one with the best features,"
+        return (
+            f"None of these runs is metric learning; {named} is right for {measured} of test"
+            f" images{beside_untrained(study, rival)}."
+        )
     start = (
         f"{of_many(study, best, 'best')} is right for {percent(study.measure(best, 'known'))} of"
         " test images"
@@ -147,9 +157,11 @@ def unseen_classes(study: Study, line: TableRow) -> str:
 
 
 def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
-    """At a few images, and at all, which is what the run measured."""
-    line = study.best_unseen or study.rival
-    assert line is not None
+    """At a few images, and at all, which is what the run measured; of the first of its picture,
+    as runs without embeddings have no curve."""
+    chosen = (study.best_unseen, study.baseline, study.rival)
+    lines = [line for line in chosen if line is not None and line.name in diagnostics]
+    line = next(line for line in lines if diagnostics[line.name].enrolment)
     curve = diagnostics[line.name].enrolment["images"]
     mean, low, high = curve.band("unseen")
     last = len(curve.ks) - 1
@@ -178,7 +190,7 @@ def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
 
 def training(study: Study) -> str:
     """The time of the best, beside the classifier's where the two can be compared."""
-    best, rival = study.best or study.finished[0], study.rival
+    best, rival = study.best or study.rival or study.finished[0], study.rival
     named = f"`{best.short}` ({percent(study.measure(best, 'known'))})"
     if rival is None or rival is best:
         sentence = f"{named} trained for {took(best)}"
@@ -207,9 +219,14 @@ def rarity(study: Study) -> str:
 
 
 def retrieval(study: Study) -> str:
-    """Where no class of the test images is trained on."""
+    """Where no class of the test images is trained on, or images have several labels."""
     best = study.best or study.finished[0]
     accuracy = percent(study.measure(best, "known"))
+    if study.has_label_sets:
+        return (
+            f"{of_many(study, best, 'best')} finds an image of exactly the same labels first for"
+            f" {accuracy} of the test images, the mean over combinations of labels."
+        )
     return (
         f"{of_many(study, best, 'best')} finds an image of the right class first for {accuracy} of"
         " the test images, all of classes that it never trained on."

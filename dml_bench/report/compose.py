@@ -1,5 +1,6 @@
 """`dml-bench report`: runs are collected into studies, composed into one document, and written."""
 
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,15 +13,24 @@ from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import diagnose_chosen
 from dml_bench.analysis.study import Study
 from dml_bench.data.datasets import Progress
+from dml_bench.plots.canvas import FILE_STYLE
 from dml_bench.report import assets, csv, html, markdown
 from dml_bench.report.document import Block, Data, Details, Document, Heading, Items, Text
 from dml_bench.report.sections import DATA_FILES, SECTIONS, Section
+from dml_bench.report.thumbnails import is_file_name
 from dml_bench.system.provenance import commit_here
 from dml_bench.version import __version__
 
-__all__ = ["compose", "report", "write"]
+__all__ = ["compose", "made_by", "problems_of", "report", "require_ours", "write"]
 
 PAGES = ("index.html", "report.md")
+OURS = {
+    ".html": re.compile('<meta name="generator" content="dml-bench">'),
+    ".md": re.compile(r"^Made by .* with dml-bench ", re.MULTILINE),
+    ".csv": re.compile(r"\A(experiment|metric)[,\n]|\A\Z"),
+    ".svg": re.compile(re.escape(FILE_STYLE)),
+}
+"""By this a file of an earlier report is known."""
 
 
 def report(
@@ -33,13 +43,14 @@ def report(
     figures: Sequence[str] = ("*",),
 ) -> Document:
     """Write the report on these run folders, or all below them, into `out`, with the figures whose
-    names fit a pattern. Raises ValueError where there is no finished run. `data_dir` is where their
-    images lie now, if they were moved.
+    names fit a pattern. `data_dir` is where their images lie now, if they were moved. Raises
+    ValueError where there is no finished run, or as `write` does.
 
     `say` gets a line on each thing that can't be used, `progress` how many runs are
     read and how many sections are made.
     """
     begun = time.perf_counter()
+    require_ours(out)
     collection = collect(runs, data_dir, progress)
     studies = studies_of(collection)
     for line in (*collection.problems, *collection.remarks):
@@ -131,7 +142,9 @@ def part_of(
 
 def write(out: Path, document: Document) -> None:
     """The pages go first and come last: no page stands beside figures and tables of another report,
-    wherever this is stopped."""
+    wherever this is stopped. Raises ValueError, and changes nothing, where a file of others would
+    be written over."""
+    require_ours(out)
     clear(out)
     csv.write(out, document)
     assets.write(out, document)
@@ -139,15 +152,34 @@ def write(out: Path, document: Document) -> None:
     markdown.write(out / "report.md", document)
 
 
+def require_ours(out: Path) -> None:
+    """Raises ValueError where a page or table in the folder is of no report."""
+    for name in (*PAGES, *(f"{name}.csv" for name in DATA_FILES)):
+        if (out / name).exists() and not is_ours(out / name):
+            raise ValueError(
+                f"{out / name} was made by no report and would be lost: choose another --out DIR"
+            )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a report wrote a file; of what is empty, nothing is lost."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "a folder"
+    return OURS[path.suffix].search(text) is not None
+
+
 def clear(out: Path) -> None:
-    """Remove what an earlier report left."""
+    """Remove what an earlier report left, and no file of others."""
     for page in PAGES:
         (out / page).unlink(missing_ok=True)
     for name in assets.FOLDERS:
         (out / name).mkdir(parents=True, exist_ok=True)
-        for old in (out / name).iterdir():
-            if old.suffix in (".svg", ".png", ".jpg"):
-                old.unlink()
+    for drawing in filter(is_ours, (out / assets.FIGURES).glob("*.svg")):
+        drawing.with_suffix(".png").unlink(missing_ok=True)
+        drawing.unlink()
+    for copy in (out / assets.IMAGES).glob("*.jpg"):
+        if is_file_name(copy.name):
+            copy.unlink()
     for name in DATA_FILES:
         for old in (out / f"{name}.csv", *out.glob(f"{name}-*.csv")):
-            old.unlink(missing_ok=True)
+            if old.exists() and is_ours(old):
+                old.unlink()

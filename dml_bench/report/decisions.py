@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 RULE = (
-    "Each claim has a size and a tolerance, 2 points where its file has none. The first case that"
-    " applies is its verdict.",
+    "Each claim has a size and a tolerance: where its file has none, 2 points, or half of the size"
+    " of a change where that is less. The first case that applies is its verdict.",
     "Not testable: P@1 is near chance or near 1, so there is no room to show it.",
     "No effect: the inner interval, which errs twice as often, lies within the tolerance of zero."
     " This reproduces a claim of no change.",

@@ -270,23 +270,24 @@ def enrolment_table(diagnostics: Mapping[str, Diagnostics]) -> Table | None:
                 Column(f"{measured.line.short}, refitted: old classes"),
                 Column(f"{measured.line.short}, refitted: seconds"),
             ]
-    longest = max(shown, key=lambda measured: len(measured.enrolment["images"].ks))
     rows = []
-    for place, k in enumerate(longest.enrolment["images"].ks):
+    for k in sorted({k for measured in shown for k in measured.enrolment["images"].ks}):
         cells = [Cell(str(k), float(k))]
         for measured in shown:
-            cells += enrolment_cells(measured.enrolment["images"], place)
+            cells += enrolment_cells(measured.enrolment["images"], k)
             if "refit" in measured.enrolment:
-                cells += enrolment_cells(measured.enrolment["refit"], place)
+                cells += enrolment_cells(measured.enrolment["refit"], k)
         rows.append(Row(tuple(cells)))
     return Table("P@1 by images enrolled", tuple(columns), tuple(rows))
 
 
-def enrolment_cells(curve: FewShotCurve, place: int) -> list[Cell]:
-    """Of unseen and of old classes; of a refit also its seconds."""
+def enrolment_cells(curve: FewShotCurve, k: int) -> list[Cell]:
+    """Of unseen and of old classes, with k images; of a refit also its seconds. Galleries of other
+    sizes have other points: a curve ends where all images are enrolled."""
     is_refit = isinstance(curve, RefitCurve)
-    if place >= len(curve.ks):
+    if k not in curve.ks:
         return [Cell("-")] * (3 if is_refit else 2)
+    place = curve.ks.index(k)
     cells = []
     for group in ("unseen", "seen"):
         mean, low, high = (float(part[place]) for part in curve.band(group))

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from dml_bench.data.digests import digest_of
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.system.files import short_name
 
-__all__ = ["Thumbnails", "file_name"]
+__all__ = ["Thumbnails", "file_name", "is_file_name"]
 
 SIDE = 112
 """Longest side of a small copy in pixels."""
@@ -51,6 +52,11 @@ def file_name(path: str) -> str:
     """File name of the copy: that of the image, distinct from others of the same name."""
     digest = hashlib.sha256(path.encode()).hexdigest()
     return f"{short_name(Path(path).stem, 60)}-{digest[:8]}.jpg"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file is called as `file_name` calls copies."""
+    return re.search(r"-[0-9a-f]{8}\.jpg$", name) is not None
 
 
 def small_copy(path: Path) -> bytes | None:

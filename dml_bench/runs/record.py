@@ -95,17 +95,13 @@ def write_record(
         revision: of the data, where it is not the usual one: its records have a folder of their
             own.
 
-    Raises OtherRecord where the record there is of other images.
+    Raises OtherRecord where the record there is of other images. One that can't be read is
+    replaced: whoever tries to read it is told to record the run again.
     """
     name = f"{run.dataset_name}_{revision}" if revision else run.dataset_name
     path = record_path(results, run.experiment, name)
     if path.exists():
-        before = record_format.read_description(path)["dataset"]["fingerprint"]
-        if before != run.dataset_fingerprint:
-            raise OtherRecord(
-                f"{path} is of other images (fingerprint {before[:12]}, the run's"
-                f" {run.dataset_fingerprint[:12]}): choose another folder with --results DIR"
-            )
+        require_same_images(path, run)
     content = content_of(run, diagnostics or {})
     if submitted_by:
         content.arrays.update(image_sets(run))
@@ -113,6 +109,19 @@ def write_record(
     recorded = RecordedRun(path, run.experiment, summary, content=content, description={})
     record_format.write_content(path, description_of(run, recorded, submitted_by), content)
     return path
+
+
+def require_same_images(path: Path, run: Run) -> None:
+    """Raises OtherRecord where the record there can be read and is of other images than the run."""
+    try:
+        before = record_format.read_description(path)["dataset"]["fingerprint"]
+    except ValueError:
+        return
+    if before != run.dataset_fingerprint:
+        raise OtherRecord(
+            f"{path} is of other images (fingerprint {before[:12]}, the run's"
+            f" {run.dataset_fingerprint[:12]}): choose another folder with --results DIR"
+        )
 
 
 def is_recorded(results: Path, run: Run) -> bool:
@@ -142,7 +151,8 @@ def rewrite_description(path: Path, submitted_by: str | None = None) -> None:
 def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Content:
     """The answers of a run, and all that is known of it."""
     main = run.neighbours[run.protocol.main_phase]
-    num_classes = int(main.gallery_labels.max(initial=0)) + 1
+    labels = np.concatenate([main.gallery_labels, main.query_labels])  # some may be in one alone
+    num_classes = int(labels.max(initial=0)) + 1
     arrays = {
         "query_labels": small(main.query_labels),
         "gallery_counts": small(np.bincount(main.gallery_labels, minlength=num_classes)),
@@ -172,7 +182,21 @@ def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Conten
     }
     if run.coarse_classes:
         facts["coarse_classes"] = list(run.coarse_classes.values())
+    if names := answered_only(run):
+        facts["answered_only"] = names
     return record_format.Content(facts, arrays)
+
+
+def answered_only(run: Run) -> dict[str, str]:
+    """By id, the names of classes that answer a query and have no queries themselves, as other
+    images of a gallery may be of."""
+    names: dict[str, str] = {}
+    for phase, neighbours in run.neighbours.items():
+        elected, _ = vote(neighbours, min(VOTERS, neighbours.k))
+        for classes, column in ((neighbours.labels[:, 0], "predicted"), (elected, "vote")):
+            for place in np.flatnonzero(~np.isin(classes, neighbours.query_labels)).tolist():
+                names[str(classes[place])] = run.predictions[place][f"{phase}_{column}"]
+    return names
 
 
 def image_sets(run: Run) -> dict[str, np.ndarray]:

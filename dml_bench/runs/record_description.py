@@ -81,7 +81,10 @@ def configuration_digest(table: Mapping[str, Any]) -> str:
 
 def code_of_run(run: Run) -> str | None:
     """The digest of the code that made a run; None where it is not known, or was not the same in
-    all sessions."""
+    all sessions. A record, which has the last session alone, repeats what it said."""
+    if isinstance(run, RecordedRun) and "code_sha256" in run.description:
+        stated: str | None = run.description["code_sha256"]
+        return stated
     codes = {session.get("code") for session in run.environment["sessions"]}
     return codes.pop() if len(codes) == 1 else None
 

@@ -75,6 +75,7 @@ DESCRIPTION: Shape = {
 """What the JSON has at least."""
 XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 REMEDY = "restore it, or record the run again with `dml-bench record RUN`"
+SEED = re.compile(r"seed-\d+")
 LIST_OF_NUMBERS = re.compile(
     r"\[\n\s*((?:-?[\d.eE+-]+|null)(?:,\n\s*(?:-?[\d.eE+-]+|null))*)\n\s*\]"
 )
@@ -91,8 +92,12 @@ class Content:
 
 
 def is_record(path: Path) -> bool:
-    """Whether a file is the JSON of a recorded run, by its name and that of its neighbour."""
-    return path.suffix == ".json" and answers_file(path).is_file()
+    """Whether a file is the JSON of a recorded run, by its name or that of its neighbour. One whose
+    neighbour is missing is a record too, which can't be read, and is not passed over."""
+    if path.suffix != ".json":
+        return False
+    is_named_so = SEED.fullmatch(path.stem) is not None
+    return answers_file(path).is_file() or (is_named_so and path.is_file())
 
 
 def answers_file(path: Path) -> Path:

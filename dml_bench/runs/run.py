@@ -47,6 +47,8 @@ __all__ = [
 Value = TypeVar("Value")
 FINE_STEPS = 63
 """The last step of a similarity in a record that does not say it."""
+UNNAMED = "a class without queries"
+"""Such an answer in a record of an earlier version, which lacks its name."""
 LOOKED_AT = 8
 """Images, evenly spaced, by which a folder is known for the run's own; each one that is used is
 looked at then."""
@@ -278,7 +280,8 @@ class Run:
         if not self.coarse_classes:
             return None
         main = self.neighbours[self.protocol.main_phase]
-        groups = np.full(int(main.gallery_labels.max(initial=0)) + 1, -1)
+        most = max(int(main.gallery_labels.max(initial=0)), *self.coarse_classes)
+        groups = np.full(most + 1, -1)
         numbers = np.unique(list(self.coarse_classes.values()), return_inverse=True)[1]
         groups[list(self.coarse_classes)] = numbers
         return groups
@@ -366,18 +369,21 @@ class RecordedRun(Run):
     @cached_property
     def predictions(self) -> list[dict[str, str]]:
         """One row for each query, without the names of images."""
-        names = self.class_names
+        only: dict[str, str] = self.content.facts.get("answered_only", {})
+        names = {int(label): name for label, name in only.items()} | self.class_names
         labels = self.neighbours[self.protocol.main_phase].query_labels
         columns = {"class": [names[label] for label in labels.tolist()]}
         columns["unseen"] = list(map(str, np.isin(labels, self.unseen).tolist()))
         for phase, neighbours in self.neighbours.items():
             nearest = neighbours.labels[:, 0]
-            columns[f"{phase}_predicted"] = [names[label] for label in nearest.tolist()]
+            columns[f"{phase}_predicted"] = [
+                names.get(label, UNNAMED) for label in nearest.tolist()
+            ]
             columns[f"{phase}_correct"] = list(map(str, (nearest == labels).tolist()))
             similarities = neighbours.similarities[:, 0].astype(float).round(6)
             columns[f"{phase}_similarity"] = list(map(str, similarities.tolist()))
             elected = self.elected(phase).tolist()
-            columns[f"{phase}_vote"] = [names[label] for label in elected]
+            columns[f"{phase}_vote"] = [names.get(label, UNNAMED) for label in elected]
         rows = zip(*columns.values(), strict=True)
         return [dict(zip(columns, row, strict=True)) for row in rows]
 

@@ -14,6 +14,7 @@ from dml_bench.config import Expectation, Experiment, Train
 from dml_bench.config.experiments import names, resolve
 from dml_bench.protocols.metric import value_at
 from dml_bench.registry import UnknownName
+from dml_bench.report.decisions import RULE
 from dml_bench.runs.metrics import measure, metrics_of
 from dml_bench.runs.run import Run, find_run, read_folder
 from dml_bench.system.files import read_json_lines
@@ -177,6 +178,12 @@ def test_the_change_of_a_drop_compares_the_drops(tmp_path):
 def test_a_change_that_can_t_be_tested_says_why(tmp_path, others, split, reason):
     claim = judged(tmp_path, change(0.1), others=others, split=split)
     assert (claim.verdict, claim.reason) == ("not tested", reason)
+
+
+def test_the_page_says_which_tolerance_a_claim_has_that_names_none():
+    """It said 2 points, beside a claim of 3 with "(tolerance 1.5)"."""
+    assert [change(size).margin for size in (0.03, -0.02, 0.155, 0)] == [0.015, 0.01, 0.02, 0.02]
+    assert "2 points, or half of the size of a change where that is less" in RULE[0]
 
 
 def test_an_order_is_tested_beside_those_that_have_runs(tmp_path):

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,16 @@ def test_every_link_of_the_site_leads_to_a_file_of_the_site(site):
                 assert f'id="{anchor}"' in file.read_text(encoding="utf-8")
 
 
+def test_the_links_of_a_site_of_one_submission_lead_to_its_files(results, tmp_path):
+    """Its JSON was copied beside the folder of evidence, which the link led to."""
+    [first, *_] = records_below(results / BIRDS / BASELINE)
+    page = db.write_leaderboard(first, tmp_path / "site")
+    [row] = (page.parent / "rows").rglob("*.html")
+    for target in filter(lambda link: "evidence" in link, links_of(row)):
+        assert (row.parent / unquote(target)).is_file()
+    assert (page.parent / "evidence" / first.name).read_bytes() == first.read_bytes()
+
+
 def test_nothing_is_loaded_from_a_network(site):
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
@@ -297,11 +308,42 @@ def test_it_stands_once_in_a_table_that_has_both_names(tmp_path):
     assert recorded_again(records_below(folder)) == {}
 
 
+def call_it(name: str, content: record_format.Content) -> None:
+    content.facts["experiment"].update(name=name)
+
+
+def test_rows_whose_names_differ_in_a_sign_have_a_page_each(tmp_path):
+    """The page of one was written over that of the other, and both links led to it."""
+    names = ("my method", "my-method", "my~tuned", "my-tuned")
+    folder = tmp_path / "results" / BIRDS
+    for name, seed in zip(names, (42, 43, 44, 45), strict=True):
+        copy_records(tmp_path / "results", BIRDS, BASELINE, (seed,))
+        (folder / BASELINE).rename(folder / name)
+        for path in records_below(folder / name):
+            answer_otherwise(path, partial(call_it, name))
+    page = db.write_leaderboard(tmp_path / "results", tmp_path / "site")
+    links = {target for target in links_of(page) if target.startswith("rows/")}
+    shown = set()
+    for link in links:
+        text = text_of((page.parent / unquote(link)).read_text(encoding="utf-8"))
+        shown.add(re.search(r"experiment (my.\w+) kind", text)[1])
+    assert shown == set(names)
+
+
 def test_a_folder_of_other_files_is_not_written_into(results, tmp_path, monkeypatch, capsys):
     (tmp_path / "index.html").write_text("<title>My thesis</title>")
     line = refusal(monkeypatch, capsys, "leaderboard", results / BIRDS, "--out", tmp_path)
     assert line.endswith("holds other files than a scoreboard: choose an empty --out DIR")
     assert (tmp_path / "index.html").read_text() == "<title>My thesis</title>"
+
+
+def test_a_site_among_the_submissions_is_refused(tmp_path, monkeypatch, capsys):
+    """Its copies were submissions of the next one, which ended in a FileNotFoundError, and stayed
+    on the board when the submissions themselves were taken away."""
+    copy_records(tmp_path, BIRDS, BASELINE, (42,))
+    line = refusal(monkeypatch, capsys, "leaderboard", tmp_path, "--out", tmp_path / "a_site")
+    assert line.endswith("taken for submissions: choose an --out DIR beside it")
+    assert not (tmp_path / "a_site").exists()
 
 
 def over(table: BoardTable, count: int) -> Aggregate:
@@ -471,6 +513,27 @@ def test_a_data_set_with_one_seed_is_named_and_not_counted(tmp_path):
     assert beside_classifier({"omniglot": studies["omniglot"]}) == ending.strip()
 
 
+def test_a_data_set_whose_rows_train_nothing_is_compared_by_what_it_has(tmp_path):
+    """Its table has no cost of being unseen, and the board ended with a KeyError."""
+    for division, rows in REALITY.items():
+        for row in rows:
+            copy_records(tmp_path, division, row, (42, 43, 44))
+    drawers = "omniglot/grouped-by-drawer-random-60-x-2"
+    copy_records(tmp_path, drawers, "frozen_efficientnet_lite0", (42,))
+    with_frozen, _ = aggregates_of_table("reality", tmp_path)
+    by_metric = {aggregate.metric.name: aggregate for aggregate in with_frozen}
+    cost = by_metric["cost_of_being_unseen"]
+    assert [one.name for one in cost.data_sets] == ["grocery", "omniglot", "demo"]
+    assert {method.name for method in cost.methods} == {"ProxyNCA", "classifier"}
+    assert {method.values[1] for method in cost.methods} == {None}
+    assert cost.data_sets[1].why_not("no training", cost.metric.name) == "no training"
+    right = by_metric["precision_at_1_macro"].methods
+    assert "no training" in {method.name for method in right}
+    shutil.rmtree(tmp_path / "grocery")  # the first data set has no cost now
+    again, _ = aggregates_of_table("reality", tmp_path)
+    assert [aggregate.metric.name for aggregate in again] == list(by_metric)
+
+
 def test_a_best_method_is_surely_better_where_that_holds_for_all_it_was_picked_from():
     record = RESULTS / "demo" / "stratified-last-10"
     names = ("EPSHN_cosine_resnet18_sgd_aug", "ProxyNCA_cosine_resnet18_sgd_aug")
@@ -499,6 +562,33 @@ def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeyp
     assert "Too few data sets have records to compare methods over them: grocery." in page
     line = refusal(monkeypatch, capsys, "report", tmp_path, "--table", "realty")
     assert "unknown table 'realty' (did you mean reality?)" in line
+
+
+def test_a_record_that_can_t_be_read_is_named_on_the_page_over_data_sets(tmp_path):
+    """The methods were compared without it, and nothing was said."""
+    for division, rows in REALITY.items():
+        for row in rows:
+            copy_records(tmp_path / "results", division, row, (42, 43, 44))
+    drawers = "omniglot/grouped-by-drawer-random-60-x-2"
+    copy_records(tmp_path / "results", drawers, "EPSHN_cosine_characters", (42,))
+    first = tmp_path / "results" / GROCERY / REALITY[GROCERY][0] / "seed-42.json"
+    [alone] = (tmp_path / "results" / drawers).rglob("*.json")
+    for path in (first, alone):
+        path.write_text(path.read_text().replace('"seed": 42', '"seed": 41'))
+    said: list[str] = []
+
+    class Listener(db.Callback):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    out = tmp_path / "page"
+    db.write_report(tmp_path / "results", out, table="reality", callback=Listener())
+    lost, left_out = said
+    assert lost.startswith(f"{first} can't be read: it was changed after")
+    assert left_out.startswith(f"omniglot is left out: there is nothing to report on: {alone} ")
+    page = (out / "report.md").read_text(encoding="utf-8")
+    assert "Problems with these runs: 2" in page
+    assert "(grocery, demo)" in page
 
 
 @pytest.mark.slow

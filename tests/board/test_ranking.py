@@ -141,6 +141,22 @@ def test_axes_have_a_few_round_ticks():
     assert even_times(math.log10(500), math.log10(730)) == [540, 600, 660, 720]
 
 
+@pytest.mark.parametrize(("value", "ends"), [(1.0, (0.995, 1.0)), (0.0, (0.0, 0.005))])
+def test_an_axis_of_rows_that_all_have_the_same_value_has_a_length(value, ends):
+    """Where no row makes an error, none has an interval, and the board divided by zero."""
+    assert nice_range(value, value)[:2] == pytest.approx(ends)
+
+    def row(cpu_seconds: float) -> SimpleNamespace:
+        line = SimpleNamespace(short="row", untested="", cpu_seconds=cpu_seconds)
+        return SimpleNamespace(line=line, values={"p": Interval.around(value, 0.0, 9)})
+
+    metric = SimpleNamespace(lower_is_better=False)
+    table = SimpleNamespace(rows=[row(900.0), row(90.0)], metric=lambda name: metric)
+    picture = cost_picture(table, "p")
+    assert picture is not None
+    assert {dot.y for dot in picture.dots} == {100.0 if value else 0.0}
+
+
 def test_a_picture_of_costs_has_the_rows_whose_cpu_times_can_be_compared():
     def row(name: str, cpu_seconds: float | None) -> SimpleNamespace:
         line = SimpleNamespace(short=name, untested="", cpu_seconds=cpu_seconds)

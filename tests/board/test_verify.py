@@ -24,6 +24,7 @@ import dml_bench as db
 from dml_bench.board.rerun import differs
 from dml_bench.board.submission import Finding, open_submission
 from dml_bench.board.verify import VerifyRequest, verify, verify_all
+from dml_bench.data import synthetic
 from dml_bench.evaluation.calibration import Calibration
 from dml_bench.runs import record_format, record_schema
 from dml_bench.runs.metrics import metrics_of
@@ -967,6 +968,20 @@ def test_images_of_another_data_set_leave_a_submission_unchecked(submitted, bird
     assert [(one.verdict, one.name) for one in findings] == [("unchecked", "images")]
 
 
+@pytest.mark.parametrize("counts", [[8] * 9, []], ids=["other images", "no images"])
+def test_a_run_is_not_made_again_on_other_images_than_its_own(
+    counts, of_trained, cache_dir, tmp_path
+):
+    """It was trained on these: the answers differed, or could not be compared at all, and the
+    checks of all other submissions ended with that."""
+    if counts:
+        synthetic.write(tmp_path / "CUB_200_2011", counts=counts, size=40, seed=4)
+    request = {"data_dir": tmp_path, "cache_dir": cache_dir, "rerun": True, "device": "cpu"}
+    images, again = findings_of(of_trained, **request)
+    assert (images.verdict, images.name) in (("refused", "data revision"), ("unchecked", "images"))
+    assert (again.verdict, again.name) == ("unchecked", "rerun")
+
+
 def test_a_run_of_photos_is_not_made_again_without_them(of_trained, monkeypatch, capsys):
     line = refusal(monkeypatch, capsys, "verify", of_trained, "--rerun")
     assert line.endswith("made again without its images: give their folder with --data DIR")
@@ -1061,6 +1076,13 @@ def test_a_record_of_others_or_of_another_run_is_not_written_over(
     assert "is a record of another run" in line
     assert dml_bench(monkeypatch, *typed, "--by", "another", "--replace") == 0
     assert read(copy_of_submission)[0]["submitted_by"] == "another"
+    copy_of_submission.write_bytes(before[:-9])  # cut off
+    line = refusal(monkeypatch, capsys, *typed, "--by", "me")
+    assert line.endswith(
+        "record the run again with `dml-bench record RUN`; --replace writes over it"
+    )
+    assert dml_bench(monkeypatch, *typed, "--by", "me", "--replace") == 0
+    assert read(copy_of_submission)[0]["submitted_by"] == "me"
 
 
 def test_a_record_of_the_repository_is_written_anew_as_the_same_bytes(submitted):

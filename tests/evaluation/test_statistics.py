@@ -421,6 +421,24 @@ def test_a_single_seed_and_seeds_with_the_same_answers_take_nothing_from_the_oth
     assert fit_seed_prior([*table, *frozen]) == fit_seed_prior(table)
 
 
+def test_where_most_experiments_have_the_same_mean_with_every_seed_there_are_intervals():
+    """Of few queries, seeds often have as many right, and the prior divided by zero."""
+
+    def right_but_for(*wrong: int) -> Scores:
+        values = np.ones(8)
+        values[list(wrong)] = 0
+        return Scores(values, np.repeat(np.arange(4), 2))
+
+    places = [(0, 2, 4), (1, 3, 6), (6, 2, 0), (1, 4, 6)]
+    table = [list(map(right_but_for, row)) for row in places]
+    table.append([right_but_for(0, 2, 4), right_but_for(1), right_but_for()])
+    prior = fit_seed_prior(table)
+    assert prior is not None and prior.ratio == 0
+    for row in table[:4]:
+        assert interval(row, prior=prior).standard_error == interval(row).standard_error > 0
+    assert interval(table[4], prior=prior) == interval(table[4])
+
+
 def test_three_experiments_have_no_prior():
     table = table_of(np.random.default_rng(0), rows=4)
     assert fit_seed_prior(table) is not None

@@ -23,13 +23,20 @@ from tiny import train
 
 from dml_bench.analysis import diagnostics
 from dml_bench.analysis.collect import collect, studies_of
-from dml_bench.analysis.diagnostics import class_drop, diagnose, diagnose_chosen, spread
+from dml_bench.analysis.diagnostics import (
+    Diagnostics,
+    class_drop,
+    diagnose,
+    diagnose_chosen,
+    spread,
+)
 from dml_bench.analysis.study import Study
 from dml_bench.cli import app
 from dml_bench.config import Component, Data, as_table
 from dml_bench.config.experiments import resolve
 from dml_bench.config.tables import read_table
 from dml_bench.evaluation.calibration import calibration_of
+from dml_bench.evaluation.few_shot import FewShotCurve
 from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.evaluation.thresholds import SearchOutcomes, guaranteed_threshold
 from dml_bench.plots import canvas, curves, figures
@@ -50,6 +57,7 @@ from dml_bench.report.document import Details, Document, Heading, Panels, Text
 from dml_bench.report.sections import missing
 from dml_bench.report.tables import (
     OWN_RULE,
+    enrolment_table,
     explanations,
     main_table,
     names_table,
@@ -57,6 +65,7 @@ from dml_bench.report.tables import (
     values_in,
 )
 from dml_bench.report.thumbnails import Thumbnails
+from dml_bench.runs import record_format
 from dml_bench.runs.arrays import write_arrays
 from dml_bench.runs.run import NotFinished, Run, read_folder
 from dml_bench.system.files import read_json, write_json
@@ -123,6 +132,23 @@ def sentences(study: Study) -> list[str]:
 
 
 # Which runs
+
+
+def test_an_experiment_on_photos_that_has_not_ended_stands_beside_those_that_have(tmp_path):
+    """The report ended with "too many values to unpack": its data set was called `folder`."""
+    photos = Data(dataset=Component("folder", {}))
+    answers = {"all": queries(4, 3, 2, 4), "limited": queries(4, 3, 0, 1)}
+    for name in ("ended", "begun"):
+        run = finish(tmp_path, experiment(name, data=photos), answers)
+        summary = read_json(run.folder / "summary.json", {"dataset": dict})
+        summary["dataset"]["name"] = "gulls"
+        write_json(run.folder / "summary.json", summary)
+    environment = {"sessions": [SESSION], "dataset": summary["dataset"]}
+    write_json(run.folder / "environment.json", environment)
+    (run.folder / "summary.json").unlink()
+    study = only_study(tmp_path)
+    assert study.group.dataset == "gulls"
+    assert {line.name: len(line.runs) for line in study.group.lines} == {"begun": 0, "ended": 1}
 
 
 def test_a_run_folder_is_read_wherever_it_was_moved_to(tmp_path):
@@ -485,6 +511,23 @@ def test_with_a_classifier_alone_nothing_is_said_of_metric_learning(tmp_path):
 
 
 @pytest.mark.usefixtures("blank_figures")
+def test_of_several_rows_without_metric_learning_one_is_not_said_to_be_all(tmp_path):
+    """A page on 15 classifiers said that the runs have only one of them, and set the time of the
+    first row beside that of the best."""
+    frozen = replace(resolve("frozen_resnet18"), name="frozen")
+    finish(tmp_path, frozen, {"all": uniform(0), "limited": uniform(0)})
+    made_rival(tmp_path, uniform(1), uniform(1), uniform(2))
+    study = only_study(tmp_path)
+    assert [line.name for line in study.finished] == ["frozen", "rival"]
+    first, *_, cost = sentences(study)
+    assert first.startswith("None of these runs is metric learning; `rival` is right for 62.5%")
+    assert study.no_training is not None
+    known = format.percent(study.measure(study.no_training, "known"))
+    assert first.endswith(f" of test images, no training for {known}.")
+    assert cost.startswith("`rival` (")
+
+
+@pytest.mark.usefixtures("blank_figures")
 def test_the_third_question_of_the_study_is_asked_on_its_own_page_alone(tmp_path):
     rows = read_table("study").rows
     for name in rows[:8]:
@@ -671,6 +714,47 @@ def test_at_all_images_the_answer_has_the_interval_of_the_table_and_draws_have_n
     assert sentence == (
         f"Of a class never trained on, `a` finds {format.percent(measured)} with all, at most 1."
     )
+
+
+def test_curves_of_galleries_of_other_sizes_stand_beside_each_other_by_their_images(tmp_path):
+    """What 3 images reach, all of a small gallery, stood in the row of 5."""
+    study = with_embeddings(tmp_path)
+    look = diagnose(study, study.group.lines[0], draws=2)
+
+    def of_curve(*points: tuple[int, float]) -> Diagnostics:
+        values = np.array([[value] for _, value in points])
+        curve = FewShotCurve(tuple(k for k, _ in points), values, values, "images")
+        return replace(look, enrolment={"images": curve})
+
+    small = of_curve((0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3))
+    large = of_curve((0, 0.0), (1, 0.11), (2, 0.22), (5, 0.55), (8, 0.88))
+    table = enrolment_table({"small": small, "large": large})
+    assert table is not None
+    rows = [(row.cells[0].text, row.cells[1].text, row.cells[3].text) for row in table.rows]
+    assert rows == [
+        *(("0", "0.0", "0.0"), ("1", "10.0", "11.0"), ("2", "20.0", "22.0")),
+        *(("3", "30.0", "-"), ("5", "-", "55.0"), ("8", "-", "88.0")),
+    ]
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_the_answer_on_enrolment_is_of_a_row_that_has_a_curve(tmp_path):
+    """The best one's record is of a version that measured none, and the report had a KeyError."""
+    folder = Path("demo") / "stratified-last-10"
+    for name in (BASELINE, "crossentropy_resnet18_sgd_aug"):
+        (tmp_path / folder / name).mkdir(parents=True)
+        for suffix in (".json", record_format.ANSWERS_SUFFIX):
+            file = folder / name / f"seed-42{suffix}"
+            shutil.copyfile(Path(__file__).parents[2] / "results" / file, tmp_path / file)
+    path = tmp_path / folder / BASELINE / "seed-42.json"
+    description = record_format.read_description(path)
+    content = record_format.read_content(path, description)
+    del content.facts["diagnostics"]["open_set.limited"]
+    record_format.write_content(path, description, content)
+    study = only_study(tmp_path)
+    assert study.best_unseen is not None and study.best_unseen.name == BASELINE
+    sentence = answers(study, diagnose_chosen(study))[2].sentence
+    assert sentence.startswith("Of a class never trained on, `classifier` finds ")
 
 
 def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together(tmp_path):
@@ -1074,6 +1158,39 @@ def test_a_report_that_is_stopped_leaves_no_page_beside_figures_and_tables_of_an
         "expectations.csv",
         "table.csv",
     ]
+
+
+PHOTOS = "path,class\nimages/mine.jpg,gull\n"
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.md", "table.csv"])
+def test_a_page_or_table_of_others_is_not_written_over(tmp_path, name):
+    """`--out .` took the table of a folder of photos away."""
+    made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    (tmp_path / name).write_text(PHOTOS)
+    with pytest.raises(ValueError, match=f"{name} was made by no report and would be lost"):
+        report([tmp_path / "runs"], tmp_path, ["dml-bench", "report"])
+    assert (tmp_path / name).read_text() == PHOTOS
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["runs", name])
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_a_report_removes_what_an_earlier_one_left_and_no_files_of_others(tmp_path):
+    made(tmp_path / "runs", "a", queries(4, 3, 2, 4), queries(4, 3, 0, 1))
+    figures, images = tmp_path / "figures", tmp_path / "images"
+    others = [images / "mine.jpg", figures / "mine.png", figures / "mine.svg"]
+    others.append(tmp_path / "table-2026.csv")
+    earlier = [images / "gull-0a1b2c3d.jpg", figures / "old.png", figures / "old.svg"]
+    earlier.append(tmp_path / "table-of-old.csv")
+    for path in (*others, *earlier):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(PHOTOS)
+    earlier[2].write_text(canvas.standalone("<svg></svg>"))
+    earlier[3].write_text("experiment,seeds\na,1\n")
+    for _ in range(2):
+        report([tmp_path / "runs"], tmp_path, ["dml-bench", "report"])
+        assert [path for path in earlier if path.exists()] == []
+        assert {path.read_text() for path in others} == {PHOTOS}
 
 
 # In a browser

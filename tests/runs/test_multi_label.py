@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score
 from tiny import SETTINGS, dml_bench, refusal, tiny
 
 import dml_bench as db
+from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.datasets.drawn import attributes
 from dml_bench.data.label_sets import combined, label_sets_of, strata
@@ -194,6 +195,19 @@ def test_a_table_of_labels_a_page_and_a_comparison_are_made_of_these_runs(
     assert dml_bench(monkeypatch, "record", *folders, "--results", tmp_path / "results") == 0
     recorded = db.load_runs(tmp_path / "results")["map_vote_5"]
     assert sorted(recorded) == pytest.approx(sorted(frame["map_vote_5"]), abs=1e-4)
+
+
+def test_a_page_on_a_classifier_alone_says_what_was_asked(runs, tmp_path):
+    """It said that the labels were never trained on, or, of a classifier alone, ended with "Data
+    cannot be log-scaled", as its logits were asked for."""
+    run = run_in(runs, CLASSIFIER)
+    [study] = studies_of(collect([run.folder]))
+    [line] = study.group.lines
+    assert study.right(line) == study.measure(line, "known")
+    page = db.write_report(run, tmp_path / "page").with_name("report.md").read_text()
+    assert "### How often does the nearest image have the same labels?" in page
+    assert "finds an image of exactly the same labels first for" in page
+    assert "never trained on" not in page and "by their logits" not in page
 
 
 def test_a_new_photo_gets_each_label_with_its_share_of_votes(runs, photos, monkeypatch, capsys):

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from handmade import BASELINE, experiment, finish
 from rich.console import Console
-from tiny import SETTINGS, dml_bench, refusal, tiny
+from tiny import SETTINGS, dml_bench, refusal, tiny, train
 
 import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
@@ -103,6 +103,49 @@ def test_the_predictions_of_a_record_are_those_of_its_run_without_names_of_image
                 assert float(value) == pytest.approx(float(of_run[column]), abs=0.1)
             else:
                 assert value == of_run[column], column
+
+
+@pytest.fixture(scope="module")
+def of_apart_classes(birds, cache_dir, tmp_path_factory) -> Run:
+    """A run whose gallery has a class that nobody asks about, and lacks the last class of the
+    queries."""
+    folder = tmp_path_factory.mktemp("apart") / "gulls"
+    shutil.copytree(birds / "images", folder / "images")
+    lines = ["path,class,split"]
+    for image in sorted(folder.rglob("*.jpg")):
+        number, among = int(image.parent.name[:3]), "gallery" if image.stem[-1] in "13" else "query"
+        part = {6: "gallery", 7: "gallery", 8: "query"}.get(number, among)
+        path = image.relative_to(folder).as_posix()
+        lines.append(f"{path},{image.parent.name},{part if number > 4 else 'train'}")
+    (folder / "table.csv").write_text("\n".join(lines))
+    table = "data.dataset={name='csv', table='table.csv'}"
+    settings = (table, "data.split=given", "protocol=class_disjoint", "unseen=")
+    out = folder.parent / "runs"
+    return read_folder(train(folder, cache_dir, out, *settings, "train.epochs=1").folder)
+
+
+def test_a_record_names_answers_of_classes_that_nobody_asks_about(of_apart_classes, tmp_path):
+    """They ended in a KeyError. Of images with several labels, most combinations are rare."""
+    run = of_apart_classes
+    recorded = read_folder(write_record(tmp_path, run))
+    answers = {row["disjoint_predicted"][:3] for row in run.predictions}
+    assert answers & {"006", "007"}
+    for of_run, of_record in zip(run.predictions, recorded.predictions, strict=True):
+        for column in ("class", "disjoint_predicted", "disjoint_vote", "disjoint_correct"):
+            assert of_record[column] == of_run[column]
+    del recorded.content.facts["answered_only"]  # as records of earlier versions lack it
+    answers = {row["disjoint_predicted"] for row in replace(recorded).predictions}
+    assert "a class without queries" in answers
+
+
+def test_queries_of_a_class_that_the_gallery_lacks_add_up(of_apart_classes, tmp_path):
+    """Such an honest run could not be submitted: "each query must be of a class of the gallery's
+    list"."""
+    path = db.submit_run(of_apart_classes, tmp_path / "results", by="me")
+    assert db.verify_submissions(path).is_sound
+    sorted_into_coarse = replace(of_apart_classes)
+    vars(sorted_into_coarse)["coarse_classes"] = {4: "finches", 7: "gulls"}
+    assert sorted_into_coarse.coarse_groups.tolist() == [-1, -1, -1, -1, 0, -1, -1, 1]
 
 
 def test_the_numbers_of_the_json_are_measured_of_the_answers(run_and_record):
@@ -220,6 +263,34 @@ def test_a_record_of_other_images_is_not_written_over(tmp_path):
     run.summary["dataset"]["fingerprint"] = "e" * 64
     with pytest.raises(OtherRecord, match=r"of other images .*--results DIR"):
         write_record(tmp_path / "results", run)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_record_is_recorded_again_as_its_error_says(tmp_path, monkeypatch, capsys):
+    """The command that the error names ended with the same error."""
+    run = finish(tmp_path / "runs", experiment(), RIGHT)
+    path = write_record(tmp_path / "results", run)
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b'"seed": 42', b'"seed": 41'))
+    line = refusal(monkeypatch, capsys, "compare", path, path)
+    assert line.endswith("restore it, or record the run again with `dml-bench record RUN`")
+    typed = ("record", run.folder, "--results", tmp_path / "results")
+    assert dml_bench(monkeypatch, *typed) == 0
+    assert read_folder(path).metrics == run.metrics
+
+
+def test_a_record_of_a_run_of_two_codes_names_neither_when_it_is_written_anew(tmp_path):
+    """It then had the code of the last session, and counted as made by that alone."""
+    run = finish(tmp_path / "runs", experiment(), RIGHT)
+    environment = json.loads((run.folder / "environment.json").read_text())
+    [session] = environment.pop("sessions")
+    del environment["digest"]
+    environment["sessions"] = [{**session, "code": "a" * 64}, {**session, "code": "b" * 64}]
+    write_json(run.folder / "environment.json", environment)
+    path = write_record(tmp_path / "results", read_folder(run.folder))
+    before = path.read_bytes()
+    assert record_format.read_description(path)["code_sha256"] is None
+    record.rewrite_description(path)
     assert path.read_bytes() == before
 
 
@@ -435,6 +506,34 @@ def test_runs_and_records_are_compared_with_each_other(trained, tmp_path, monkey
     run = trained().folder
     record_of_run = db.record_runs(run, tmp_path / "results", callback=db.Callback())
     assert str(db.compare(run, record_of_run[0])).count("the two are equal on every query") == 1
+
+
+def test_of_two_runs_with_one_record_the_second_is_named_and_left_out(tmp_path):
+    """It was written over the first, and both were counted."""
+    for out, seed in (("one", 42), ("one", 43), ("two", 42)):
+        finish(tmp_path / "runs" / out, experiment(seed=seed), RIGHT)
+    warned: list[str] = []
+    callback = db.Callback()
+    callback.warn = warned.append
+    paths = db.record_runs(tmp_path / "runs", tmp_path / "results", callback=callback)
+    assert [path.stem for path in paths] == ["seed-42", "seed-43"]
+    [line] = warned
+    assert line.startswith(f"{tmp_path}/runs/two/{BASELINE}/cub/seed-42 is left out: ")
+
+
+def test_a_record_without_its_answers_is_not_passed_over(tmp_path, monkeypatch, capsys):
+    """Tables were made of the other seeds, and nothing was said."""
+    for seed in (42, 43):
+        write_record(tmp_path, finish(tmp_path / "runs", experiment(seed=seed), RIGHT))
+    [path] = tmp_path.rglob("seed-43.json")
+    record_format.answers_file(path).unlink()
+    collection = collect([path.parent])
+    assert [run.seed for run in collection.runs] == [42]
+    [problem] = collection.problems
+    assert problem.startswith(f"{record_format.answers_file(path)} can't be read: No such file")
+    for folder in (path, path.parent):
+        line = refusal(monkeypatch, capsys, "compare", folder, folder)
+        assert line.endswith("restore it, or record the run again with `dml-bench record RUN`")
 
 
 def test_a_folder_without_a_finished_run_can_t_be_recorded(tmp_path, monkeypatch, capsys):

@@ -23,7 +23,7 @@ from small_suite import call, command, same_bits, start, wait_for_epochs, write_
 
 from dml_bench.analysis.table import grouped
 from dml_bench.analysis.verdicts import FEWEST_SEEDS
-from dml_bench.config import Data, Experiment
+from dml_bench.config import Component, Data, Experiment
 from dml_bench.config.experiments import resolve
 from dml_bench.config.tables import (
     ExperimentTable,
@@ -545,6 +545,16 @@ def test_what_must_not_be_compared_is_never_in_one_table(tmp_path):
     assert len(groups) == 3
     assert [line.failures for line in groups[0].lines] == [(), ("seed 42: no memory",)]
     assert groups[0].lines[1].values == (None,) * 10
+
+
+def test_a_row_that_failed_on_photos_stands_in_the_table_of_the_others(tmp_path):
+    """It had one of its own, on `folder`, the name of the reader."""
+    photos = Data(dataset=Component("folder", {}))
+    rows = [PlannedRow(resolve(BASELINE), (experiment(name, data=photos),)) for name in ("a", "b")]
+    run = finish(tmp_path, rows[0].seeds[0], {"all": MIXED, "limited": WORSE})
+    run.summary["dataset"]["name"] = "gulls"
+    (group,) = grouped(rows, {("a", 42): run}, {("b", 42): "no memory"})
+    assert (group.dataset, [line.name for line in group.lines]) == ("gulls", [BASELINE, BASELINE])
 
 
 def test_a_table_with_both_estimators_of_the_cost_says_so_in_whatever_order(tmp_path):
