@@ -14,6 +14,8 @@ from dml_bench.api.arguments import (
     optional_path,
     path_of,
     run_of,
+    texts_of,
+    unseen_of,
 )
 from dml_bench.report.printed import PrintedDocument, PrintedRecord
 from dml_bench.system.callbacks import Callback
@@ -267,7 +269,8 @@ def evaluate(
     from dml_bench.report.compose import made_by
     from dml_bench.report.embeddings import compose_embeddings
 
-    if without is not None and not unseen:
+    rule = unseen_of(unseen)
+    if without is not None and not rule:
         raise ValueError(
             "two files of embeddings need the classes that the second model was not trained on:"
             " --unseen last:20, or their names with commas between"
@@ -277,7 +280,7 @@ def evaluate(
     table = read_labels(path_of(labels))
     for note in table.dataset.notes:
         heard.note(note)
-    queries = queries_of(table, unseen, seed)
+    queries = queries_of(table, rule, seed)
     first = read_embeddings(path_of(embeddings), table)
     if without is None:
         names = [path_of(embeddings).name]
@@ -410,7 +413,7 @@ def write_report(
             say=heard.note,
             data_dir=optional_path(data_dir),
             progress=heard.progress,
-            figures=figures,
+            figures=texts_of(figures, "figures"),
         )
     return path_of(out) / "index.html"
 

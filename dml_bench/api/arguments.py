@@ -1,6 +1,7 @@
 """How the public functions read what people hand them: names, paths, finished runs, overrides."""
 
 import json
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ __all__ = [
     "paths_of",
     "picture_file",
     "run_of",
+    "seeds_of",
+    "texts_of",
+    "unseen_of",
 ]
 
 PathLike = str | Path
@@ -49,6 +53,37 @@ def paths_of(paths: PathLike | Iterable[PathLike]) -> list[Path]:
     if isinstance(paths, Iterable) and not isinstance(paths, str | os.PathLike):
         return [path_of(path) for path in paths]
     return [path_of(paths)]
+
+
+def texts_of(texts: str | Iterable[str], what: str) -> list[str]:
+    """One text, or several, as a list. Raises ValueError on what is none."""
+    if isinstance(texts, str):
+        return [texts]
+    listed = list(texts) if isinstance(texts, Iterable) else [texts]
+    if all(isinstance(text, str) for text in listed):
+        return listed
+    raise ValueError(f'{what} must be a text or a list of texts, got {texts!r}: write ["..."]')
+
+
+def seeds_of(seeds: int | Iterable[int]) -> list[int]:
+    """One seed, or several, as a list. Raises ValueError on what is none."""
+    listed = list(seeds) if isinstance(seeds, Iterable) else [seeds]
+    try:
+        return [operator.index(seed) for seed in listed]
+    except TypeError:
+        raise ValueError(
+            f"seeds must be a list of whole numbers, got {seeds!r}: write [42, 43]"
+        ) from None
+
+
+def unseen_of(unseen: str) -> str:
+    """The rule itself. Raises ValueError on what is no text."""
+    if isinstance(unseen, str):
+        return unseen
+    raise ValueError(
+        f"unseen must be one text, got {unseen!r}: write last:20, random:20:SEED, or names with"
+        " commas between"
+    )
 
 
 def callback_or_log(callback: Callback | None) -> Callback:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dml_bench.api.arguments import PathLike
+from dml_bench.api.arguments import PathLike, texts_of
 from dml_bench.runs import layout
 from dml_bench.system.cache_folder import cache_folder
 
@@ -50,11 +50,12 @@ def cached(kinds: Sequence[str] = (), *, cache_dir: PathLike | None = None) -> l
     ['images']
     """
     root = cache_folder(cache_dir)
-    for kind in kinds:
+    chosen = texts_of(kinds, "kinds")
+    for kind in chosen:
         if kind not in CACHE_KINDS:
             raise ValueError(f"unknown kind {kind!r}: choose from {', '.join(CACHE_KINDS)}")
     entries = []
-    for kind in kinds or CACHE_KINDS:
+    for kind in chosen or CACHE_KINDS:
         pattern = "*-edition*" if kind == "drawn" else f"{kind}/*"
         paths = [path for path in sorted(root.glob(pattern)) if not path.name.startswith(".")]
         entries += [CacheEntry(kind, path, bytes_of(path)) for path in paths]

@@ -14,6 +14,8 @@ from dml_bench.api.arguments import (
     paths_of,
     picture_file,
     run_of,
+    texts_of,
+    unseen_of,
 )
 from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
@@ -87,7 +89,7 @@ def explain_run(
         mistakes=mistakes,
         other=optional_path(other),
         target=target,
-        methods=tuple(methods),
+        methods=tuple(texts_of(methods, "methods")),
         layer=layer,
         scored=scored,
         device=device,
@@ -189,14 +191,15 @@ def browsable_of(
 
     if gallery is not None:
         raise ValueError("embeddings have no enrolled images: leave --gallery out")
-    if run.without is not None and not run.unseen:
+    unseen = unseen_of(run.unseen)
+    if run.without is not None and not unseen:
         raise ValueError(
             "two files of embeddings need the classes that the second model was not trained on:"
             " --unseen last:20, or their names with commas between"
         )
     labels = path_of(run.labels)
     embedded = read_embedded_images(
-        path_of(run.embeddings), optional_path(run.without), labels, run.unseen, run.seed
+        path_of(run.embeddings), optional_path(run.without), labels, unseen, run.seed
     )
     maps = cache_folder(cache_dir) / "maps"
     return BrowsedEmbeddings(embedded, labels, maps, optional_path(data_dir))
@@ -239,7 +242,7 @@ def draw_map(
     if kind == ".html":
         browsable.require_images()
     images = browsable.table()
-    highlighted = chosen_classes(images, classes)
+    highlighted = chosen_classes(images, texts_of(classes, "classes"))
     heard.progress("drawing maps", 0, 1)
     maps = images.maps()
     heard.progress("drawing maps", 1, 1)

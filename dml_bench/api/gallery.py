@@ -14,6 +14,7 @@ from dml_bench.api.arguments import (
     path_of,
     paths_of,
     run_of,
+    texts_of,
 )
 from dml_bench.report.printed import PrintedRecord
 from dml_bench.system.callbacks import Callback
@@ -219,12 +220,12 @@ class Gallery:
         texts = (
             [f"{old}={new}" for old, new in rename.items()]
             if isinstance(rename, Mapping)
-            else rename
+            else texts_of(rename, "rename")
         )
         names = parse_renamings(texts, self.class_names) if texts else ()
         return change_gallery(
             self.file,
-            GalleryChanges(remove=tuple(remove), rename=names, photos=images),
+            GalleryChanges(remove=tuple(texts_of(remove, "remove")), rename=names, photos=images),
             lambda: GalleryEmbedder(self.run, self.file.phase, self.device),
             partial(self.callback.progress, "embedding"),
         )

@@ -17,6 +17,8 @@ from dml_bench.api.arguments import (
     override_texts,
     path_of,
     picture_file,
+    seeds_of,
+    texts_of,
 )
 from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
@@ -179,13 +181,13 @@ def plan_suite(
     profile = "demo" if demo else ""
     texts = override_texts(overrides)
     name, title, rows = chosen_rows(
-        list(experiments),
+        texts_of(experiments, "experiments"),
         table,
-        list(only),
+        texts_of(only, "only"),
         profile=profile,
         overrides=texts,
-        seeds=list(seeds),
-        sweeps=list(sweeps),
+        seeds=seeds_of(seeds),
+        sweeps=texts_of(sweeps, "sweeps"),
     )
     if tuned:
         from dml_bench.suite.tuned import with_tuned_rows
@@ -251,7 +253,7 @@ def plan_suites(
         wandb=wandb,
     )
     made_by = tuple(command) or ("dml_bench.plan_suites", table)
-    return plan(table, seeds, places, tuned=tuned, command=made_by)
+    return plan(table, seeds_of(seeds), places, tuned=tuned, command=made_by)
 
 
 def run_suite(

@@ -5,12 +5,12 @@ import csv
 import hashlib
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import cast
 
 import numpy as np
 
-from dml_bench.config import Experiment
+from dml_bench.config import Data, Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.grouped_split import by_groups, by_time, grouped_folds, not_validated
 from dml_bench.data.grouping import days_of, groups_of
@@ -213,9 +213,32 @@ def split_of(experiment: Experiment, dataset: Dataset) -> Split:
     require_right_labels(experiment, dataset)
     require_repeated_class(experiment, dataset)
     split = cast(Split, protocol.split(experiment, dataset))
+    unused = without_effect(experiment, takes_unseen=protocol.takes_unseen)
+    split = replace(split, notes=(*split.notes, *unused))
     if not experiment.data.per_class:
         return split
     return thinned(split, dataset, experiment.data.per_class, experiment.seed)
+
+
+def without_effect(experiment: Experiment, *, takes_unseen: bool) -> list[str]:
+    """Sentences about settings that change nothing of the split or of what is held out. A profile
+    has such settings for all experiments, so nothing is said there."""
+    if experiment.profile:
+        return []
+    data, notes = experiment.data, []
+    divides = {"given": "is the data set's own parts", "half": "divides by class"}
+    if data.split in divides and data.test_fraction != Data().test_fraction:
+        notes.append(
+            f"data.test_fraction has no effect with data.split = {data.split}, which"
+            f" {divides[data.split]}"
+        )
+    default = {part.name: part.default for part in fields(Experiment)}["unseen"]
+    if not takes_unseen and experiment.unseen != default:
+        notes.append(
+            f"unseen has no effect with protocol {experiment.protocol}, which does not ask which"
+            " classes are held out"
+        )
+    return notes
 
 
 def require_right_labels(experiment: Experiment, dataset: Dataset) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from dml_bench.data.cache import View, view_of
 from dml_bench.data.datasets import Progress
 from dml_bench.data.images import Unreadable, decode, photo_file
-from dml_bench.gallery.calibration import calibration_set, current_names, recall_queries
+from dml_bench.gallery.calibration import calibration_set, recall_queries, run_queries
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.hub_folder import card_head, hub_config
 from dml_bench.gallery.identity import embedder_digest
@@ -53,7 +53,8 @@ computed in bfloat16 or on a GPU."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Int8Loss:
-    """What a network of 8 bits loses on test images, searched in the gallery as it is."""
+    """What a network of 8 bits loses on test images, searched in the gallery as it is, but for the
+    image itself where that is in it."""
 
     images: int
     """The number of test images."""
@@ -182,12 +183,11 @@ def int8_loss(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Int8Loss:
     """Both networks on the run's test images. Raises ValueError where these are gone."""
-    images = run.embeddings(phase).query_images
+    embeddings = run.embeddings(phase)
+    images, queries = embeddings.query_images, run_queries(run, embeddings, "query", gallery)
     spaced = np.linspace(0, len(images) - 1, min(len(images), MOST_QUERIES))
-    images = images[np.unique(spaced.round().astype(int))]
-    now = current_names(run, gallery, run.embeddings(phase).gallery_images)
-    in_run = [run.split[image].class_name for image in images]
-    names = np.array([now.get(name, name) for name in in_run], object)
+    chosen = np.unique(spaced.round().astype(int))
+    images, queries = images[chosen], queries.rows(chosen)
     boxes, view = boxes_of(run), view_of(run.experiment.images)
     vectors: list[list[np.ndarray]] = [[], []]
     for number, image in enumerate(images):
@@ -198,18 +198,23 @@ def int8_loss(
             kept.append(network(pixels))
     progress(len(images), len(images))
     embedded = [np.concatenate(kept) for kept in vectors]
-    no_labels = np.full(len(images), -1)
-    answers = []
-    for query in embedded:
-        nearest = exact_search(gallery, query, no_labels, 1)
-        answers.append(np.array(gallery.class_names, object)[nearest.labels[:, 0]])
+    answers = [classes_of_nearest(gallery, query, queries.own_rows) for query in embedded]
     return Int8Loss(
         images=len(images),
-        precision_at_1=float((answers[0] == names).mean()),
-        precision_at_1_int8=float((answers[1] == names).mean()),
+        precision_at_1=float((answers[0] == queries.labels).mean()),
+        precision_at_1_int8=float((answers[1] == queries.labels).mean()),
         other_answers=float((answers[0] != answers[1]).mean()),
         min_cosine=float((embedded[0] * embedded[1]).sum(1).min()),
     )
+
+
+def classes_of_nearest(gallery: Gallery, query: np.ndarray, own_rows: np.ndarray) -> np.ndarray:
+    """(query) class ids of the nearest image of the gallery that is not the query itself, which is
+    in the rows `own_rows` (query), or nowhere: -1."""
+    nearest = exact_search(gallery, query, np.full(len(query), -1), 2)
+    place = (nearest.indices[:, 0] == own_rows) & (nearest.k > 1)
+    classes: np.ndarray = nearest.labels[np.arange(len(query)), place.astype(int)]
+    return classes
 
 
 def readable_images(

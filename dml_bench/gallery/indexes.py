@@ -328,7 +328,7 @@ def build(
     with one_thread():
         if not index.is_trained:
             progress("training the index", 0, 1)
-            index.train(np.ascontiguousarray(embeddings, np.float32))
+            index.train(np.ascontiguousarray(enough_to_rotate(plan, embeddings), np.float32))
             progress("training the index", 1, 1)
         for first in range(0, len(embeddings), CHUNK):
             progress("filling the index", first, len(embeddings))
@@ -336,6 +336,21 @@ def build(
         progress("filling the index", len(embeddings), len(embeddings))
     tune(index, plan)
     return index
+
+
+def enough_to_rotate(plan: IndexPlan, embeddings: np.ndarray) -> np.ndarray:
+    """(images, dim) -> the same, or each so often that a rotation, where there is one, can be
+    trained."""
+    images, least = len(embeddings), least_rotated(embeddings.shape[1])
+    if not plan.factory.startswith("OPQ") or images >= least:
+        return embeddings
+    return np.tile(embeddings, (-(-least // images), 1))
+
+
+def least_rotated(dim: int) -> int:
+    """The fewest vectors on which FAISS can train a rotation. It refuses fewer than it has codes of
+    8 bits, whatever bits the index has, and fewer than dimensions break its memory."""
+    return max(256, dim)
 
 
 def prepare(index: Any, plan: IndexPlan) -> None:
@@ -346,7 +361,8 @@ def prepare(index: Any, plan: IndexPlan) -> None:
     if hasattr(inner, "chain"):
         rotation = faiss.downcast_VectorTransform(inner.chain.at(0))
         rotation.niter = rotation.niter_pq_0 = ROTATIONS
-        rotation.max_train_points = SAMPLED * 2 ** plan.build_parameters["bits"]
+        sampled = SAMPLED * 2 ** plan.build_parameters["bits"]
+        rotation.max_train_points = max(sampled, least_rotated(rotation.d_in))
         inner = faiss.downcast_index(inner.index)
     if hasattr(inner, "hnsw"):
         inner.hnsw.efConstruction = plan.build_parameters["efConstruction"]

@@ -316,10 +316,14 @@ def pooling_place(backbone: "nn.Module") -> tuple[str, bool]:
 
 def stage_names(backbone: "nn.Module") -> tuple[str, ...]:
     """Modules of the backbone after which its maps (or tokens) change their resolution or depth,
-    from the input on."""
+    from the input on. What timm names, and the network has not, is none."""
     stages = tuple(
         name
         for name, _ in backbone.named_children()
         if name.startswith("layer") and name[5:].isdecimal()
     )
-    return stages or tuple(info["module"] for info in getattr(backbone, "feature_info", None) or ())
+    if stages:
+        return stages
+    modules = {name for name, _ in backbone.named_modules() if name}
+    named = [info["module"] for info in getattr(backbone, "feature_info", None) or ()]
+    return tuple(name for name in named if name in modules)

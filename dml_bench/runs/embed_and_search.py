@@ -197,6 +197,8 @@ def evaluate_ensemble(
     cost = total(costs)
     cost["search_seconds"] = seconds
     cost["gallery_bytes"] = embeddings["gallery"].nbytes
+    # The ensemble looks up once, among vectors as long as those of all its models together.
+    cost |= cast(PhaseCost, look_up_latency(embeddings["gallery"], embeddings["query"]))
     paths = [model / layout.LOGITS for model in folders]
     logits = [arrays.Logits(path) for path in paths if path.exists()]
     if logits:
@@ -380,7 +382,7 @@ def write_state(path: Path, module: torch.nn.Module) -> None:
 
 def total(costs: Sequence[PhaseCost]) -> PhaseCost:
     """The cost of several models one after another; their rates are those of the whole."""
-    highest = ("peak_memory_bytes", "peak_gpu_memory_bytes", "look_up_ms_median", "look_up_ms_p95")
+    highest = ("peak_memory_bytes", "peak_gpu_memory_bytes")
     parts: list[dict[str, Any]] = [dict(cost) for cost in costs]
     summed: dict[str, Any] = {}
     for key in parts[0]:
@@ -422,18 +424,32 @@ def photo_rate(run: TrainingState, images: np.ndarray) -> dict[str, float]:
 def latency(run: TrainingState, gallery: np.ndarray, query: np.ndarray) -> dict[str, float]:
     """Milliseconds that one image alone takes in this process, decoded already: through the
     network, and in the look-up of its 10 nearest."""
-    index, taken = flat_index(gallery), []
+    index, embedding, look_up = flat_index(gallery), [], []
     for image in query[: WARM_UP + LATENCIES]:
         start = time.perf_counter()
-        embedding = mean_of_views(embed_views(run, np.array([image])))
-        embedded = time.perf_counter()
-        index.search(embedding, min(10, len(gallery)))
-        taken.append((embedded - start, time.perf_counter() - embedded))
-    warm = np.array(taken[WARM_UP:] or taken) * 1000
-    embed_ms, look_up_ms = warm[:, 0], warm[:, 1]
+        vector = mean_of_views(embed_views(run, np.array([image])))
+        embedding.append(time.perf_counter() - start)
+        look_up.append(seconds_of_look_up(index, vector))
+    return {**median_and_p95("embed_ms", embedding), **median_and_p95("look_up_ms", look_up)}
+
+
+def look_up_latency(gallery: np.ndarray, query: np.ndarray) -> dict[str, float]:
+    """Of that the look-up, of (query, dim) unit vectors that are there already."""
+    index, few = flat_index(gallery), query[: WARM_UP + LATENCIES]
+    return median_and_p95("look_up_ms", [seconds_of_look_up(index, row[None]) for row in few])
+
+
+def seconds_of_look_up(index: Any, vector: np.ndarray) -> float:
+    """For the 10 nearest of a (1, dim) vector."""
+    start = time.perf_counter()
+    index.search(vector, min(10, index.ntotal))
+    return time.perf_counter() - start
+
+
+def median_and_p95(name: str, seconds: Sequence[float]) -> dict[str, float]:
+    """In milliseconds, without the warm-up where there is more."""
+    warm = np.array(seconds[WARM_UP:] or seconds) * 1000
     return {
-        "embed_ms_median": float(np.median(embed_ms)),
-        "embed_ms_p95": float(np.quantile(embed_ms, 0.95)),
-        "look_up_ms_median": float(np.median(look_up_ms)),
-        "look_up_ms_p95": float(np.quantile(look_up_ms, 0.95)),
+        f"{name}_median": float(np.median(warm)),
+        f"{name}_p95": float(np.quantile(warm, 0.95)),
     }

@@ -62,7 +62,9 @@ def build(
         embedder = synchronised(embedder, experiment)
     embedder.to(device)
     fold_where_it_pays(embedder, experiment, device, precision)
-    label_sets = None if dataset.label_sets is None else dataset.label_sets.members
+    # By the labels that are trained on: without all classes, these are others than the class ids.
+    sets = dataset.label_sets
+    label_sets = None if sets is None else sets.members[labels.trained]
     objective = build_objective(
         experiment,
         dataset.num_classes - len(phase.held_out_classes)

@@ -4,6 +4,7 @@ Smith 2017, "Cyclical Learning Rates for Training Neural Networks", with rates t
 exponentially instead of by as much at each step.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from dml_bench.config import Component, Experiment
 from dml_bench.data.split import Phase, held_out_by
 from dml_bench.models.embedder import build_embedder
 from dml_bench.models.precision import network_precision
+from dml_bench.registry import optimizers
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.devices import choose_device
 from dml_bench.system.memory import keep_freed_memory
@@ -107,19 +109,35 @@ def sweep(
     what is never seen. Where rotated hold-outs leave fewer than two classes, it is the first phase
     that holds any out, with a warning.
 
-    Begins as a run would, with the weights of its start. One rate for all parameters of the model;
-    those of the loss keep their multiple of it. Labels are those that are given, and there is no
-    schedule. Raises ValueError on a range that is none.
+    Begins as a run would, with the weights of its start. Parts that learn at a multiple of
+    `optimizer.lr` keep it. Labels are those that are given, and there is no schedule. Raises
+    ValueError on a range that is none, and where the optimiser has no rate.
     """
-    if not 0 < low < high:
+    if not 0 < low < high < math.inf:
         raise ValueError(
             f"--low and --high must be positive rates, the lower one first, got {low:g} and"
             f" {high:g}"
         )
     if steps < WIDTH:
         raise ValueError(f"--steps must be at least {WIDTH}, got {steps}")
+    require_rate(experiment)
     state = begun(experiment, data_dir, cache_dir, device, callback)
     return RateSweep(experiment.name, *swept(state, np.geomspace(low, high, steps)))
+
+
+def require_rate(experiment: Experiment) -> None:
+    """Raises ValueError where the optimiser has no rate, or one of which none is a multiple."""
+    optimizer = experiment.optimizer
+    if optimizers.of(optimizer).facts["at_once"]:
+        raise ValueError(
+            f"optimizer {optimizer.name} makes no steps, so {experiment.name} has no learning rate"
+            " to find: name an experiment that trains in epochs"
+        )
+    if not optimizer.options.get("lr"):
+        raise ValueError(
+            "lr-find needs an optimizer.lr above 0, of which each part of the network learns at a"
+            " multiple: --set optimizer.lr=0.01"
+        )
 
 
 def begun(

@@ -80,7 +80,7 @@ def stage_factors(backbone: nn.Module, decay: float) -> Callable[[str], float]:
     last.
 
     The counting of BEiT (Bao et al. 2022), which also has the norm after the last stage at 1.
-    Raises ValueError where the backbone has no stages.
+    Raises ValueError where the backbone has no stages, or one without parameters.
     """
     if decay == 1:
         return lambda name: 1.0
@@ -94,6 +94,11 @@ def stage_factors(backbone: nn.Module, decay: float) -> Callable[[str], float]:
     first, ends = len(names), []
     for stage in stages:
         places = [place for place, name in enumerate(names) if name.startswith(f"{stage}.")]
+        if not places:
+            raise ValueError(
+                f"train.layer_lr_decay needs stages with weights, and {stage} of this backbone has"
+                " none: set it to 1"
+            )
         first = min(first, places[0])
         ends.append(places[-1])
     depth_of = {}

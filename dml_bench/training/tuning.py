@@ -64,8 +64,14 @@ SHAPE: Shape = {
         {"settings": {...: int | float}, "score": int | float, "state": str, "reported": dict}
     ],
 }
-IN_EPOCHS = ("mixing.start_from", "mixing.finetuning_epoch", "train.head_epochs", "start.epochs")
-"""Settings that are numbers of epochs, and become fewer with them."""
+IN_EPOCHS = {
+    "mixing.start_from": 0,
+    "mixing.finetuning_epoch": 1,
+    "train.head_epochs": 0,
+    "start.epochs": 1,
+}
+"""Settings that are numbers of epochs, and become fewer with them, and the fewest that they become:
+0 would say that mixing never ends, and a start has at least one."""
 HALVES = 4
 """How often a trial that may be stopped early is measured."""
 UNTRIED = 2
@@ -217,6 +223,11 @@ def own_settings(experiment: Experiment, space: TuningSpace) -> Settings:
     own = {}
     for key, of_key in space.of(experiment).items():
         value = own_value(experiment, key)
+        if of_key.times and not value:
+            raise ValueError(
+                f"{key} of {experiment.name} must not be 0, of which all multiples are 0: --set"
+                f" another {key}"
+            )
         own[key] = 1.0 if of_key.times else value
         if not of_key.low <= own[key] <= of_key.high:
             raise ValueError(
@@ -291,10 +302,11 @@ def shortened(experiment: Experiment, space: TuningSpace) -> Experiment:
     epochs = space.epochs_of(experiment)
     follows = schedules.of(experiment.schedule).facts["needs_validation"]
     table = as_table(experiment)
-    for key in IN_EPOCHS:
+    for key, fewest in IN_EPOCHS.items():
         current = value_at(experiment, key)
         if current and epochs < experiment.train.epochs:
-            assign(table, key, round(current * epochs / experiment.train.epochs))
+            fewer = round(current * epochs / experiment.train.epochs)
+            assign(table, key, max(fewer, fewest))
     assign(table, "train.epochs", epochs)
     assign(table, "train.checkpoint", "last")
     if not follows:

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import json
 import logging
 import pkgutil
 import shutil
@@ -15,7 +16,10 @@ from PIL import Image
 from tiny import SETTINGS, dml_bench
 
 import dml_bench as db
+from dml_bench.report import compose
 
+BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
+STAR = f"{BASELINE}*"
 ROOMS = {module.name for module in pkgutil.iter_modules(db.__path__)}
 SLOW = ("DecisionReport", "DrawnMap", "EmbeddingFiles", "draw_map", "log_to_wandb", "write_report")
 """Their examples run a decision's rows, or wait for UMAP's compiler and for W&B's own process."""
@@ -165,6 +169,11 @@ def test_an_override_that_is_no_value_of_an_experiment_is_refused():
         (lambda: db.resolve("frozen_resnet18", overrides=[3]), r"must be .*, got \[3\]: write"),
         (lambda: db.decide("photos", minutes="2"), "minutes must be a number, got '2': give"),
         (lambda: db.check_data("new_classes"), "is a folder .* add --data-dir new_classes"),
+        (lambda: db.plan_suite([3]), r"experiments must be a text or .*, got \[3\]: write"),
+        (lambda: db.plan_suite(BASELINE, seeds="42"), "seeds must be a list .*, got '42': write"),
+        (lambda: db.cached(3), "kinds must be a text or a list of texts, got 3: write"),
+        (lambda: db.evaluate("a.npz", labels="a.csv", unseen=["c"]), r"unseen must .*\['c'\]: wri"),
+        (lambda: db.draw_map(embedded(unseen=["c"]), "map.svg"), r"unseen must be one text.*: wri"),
         (lambda: at_gallery().predict(3), "a path must be text or a Path, got 3"),
         (lambda: at_gallery().predict([]), "there are no photos: give"),
         (lambda: at_gallery().predict("photo.jpg", k=0), "k must be .* at least 1, got 0: that"),
@@ -174,6 +183,29 @@ def test_an_override_that_is_no_value_of_an_experiment_is_refused():
 def test_a_value_of_another_kind_is_one_line_with_the_next_step(call, message, at_desk):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def embedded(**options: object) -> db.EmbeddingFiles:
+    Path("classes.csv").write_text("path,class\n" + "a.jpg,c\n" * 8)
+    return db.EmbeddingFiles(embeddings="all.npz", labels="classes.csv", **options)
+
+
+def test_one_text_is_a_list_of_one(at_desk, monkeypatch):
+    """Its letters are no names, and the star among them is no pattern for all."""
+    finished = next(Path("runs").glob("*/*/seed-42"))
+    explained = db.explain_run(finished, "maps", mistakes=1, methods="vanilla", scored=0)
+    record = json.loads(explained.page.with_name("explain.json").read_text())
+    assert list(record["methods"]) == ["vanilla"]
+    assert db.plan_suite(BASELINE, seeds=7).rows == db.plan_suite([BASELINE], seeds=[7]).rows
+    assert db.plan_suite(only=STAR).rows == db.plan_suite(only=[STAR]).rows
+    rates = "optimizer.lr=0.01,0.1"
+    swept = [db.plan_suite(BASELINE, sweeps=text).rows for text in (rates, [rates])]
+    assert swept[0] == swept[1]
+    wanted = []
+    monkeypatch.setattr(compose, "report", lambda *_, figures, **__: wanted.extend(figures))
+    db.write_report(finished, "page", figures="changes-*")
+    assert wanted == ["changes-*"]
+    assert db.cached("images") == db.cached(["images"])
 
 
 def at_gallery() -> db.Gallery:

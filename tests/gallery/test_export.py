@@ -461,6 +461,22 @@ def test_a_loss_of_8_bits_is_measured_by_the_names_that_classes_have_now(place):
     assert before.precision_at_1 > 0
 
 
+def test_a_loss_of_8_bits_is_not_measured_on_images_that_find_themselves(trained):
+    """Where classes are disjoint the test images are the gallery."""
+    run = trained("protocol=class_disjoint", "data.split=half").folder
+    place = open_gallery_file(run, "disjoint", None)
+    network = GalleryEmbedder(place.run, place.phase, "cpu")
+
+    def exported(pixels: np.ndarray) -> np.ndarray:
+        return unit(torch.from_numpy(network.outputs_of(pixels.copy())))
+
+    loss = int8_loss(place.run, place.phase, place.read(), exported, exported)
+    neighbours = place.run.neighbours["disjoint"]
+    right = (neighbours.labels[:, 0] == neighbours.query_labels).mean()
+    assert loss.precision_at_1 == loss.precision_at_1_int8 == pytest.approx(right)
+    assert right < 1
+
+
 def test_a_loss_of_8_bits_is_that_of_answers():
     loss = Int8Loss(
         images=200,

@@ -832,3 +832,23 @@ def test_a_gallery_of_the_former_format_is_read_and_embeddings_stay_in_the_file(
         gallery.entries,
         gallery.embeddings.tolist(),
     )
+
+
+@pytest.mark.parametrize(
+    ("images", "dim", "options"),
+    [
+        (16, 16, ""),
+        (48, 32, ":bits=1"),
+        (270, 288, ":nlist=2,m=2,bits=4"),  # this one ended the process
+        (400, 32, ":bits=1,k_factor=0"),
+    ],
+)
+def test_a_rotation_is_trained_also_of_few_images(images, dim, options):
+    """FAISS refuses fewer than 256, and its memory breaks with fewer than dimensions."""
+    vectors = np.random.default_rng(1).normal(size=(images, dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    plan = parse(f"ivfpq{options}").plan(images, dim)
+    index, again = build(plan, vectors), build(plan, vectors)
+    rows = index.search(vectors, 10)[1]
+    assert (rows == np.arange(images)[:, None]).any(axis=1).mean() > 0.5
+    assert np.array_equal(faiss.serialize_index(index), faiss.serialize_index(again))

@@ -16,6 +16,7 @@ import pytest
 from tiny import dml_bench, refusal
 
 import dml_bench as db
+from dml_bench.evaluation.search import search
 from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.index_recall import RecallQueries
 from dml_bench.gallery.predict import NoPromise
@@ -252,6 +253,23 @@ def test_a_query_for_which_an_index_finds_too_few_images_is_searched_exactly(tmp
     store = FindsOne(str(tmp_path / "g.parquet"), approximate=True)
     store.write(gallery, record, "")
     assert store.nearest(np.array([[1, 0]], np.float32), 3).rows.tolist() == [[0, 2, 1]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_images_that_are_as_near_the_first_ones_are_taken_as_by_faiss(kind, tmp_path, request):
+    rng = np.random.default_rng(3)
+    photos = rng.normal(size=(5, 16)).astype(np.float32)
+    photos /= np.linalg.norm(photos, axis=1, keepdims=True)
+    copies = photos[rng.integers(0, 5, size=60)]
+    gallery, record = hand_made(tmp_path, copies.tolist())
+    place = str(tmp_path / "store")
+    if kind == "pgvector":
+        place = f"{request.getfixturevalue('database')}#copies"
+    store = STORES[kind](place)
+    store.write(gallery, record, "")
+    for k in (1, 4, 20, 60):
+        expected = search(gallery.embeddings, photos, gallery.labels, np.arange(5), k)
+        assert store.nearest(photos, k).rows.tolist() == expected.indices.tolist()
 
 
 def test_a_parquet_file_of_several_parts_is_searched_as_one(tmp_path, monkeypatch):

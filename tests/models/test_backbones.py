@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from dml_bench.config import Experiment, experiments
+from dml_bench.models.backbones import stage_names
 from dml_bench.models.embedder import build_embedder
 from dml_bench.models.hub import require_answer
 from dml_bench.models.weights import load_backbone, torchvision_file
@@ -463,3 +464,14 @@ def test_a_host_with_nothing_behind_the_port_does_not_answer():
         port = deaf.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port} can't be reached: .*refused"):
             require_answer(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("name", ["mvitv2_tiny", "tresnet_m"])
+def test_a_stage_that_timm_names_and_the_network_has_not_is_none(name):
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    missing = [info["module"] for info in network.feature_info]
+    stages = stage_names(network)
+    assert len(stages) < len(missing)
+    for stage in stages:
+        assert network.get_submodule(stage) is not network

@@ -14,6 +14,7 @@ from tiny import SETTINGS, dml_bench, refusal, tiny
 
 import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
+from dml_bench.config.tuning import read_space, space_for
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.datasets.drawn import attributes
 from dml_bench.data.label_sets import combined, label_sets_of, strata
@@ -23,6 +24,7 @@ from dml_bench.evaluation.label_sets import average_precision, mean_with_interva
 from dml_bench.losses.objective import SharedLabels
 from dml_bench.runs.run import Run, open_run
 from dml_bench.system.files import read_csv
+from dml_bench.training.tuning import TrialTrainer, TuningRequest, shortened
 
 CLASSIFIER = "BCE_resnet18_sgd_aug+multilabel"
 PAIRS = "MultiSimilarity_cosine_resnet18_sgd_aug+multilabel"
@@ -85,6 +87,33 @@ def test_images_are_divided_by_their_rarest_label_and_none_stands_alone():
     labels = np.array([0, 1, 1, 1, 2, 2, 3, 4])
     # b has 2 images, c 3, a all 8; d one, which goes with a.
     assert strata(labels, sets).tolist() == [1, 0, 0, 0, 2, 2, 1, 0]
+
+
+@pytest.mark.parametrize("name", [CLASSIFIER, PAIRS])
+def test_a_trial_of_a_search_trains_each_image_on_its_own_labels(photos, cache_dir, tmp_path, name):
+    """Which it did not: without the validation classes, labels and class ids differ."""
+    experiment = db.resolve(name, SMALL)
+    space = read_space(space_for(experiment))
+    request = TuningRequest(
+        experiment=experiment,
+        name=name,
+        space=space,
+        trials=2,
+        data_dir=photos,
+        out=tmp_path,
+        cache_dir=cache_dir,
+        device="cpu",
+        callback=db.Callback(),
+    )
+    trainer = TrialTrainer(shortened(experiment, space), request)
+    state = trainer.state(trainer.experiment)
+    assert len(state.phase.held_out_classes) > 0
+    [(labels, _)] = state.labels.targets(state.images)
+    objective = state.objective
+    members = objective.label_sets if objective.miner is None else objective.miner.members
+    dataset = state.dataset
+    own = dataset.label_sets.members[dataset.labels[state.images]]
+    assert np.array_equal(members[labels].numpy(), own)
 
 
 def test_two_images_that_share_a_label_are_positives_and_others_are_negatives():

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny import StopsAfter, tiny, train
 
-from dml_bench.data.split import Phase, make_split
+from dml_bench.data.split import Phase, make_split, split_of
 from dml_bench.runs import layout
 from dml_bench.runs.arrays import read_arrays
 from dml_bench.runs.request import Outcome
@@ -202,6 +202,36 @@ def test_a_fraction_that_a_given_split_does_not_take_is_said():
         f"data.valid_fraction has no effect with data.split = given: {dataset.name} has 2"
         " validation images in its own parts"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "notes"),
+    [
+        (
+            ("data.split=given", "data.test_fraction=0.5"),
+            ["data.test_fraction has no effect with data.split = given, which is the data set's"],
+        ),
+        (
+            ("data.split=half", "protocol=class_disjoint", "data.test_fraction=0.5"),
+            [
+                "data.test_fraction has no effect with data.split = half, which divides by class",
+                "unseen has no effect with protocol class_disjoint, which does not ask which",
+            ],
+        ),
+        (("data.split=half", "protocol=class_disjoint", "unseen=last:20"), []),
+        (("data.split=given",), []),
+        (("data.test_fraction=0.5",), []),
+    ],
+)
+def test_a_setting_of_the_split_that_changes_nothing_is_said(settings, notes):
+    from test_folds import dataset_of
+
+    parts = ("train", "valid", "test", "test")
+    dataset = replace(dataset_of([4, 4, 4, 4]), parts=parts * 4)
+    said = split_of(tiny(*settings), dataset).notes
+    assert len(said) == len(notes)
+    for sentence, beginning in zip(said, notes, strict=True):
+        assert sentence.startswith(beginning)
 
 
 def test_a_loss_that_is_nan_on_validation_images_chooses_no_epoch(

@@ -8,7 +8,8 @@ import pytest
 from tiny import tiny
 
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.split import Phase, fold_phases, make_split
+from dml_bench.data.split import Phase, Split, fold_phases, make_split
+from dml_bench.runs import embed_and_search
 from dml_bench.runs.arrays import read_arrays, read_neighbours
 from dml_bench.runs.request import Outcome
 
@@ -93,6 +94,26 @@ def test_the_models_answer_with_the_mean_of_their_similarities_and_of_their_prob
         read_arrays(folder / "logits.safetensors")["predicted"].tolist()
         == logits[0]["classes"][voted].tolist()
     )
+
+
+def test_the_look_up_of_an_ensemble_is_timed_among_its_own_vectors(
+    outcome: Outcome, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Which are as long as those of its models together; the time of one model is not it."""
+    members = [outcome.folder / "all" / f"fold-{number}" for number in (1, 2, 3)]
+    stored = read_arrays(members[0] / "embeddings.safetensors")
+    dataset = dataset_of([len(stored["gallery"]), len(stored["query"])])
+    gallery, query = (np.flatnonzero(dataset.labels == label) for label in (0, 1))
+    split = Split(gallery, query, "", gallery, gallery[:0])
+    seen = []
+    monkeypatch.setattr(
+        embed_and_search, "seconds_of_look_up", lambda index, row: seen.append(index.d) or 0.25
+    )
+    monkeypatch.setattr(embed_and_search, "write_answers", lambda *values: seen.append(values[-1]))
+    embed_and_search.evaluate_ensemble(members, tiny(), dataset, split, tmp_path)
+    *dims, cost = seen
+    assert set(dims) == {3 * stored["gallery"].shape[1]}
+    assert cost["look_up_ms_median"] == cost["look_up_ms_p95"] == 250
 
 
 def test_each_fold_is_reported_and_their_mean_with_its_interval(outcome: Outcome):

@@ -11,6 +11,7 @@ import torch
 from tiny import SETTINGS, tiny
 
 from dml_bench.cli import app
+from dml_bench.config.experiments import resolve
 from dml_bench.data.inputs import ImageInputs
 from dml_bench.system.callbacks import Callback
 from dml_bench.training.lr_finder import RateSweep, begun, explodes, smoothed, sweep, swept
@@ -205,3 +206,16 @@ def test_a_sweep_that_can_t_be_is_refused_in_one_line(
         app.main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "rates", "message"),
+    [
+        (tiny("optimizer.lr=0"), {}, "lr-find needs an optimizer.lr above 0, .*: --set optimiz"),
+        (resolve("linearprobe_resnet18"), {}, "optimizer linear_probe makes no steps, .*: name"),
+        (tiny(), {"high": float("inf")}, "--low and --high must be positive rates, .* and inf"),
+    ],
+)
+def test_an_experiment_without_a_rate_is_one_line(experiment, rates, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        sweep(experiment, data_dir=None, cache_dir=tmp_path, callback=Callback(), **rates)

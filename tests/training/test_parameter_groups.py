@@ -105,6 +105,11 @@ def test_a_backbone_without_stages_has_no_layer_wise_decay():
         stage_factors(nn.Linear(2, 2), 0.5)
 
 
+def test_a_backbone_with_a_stage_without_weights_has_no_layer_wise_decay():
+    with pytest.raises(ValueError, match="final_conv of this backbone has none: set it to 1"):
+        groups("model.backbone=timm:test_byobnet", "train.layer_lr_decay=0.8")
+
+
 def test_only_kernels_decay_where_that_is_wanted():
     kernels, rest, proxies = groups(
         *PROXIES, "train.weight_decay_on=kernels", "model.pooling=GeM", "model.head=linear_bn"

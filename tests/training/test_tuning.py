@@ -317,6 +317,21 @@ def test_a_trial_trains_for_a_part_of_the_epochs_with_all_that_is_counted_in_epo
         shortened(tiny(*waiting, "data.valid_fraction=0.2"), SMALL)
 
 
+def test_what_ends_after_an_epoch_ends_after_one_in_a_shorter_trial_too():
+    """Not after 0, which is never."""
+    classifier = ("loss=crossentropy", "miner=none")
+    ending = tiny(*classifier, "mixing.technique=mixup", "mixing.finetuning_epoch=1")
+    space = read_space("networks")
+    assert shortened(ending, space).mixing.finetuning_epoch == 1
+    starting = tiny("start=classifier", "start.epochs=1")
+    assert shortened(starting, space).start.options["epochs"] == 1
+
+
+def test_multiples_of_nothing_are_no_settings():
+    with pytest.raises(ValueError, match=r"optimizer\.lr of .* must not be 0, .*: --set another"):
+        own_settings(tiny("optimizer.lr=0"), read_space("networks"))
+
+
 @pytest.mark.parametrize("name", space_names())
 def test_the_spaces_that_come_with_the_package_fit_losses_that_exist(name):
     space = read_space(name)

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from typing import Any, TypeAlias
@@ -149,20 +149,39 @@ class VectorStore(ABC):
         """The k nearest images of (query, dim) unit vectors, by an exact search unless the store is
         `approximate`. Queries for which an index finds too few images are searched exactly."""
         query = np.asarray(query, np.float32)
-        hits = self.search(query, k, exact=not self.approximate)
+        hits = self.search(query, k, exact=False) if self.approximate else self._exactly(query, k)
         short = [place for place, neighbours in enumerate(hits) if len(neighbours) < k]
         if short and self.approximate:
-            for place, neighbours in zip(short, self.search(query[short], k, True), strict=True):
+            for place, neighbours in zip(short, self._exactly(query[short], k), strict=True):
                 hits[place] = neighbours
         rows = np.empty((len(query), k), np.int64)
         similarities = np.empty((len(query), k), np.float32)
         images = {}
         for place, neighbours in enumerate(hits):
-            ordered = sorted(neighbours, key=lambda hit: (-hit[1], hit[0]))
+            ordered = sorted(neighbours, key=lambda hit: (-hit[1], hit[0]))[:k]
             rows[place] = [row for row, _, _ in ordered]
             similarities[place] = [similarity for _, similarity, _ in ordered]
             images.update({row: image for row, _, image in ordered})
         return Hits(rows, similarities, images)
+
+    def _exactly(self, query: np.ndarray, k: int) -> list[list[Hit]]:
+        """The k nearest images, and more where others are as near as the k-th: a store keeps any of
+        these, and the first in gallery order are wanted."""
+        wanted = k + 1
+        hits = self.search(query, wanted, exact=True)
+        tied = [place for place, neighbours in enumerate(hits) if is_cut(neighbours, k, wanted)]
+        while tied:
+            wanted *= 2
+            for place, neighbours in zip(tied, self.search(query[tied], wanted, True), strict=True):
+                hits[place] = neighbours
+            tied = [place for place in tied if is_cut(hits[place], k, wanted)]
+        return hits
+
+
+def is_cut(neighbours: Sequence[Hit], k: int, wanted: int) -> bool:
+    """Whether images that were not found, beyond so many, may be as near as the k-th."""
+    similarities = sorted((hit[1] for hit in neighbours), reverse=True)
+    return len(similarities) >= wanted and similarities[-1] == similarities[k - 1]
 
 
 def columns(gallery: Gallery, rows: slice) -> dict[str, list[Any]]:
