@@ -76,10 +76,11 @@ def decide(
     if not minutes > 0:
         raise ValueError(f"--minutes must be more than 0, got {minutes:g}: allow some")
     from dml_bench.decision.decide import decide as decide_on
-    from dml_bench.report.compose import made_by, require_ours, write
+    from dml_bench.report.compose import WRITTEN, made_by, write
     from dml_bench.report.decision import compose_decision
+    from dml_bench.report.ours import require_ours
 
-    require_ours(path_of(out))
+    require_ours(path_of(out), WRITTEN)
     decision = decide_on(
         path_of(photos),
         minutes=minutes,

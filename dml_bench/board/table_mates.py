@@ -197,7 +197,7 @@ def nearly_same_answers(path: Path, record: Record, others: Sequence[Mate]) -> I
         if answers is None or theirs is None or answers.shape != theirs.shape:
             continue
         same, wrong = answers == theirs, (answers != 0) | (theirs != 0)
-        if same.mean() >= COPIED and same[wrong].mean() >= COPIED_ERRORS:
+        if wrong.any() and same.mean() >= COPIED and same[wrong].mean() >= COPIED_ERRORS:
             name = f"{other.parent.name}/{other.name}"
             share = f"{same.mean():.2%} of the answers, errors too"
             yield Finding("review", "same answers", f"{name} has {share}")

@@ -1,6 +1,5 @@
 """`dml-bench report`: runs are collected into studies, composed into one document, and written."""
 
-import re
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,24 +12,19 @@ from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import diagnose_chosen
 from dml_bench.analysis.study import Study
 from dml_bench.data.datasets import Progress
-from dml_bench.plots.canvas import FILE_STYLE
 from dml_bench.report import assets, csv, html, markdown
 from dml_bench.report.document import Block, Data, Details, Document, Heading, Items, Text
+from dml_bench.report.ours import is_ours, require_ours
 from dml_bench.report.sections import DATA_FILES, SECTIONS, Section
 from dml_bench.report.thumbnails import is_file_name
 from dml_bench.system.provenance import commit_here
 from dml_bench.version import __version__
 
-__all__ = ["compose", "made_by", "problems_of", "report", "require_ours", "write"]
+__all__ = ["WRITTEN", "compose", "made_by", "problems_of", "report", "write"]
 
 PAGES = ("index.html", "report.md")
-OURS = {
-    ".html": re.compile('<meta name="generator" content="dml-bench">'),
-    ".md": re.compile(r"^Made by .* with dml-bench ", re.MULTILINE),
-    ".csv": re.compile(r"\A(experiment|metric)[,\n]|\A\Z"),
-    ".svg": re.compile(re.escape(FILE_STYLE)),
-}
-"""By this a file of an earlier report is known."""
+WRITTEN = (*PAGES, *(f"{name}.csv" for name in DATA_FILES))
+"""Files that a report writes over, beside figures and pictures."""
 
 
 def report(
@@ -50,7 +44,7 @@ def report(
     read and how many sections are made.
     """
     begun = time.perf_counter()
-    require_ours(out)
+    require_ours(out, WRITTEN)
     collection = collect(runs, data_dir, progress)
     studies = studies_of(collection)
     for line in (*collection.problems, *collection.remarks):
@@ -144,27 +138,12 @@ def write(out: Path, document: Document) -> None:
     """The pages go first and come last: no page stands beside figures and tables of another report,
     wherever this is stopped. Raises ValueError, and changes nothing, where a file of others would
     be written over."""
-    require_ours(out)
+    require_ours(out, WRITTEN)
     clear(out)
     csv.write(out, document)
     assets.write(out, document)
     html.write(out / "index.html", document)
     markdown.write(out / "report.md", document)
-
-
-def require_ours(out: Path) -> None:
-    """Raises ValueError where a page or table in the folder is of no report."""
-    for name in (*PAGES, *(f"{name}.csv" for name in DATA_FILES)):
-        if (out / name).exists() and not is_ours(out / name):
-            raise ValueError(
-                f"{out / name} was made by no report and would be lost: choose another --out DIR"
-            )
-
-
-def is_ours(path: Path) -> bool:
-    """Whether a report wrote a file; of what is empty, nothing is lost."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "a folder"
-    return OURS[path.suffix].search(text) is not None
 
 
 def clear(out: Path) -> None:

@@ -12,7 +12,8 @@ from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.datasets.dataset import NotThere
 from dml_bench.registry import datasets
 from dml_bench.report import terminal
-from dml_bench.report.compose import require_ours
+from dml_bench.report.compose import WRITTEN
+from dml_bench.report.ours import require_ours
 from dml_bench.suite.cost import core_hours, measured_runs, search_lines
 from dml_bench.suite.executor import ExecutorSetup, JobResult
 from dml_bench.suite.plan import resolved_rows
@@ -214,7 +215,7 @@ def run_suites(
 ) -> list[JobResult]:
     """Say what all of it costs, run what has no record, one data set after the other, and show and
     write the page over all data sets. Raises ValueError as `run_suite` does."""
-    require_ours(planned.report)
+    require_ours(planned.report, WRITTEN, "--report")
     results: list[JobResult] = []
     for session in open_sessions(planned, display):
         carry_out(session, executor_setup(), display)

@@ -35,7 +35,13 @@ from dml_bench.report.tables import INTERVALS, explanations, results_data, resul
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["SuiteReport", "show", "write"]
+__all__ = ["WRITTEN", "SuiteReport", "show", "write"]
+
+WRITTEN = (
+    *("table.md", "expectations.md", "table.csv", "expectations.csv", "family.csv"),
+    *("survival.csv", "runs.csv"),
+)
+"""Files in the folder of a suite, beside suite.json."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

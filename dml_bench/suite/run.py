@@ -21,6 +21,7 @@ from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
 from dml_bench.data.sessions import session_warning
 from dml_bench.registry.plugins import allowed_here
+from dml_bench.report.ours import require_ours
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.record import find_record, is_recorded
 from dml_bench.runs.run import Run, find_run
@@ -225,7 +226,8 @@ class SuiteSession:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the report's lock from before the record is read until the page is written. Raises
-        ValueError where another suite holds it."""
+        ValueError where another suite holds it, or a file of others would be written over."""
+        require_ours(self.report, page.WRITTEN, "--report")
         self.report.mkdir(parents=True, exist_ok=True)
         busy = (
             f"another suite is writing {self.report}: wait for it, or choose another folder with"

@@ -180,6 +180,26 @@ def test_a_suite_makes_no_table_of_other_data_and_begins_nothing(
     assert not (tmp_path / "runs" / "suite").exists()
 
 
+def test_a_suite_does_not_write_over_a_table_that_no_suite_wrote(
+    birds, cache_dir, tmp_path, monkeypatch, capsys
+):
+    """`--report .` beside a table of photos lost it; what a suite wrote, it writes anew."""
+    train(birds, cache_dir, tmp_path, "train.epochs=1", "optimizer.lr=0.001")
+    name, page, photos = "EPSHN_cosine_resnet18_sgd_aug", tmp_path / "page", "path,class\na.jpg,b\n"
+    places = (tmp_path, birds, cache_dir, tmp_path)
+    arguments = suite_command(*places, name, "--set", "train.epochs=1", "--report", str(page))
+    page.mkdir()
+    (page / "table.csv").write_text(photos)
+    assert call(monkeypatch, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("made by no report and would be lost: choose another --report DIR")
+    assert [(page / "table.csv").read_text(), len(list(page.iterdir()))] == [photos, 1]
+    (page / "table.csv").unlink()
+    for _ in range(2):
+        assert call(monkeypatch, arguments) == 0
+        assert (page / "table.csv").read_text().startswith("experiment,")
+
+
 def test_a_second_suite_that_would_write_the_same_page_is_refused_and_the_first_one_s_record_stays(
     birds, cache_dir, tmp_path, monkeypatch, capsys
 ):
