@@ -306,6 +306,6 @@ def test_sets_of_labels_that_no_query_has_are_explained_and_shown(birds, cache_d
     assert len(shown) == 10 * len(panels)
     for row in shown:
         assert row["neighbour class"] == names[Path(row["neighbour"]).name]
-    maps = {"methods": "vanilla", "scored": 2, "device": "cpu"}
+    maps = {"methods": "vanilla", "scored": 0, "device": "cpu"}
     assert len(db.explain_run(run, tmp_path / "maps", **maps).panels) == 6
     assert len(embeddings_table(run, phase).rows) == len(rows)
