@@ -44,7 +44,11 @@ class RunImages:
         self.run = run
         self.view = view_of(run.experiment.images)
         self.paths = run.images.paths
-        self.labels = run.images.labels
+        self.class_names = classes_looked_up(run)
+        """By class id, of the classes of the queries and of the gallery."""
+        ids = {name: label for label, name in self.class_names.items()}
+        self.labels = np.array([ids.get(image.class_name, -1) for image in run.split], np.int64)
+        """(images) class ids, -1 for a class that has no part in the search."""
 
     @property
     def root(self) -> Path:
@@ -76,6 +80,17 @@ class RunImages:
     def gallery(self, phase: str) -> np.ndarray:
         """(gallery) indices of the images that it searched in a phase."""
         return self.run.embeddings(phase).gallery_images
+
+
+def classes_looked_up(run: Run) -> dict[int, str]:
+    """By class id, the names of the classes of the queries and of the gallery, which may have
+    others, as where an image has several labels."""
+    names = dict(run.class_names)
+    phase = next(iter(run.neighbours))
+    images, labels = run.embeddings(phase).gallery_images, run.neighbours[phase].gallery_labels
+    for image, label in zip(images.tolist(), labels.tolist(), strict=True):
+        names.setdefault(label, run.split[image].class_name)
+    return names
 
 
 def choose_images(
@@ -120,15 +135,21 @@ def mistaken_queries(run_images: RunImages, count: int) -> list[ExplainedImage]:
 
 def spread_over_classes(run_images: RunImages, count: int) -> list[ExplainedImage]:
     """Queries of as many classes as possible: one of each class, then a second one of each, and so
-    on. Of more than `count` classes, evenly spaced ones are taken."""
-    labels = run_images.labels[run_images.queries]
+    on. Of more than `count` classes, evenly spaced ones are taken. Those of which the gallery has
+    no other image are left out, as no map can be about their class, unless it is so of all."""
+    queries = run_images.queries
+    gallery = run_images.gallery(next(iter(run_images.run.neighbours)))
+    sizes = np.bincount(run_images.labels[gallery], minlength=int(run_images.labels.max()) + 1)
+    has_others = sizes[run_images.labels[queries]] > np.isin(queries, gallery)
+    queries = queries[has_others] if has_others.any() else queries
+    labels = run_images.labels[queries]
     turn = np.array([np.sum(labels[:row] == label) for row, label in enumerate(labels)])
     order = np.lexsort((labels, turn))
     classes = int((turn == 0).sum())
     rows = order[:count]
     if count < classes:
         rows = order[np.linspace(0, classes - 1, count).round().astype(int)]
-    return [run_images.image(int(index)) for index in run_images.queries[rows]]
+    return [run_images.image(int(index)) for index in queries[rows]]
 
 
 def own_photos(run_images: RunImages, files: Sequence[Path]) -> list[ExplainedImage]:

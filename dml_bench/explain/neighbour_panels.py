@@ -133,7 +133,7 @@ def neighbour_panel(
     run_images: RunImages, image: ExplainedImage, by_phase: Sequence[QueryNeighbours]
 ) -> Image.Image:
     """The query and its closest images, a row for each phase."""
-    names = run_images.run.class_names
+    names = run_images.class_names
     rows = []
     for result in by_phase:
         trained = "never trained on" if result.unseen else "trained on"
@@ -156,7 +156,7 @@ def neighbour_panel(
 
 def csv_rows(run_images: RunImages, result: QueryNeighbours) -> list[list[object]]:
     """A row of evidence.csv for each neighbour."""
-    names = run_images.run.class_names
+    names = run_images.class_names
     query = [result.image.path, names[result.image.label], result.unseen, result.phase]
     outcome = [names[result.elected], result.votes, result.elected_right]
     rows = []

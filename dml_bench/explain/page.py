@@ -95,30 +95,32 @@ def compose(page: ExplainedPage) -> Document:
 
 def image_blocks(page: ExplainedPage, number: int) -> Iterator[Block]:
     """All of one image."""
-    image, run = page.images[number], page.run_images.run
-    name = run.class_names.get(image.label, "a photo whose class is not known")
+    image, names = page.images[number], page.run_images.class_names
+    name = names.get(image.label, "a photo whose class is not known")
     yield Heading(f"{number + 1}. {name}", 3, f"image-{number + 1}")
     yield Text(f"`{image.path or image.file.name}`", "soft")
     for model, row in zip(page.models, page.rows[number], strict=True):
         neighbours = neighbours_of(page.run_images, model, image)
-        yield Heading(answer(model, image, neighbours), 4)
+        yield Heading(answer(model, image, neighbours, names), 4)
         slug = f"{number + 1:03d}-{model.name}"
         yield Images(("image", *page.names, "counterpart"), (Card(maps_of(page, row, slug)),))
         heads = tuple(f"{rank}. nearest" for rank in range(1, len(neighbours.neighbours) + 1))
         pictures = neighbour_pictures(page.run_images, neighbours, slug)
-        yield Images(heads, (Card(pictures, text=votes(run.class_names, neighbours)),))
+        yield Images(heads, (Card(pictures, text=votes(names, neighbours)),))
     if page.scores is not None:
         yield score_table(page, number)
 
 
-def answer(model: Model, image: ExplainedImage, neighbours: QueryNeighbours) -> str:
+def answer(
+    model: Model, image: ExplainedImage, neighbours: QueryNeighbours, names: Mapping[int, str]
+) -> str:
     """`Trained on all classes: right, similarity 0.934`"""
     run = model.run
     trained = run.protocol.describe_phase(model.name, list(run.neighbours))
     trained = trained[0].upper() + trained[1:]
     if neighbours.unseen:
         trained += ", this class among them"
-    predicted = run.class_names[neighbours.neighbours[0].label]
+    predicted = names[neighbours.neighbours[0].label]
     outcome = "the nearest image is of" if image.label < 0 else "wrong, it answers"
     if neighbours.right:
         outcome = "right, it answers"
@@ -178,7 +180,7 @@ def neighbour_pictures(
         remark = f"{similarity:.3f}"
         if neighbours.image.label >= 0:
             remark += ", right" if image.label == neighbours.image.label else ", wrong"
-        name = run_images.run.class_names[image.label]
+        name = run_images.class_names[image.label]
         copy = jpeg(run_images.pixels(image))
         pictures.append(Picture(f"{slug}-{rank:02d}.jpg", image.path, copy, name, remark))
     return tuple(pictures)

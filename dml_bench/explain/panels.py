@@ -160,7 +160,7 @@ class MapPanels:
         return Tile(pixels, caption, good)
 
     def _class_name(self, label: int) -> str:
-        return self.run_images.run.class_names[label]
+        return self.run_images.class_names[label]
 
     def _title(self, image: ExplainedImage) -> str:
         name = "A photo" if image.label < 0 else self._class_name(image.label)

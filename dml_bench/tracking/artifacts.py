@@ -129,7 +129,7 @@ def embeddings_table(run: Run, phase: str) -> ResultTable:
     for row in evenly_spaced(len(images), MOST_EMBEDDINGS):
         index = images[row]
         label = int(run_images.labels[index])
-        about = (run_images.paths[index], run.class_names[label], str(part_of[row]))
+        about = (run_images.paths[index], run_images.class_names[label], str(part_of[row]))
         coordinates = vectors[row].astype(float).round(6).tolist()
         rows.append((*about, bool(np.isin(label, unseen)), *coordinates))
     names = [f"d{number}" for number in range(vectors.shape[1])]

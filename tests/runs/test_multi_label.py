@@ -24,6 +24,7 @@ from dml_bench.evaluation.label_sets import average_precision, mean_with_interva
 from dml_bench.losses.objective import SharedLabels
 from dml_bench.runs.run import Run, open_run
 from dml_bench.system.files import read_csv
+from dml_bench.tracking.artifacts import embeddings_table
 from dml_bench.training.tuning import TrialTrainer, TuningRequest, shortened
 
 CLASSIFIER = "BCE_resnet18_sgd_aug+multilabel"
@@ -295,3 +296,30 @@ def test_a_label_that_holds_what_stands_between_labels_is_refused(
     settings = ("--set", "data.dataset.separator=|", "--data-dir", tmp_path)
     line = refusal(monkeypatch, capsys, "run", CLASSIFIER, *settings, "--out", tmp_path / "runs")
     assert "line 2" in line and "has a label with ';'" in line
+
+
+def test_sets_of_labels_that_no_query_has_are_explained_and_shown(birds, cache_dir, tmp_path):
+    """Most sets of labels are rare: of the nearest images many have one that no query has."""
+    photos = tmp_path / "photos"
+    (photos / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for file in sorted(birds.glob("images/*/*.jpg")):
+        shutil.copy(file, photos / "images")
+        rows.append((file.name, ";".join(sorted(set(rng.choice(list("abcdef"), size=3))))))
+    with (photos / "train.csv").open("w", newline="") as table:
+        csv.writer(table).writerows([("file", "label"), *rows])
+    where = {"data_dir": photos, "out": tmp_path, "cache_dir": cache_dir, "device": "cpu"}
+    run = db.run(PAIRS, overrides=[*SMALL, "train.epochs=1"], **where)
+    [phase] = run.neighbours
+    neighbours = run.neighbours[phase]
+    assert set(neighbours.gallery_labels) - set(neighbours.query_labels)
+    names = dict(rows)
+    panels = db.write_evidence(run, tmp_path / "evidence")
+    shown = read_csv(tmp_path / "evidence" / "evidence.csv")
+    assert len(shown) == 10 * len(panels)
+    for row in shown:
+        assert row["neighbour class"] == names[Path(row["neighbour"]).name]
+    maps = {"methods": "vanilla", "scored": 0, "device": "cpu"}
+    assert len(db.explain_run(run, tmp_path / "maps", **maps).panels) == 6
+    assert len(embeddings_table(run, phase).rows) == len(rows)
