@@ -34,6 +34,7 @@ __all__ = [
     "folds_of",
     "gallery",
     "has_finished_run",
+    "is_seed_name",
     "judged_files",
     "neighbours_of_folds",
     "projection",
@@ -90,6 +91,11 @@ SEAL = "complete.json"
 def seed_name(seed: int) -> str:
     """What the folder of one seed is called, and its record."""
     return f"seed-{seed}"
+
+
+def is_seed_name(name: str) -> bool:
+    """Whether something is called so."""
+    return re.fullmatch(r"seed-\d+", name) is not None
 
 
 def run_folder(out: Path, experiment: str, dataset: str, seed: int) -> Path:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from dml_bench.runs import layout
 from dml_bench.system.files import (
     UNSEALED,
     Damaged,
@@ -75,7 +76,6 @@ DESCRIPTION: Shape = {
 """What the JSON has at least."""
 XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 REMEDY = "restore it, or record the run again with `dml-bench record RUN`"
-SEED = re.compile(r"seed-\d+")
 LIST_OF_NUMBERS = re.compile(
     r"\[\n\s*((?:-?[\d.eE+-]+|null)(?:,\n\s*(?:-?[\d.eE+-]+|null))*)\n\s*\]"
 )
@@ -96,8 +96,8 @@ def is_record(path: Path) -> bool:
     neighbour is missing is a record too, which can't be read, and is not passed over."""
     if path.suffix != ".json":
         return False
-    is_named_so = SEED.fullmatch(path.stem) is not None
-    return answers_file(path).is_file() or (is_named_so and path.is_file())
+    is_named_so = layout.is_seed_name(path.stem) and path.is_file()
+    return answers_file(path).is_file() or is_named_so
 
 
 def answers_file(path: Path) -> Path:
