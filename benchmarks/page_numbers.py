@@ -46,11 +46,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from math import nan
 from pathlib import Path
-from typing import Any
 
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.study import QUANTITIES, Study
 from dml_bench.evaluation.statistics import Interval
+from dml_bench.protocols.metric import value_at
 from dml_bench.report.format import cost_points, hundred, interval_cell, percent, points
 from dml_bench.runs.metrics import measure, metric_of, metrics_of
 from dml_bench.runs.run import Run
@@ -102,10 +102,8 @@ def mean_in_summaries(runs: Sequence[Run], place: str) -> Interval:
     none."""
     values = []
     for run in runs:
-        value: Any = run.summary
-        for key in place.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        if not isinstance(value, int | float):
+        value = value_at(run.summary, place)
+        if value is None:
             raise ValueError(f"{run.experiment.name} seed {run.seed} has no number at {place}")
         values.append(value)
     return without_bounds(sum(values) / len(values))
@@ -130,6 +128,7 @@ FORMS: dict[str, Callable[[Interval], str]] = {
     "percent": lambda value: percent(value.estimate),
     "round_percent": lambda value: f"{value.estimate:.0%}",
     "round": lambda value: f"{value.estimate:.0f}",
+    "count": lambda value: f"{value.estimate:,.0f}",
     "points": lambda value: f"{hundred(value.estimate)} points",
     "percent_interval": percent,
     "points_interval": points,
@@ -173,18 +172,14 @@ def over_seeds(
     return without_bounds(sums[0] / sums[1])
 
 
-def decided(path: Path, name: str, place: str) -> Interval | int:
+def decided(path: Path, name: str, place: str) -> Interval:
     """What the benchmark of decisions measured on a set of photos. Raises ValueError where it has
     no such number."""
     sets = {one["set"].replace(" ", "_"): one for one in read_json(path)["sets"]}
-    value: Any = sets.get(name)
-    for key in place.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, float):
-        return without_bounds(value)
-    if not isinstance(value, int):
+    value = value_at(sets.get(name, {}), place)
+    if value is None:
         raise ValueError(f"{path} has no number of {name} at {place}")
-    return value
+    return without_bounds(value)
 
 
 def number(match: re.Match[str], root: Path) -> str:

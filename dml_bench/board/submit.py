@@ -9,7 +9,12 @@ from typing import Any
 from dml_bench.analysis.recording import record_run
 from dml_bench.board.verify import Verified, VerifyRequest, verify
 from dml_bench.runs import record_format
-from dml_bench.runs.record import OtherRecord, is_of_run, rewrite_description
+from dml_bench.runs.record import (
+    OtherRecord,
+    is_of_run,
+    require_same_images,
+    rewrite_description,
+)
 from dml_bench.runs.run import RecordedRun, Run
 
 __all__ = ["submit"]
@@ -45,7 +50,7 @@ def submit(
         path = results / draft.relative_to(folder)
         before = description_to_replace(path, replace=replace) if path.exists() else None
         if before is not None:
-            require_same_images(path, before, run)
+            require_same_images(path, before, run, "submit it with --revision NAME")
             if not replace:
                 require_own(path, before, run, by)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,16 +68,6 @@ def description_to_replace(path: Path, *, replace: bool) -> dict[str, Any] | Non
         if replace:
             return None
         raise ValueError(f"{problem}; --replace writes over it") from None
-
-
-def require_same_images(path: Path, before: Mapping[str, Any], run: Run) -> None:
-    """Raises OtherRecord where what lies there is of other images."""
-    fingerprint = before["dataset"]["fingerprint"]
-    if fingerprint != run.dataset_fingerprint:
-        raise OtherRecord(
-            f"{path} is of other images (fingerprint {fingerprint[:12]}, the run's"
-            f" {run.dataset_fingerprint[:12]}): submit it with --revision NAME"
-        )
 
 
 def require_own(path: Path, before: Mapping[str, Any], run: Run, by: str) -> None:

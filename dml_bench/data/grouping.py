@@ -23,15 +23,16 @@ def groups_of(dataset: Dataset, rule: str) -> np.ndarray:
     """(images) the names of the groups that `data.group` means. Raises ValueError where an image
     has none."""
     kind, _, rest = rule.partition(":")
+    is_column = rule in (dataset.columns or {})
     if rule == "parent":
         names = [PurePosixPath(path).parent.name for path in dataset.paths]
-    elif rule == "photo" and rule not in (dataset.columns or {}):
+    elif rule == "photo" and not is_column:
         names = [str(photo_file(Path(path))) for path in dataset.paths]
-    elif rule == "series" and rule not in (dataset.columns or {}):
+    elif rule == "series" and not is_column:
         names = series_of_names(dataset.paths)
     elif rule == "runs":
         names = runs_of_names(dataset.paths, dataset.labels)
-    elif rule == "numbers" and rule not in (dataset.columns or {}):
+    elif rule == "numbers" and not is_column:
         names = runs_of_names(dataset.paths)
     elif kind == "regex":
         names = [matched(rest, path) for path in dataset.paths]

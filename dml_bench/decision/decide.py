@@ -461,9 +461,8 @@ def why_none(known: Interval, share: float, parts: Parts) -> str:
 def wanted(reach: float, share: float, parts: Parts) -> str:
     """How many photos would bring an interval down to a useful width: of the same classes, where
     these explain enough of it, else in proportion with classes."""
-    if np.isnan(reach):
-        needed = hundreds(4 * parts.num_photos)
-        return f"you need about {needed:,} photos, you have {parts.num_photos:,}"
+    if np.isnan(reach):  # nothing is known of it: taken as twice too wide, by the photos alone
+        reach, share = 2 * USEFUL_WIDTH, 1.0
     left = (USEFUL_WIDTH / reach) ** 2
     with_classes = hundreds(parts.num_photos / left)
     if left > 1 - share:

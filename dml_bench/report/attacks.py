@@ -16,15 +16,22 @@ from dml_bench.evaluation.statistics import (
     differences,
     interval,
 )
-from dml_bench.report.document import Block, Cell, Column, Data, Details, Row, Table, Text
+from dml_bench.report.document import Block, Cell, Data, Row, Text
 from dml_bench.report.format import interval_cell
-from dml_bench.report.phase_tables import PhaseFacts, of_phases, phase_data
+from dml_bench.report.phase_tables import (
+    PhaseFacts,
+    experiments_table,
+    folded_table,
+    of_phases,
+    phase_data,
+)
 from dml_bench.report.tables import name_cell
 
 __all__ = ["attacks_blocks"]
 
 ATTACKS = ("clean", "fgsm", "pgd")
-NUMBERS = ("epsilon", "steps", *(f"logits_accuracy_{attack}" for attack in ATTACKS))
+ACCURACIES = tuple(f"logits_accuracy_{attack}" for attack in ATTACKS)
+NUMBERS = ("epsilon", "steps", *ACCURACIES)
 HEADS = ("seeds", "levels", "unchanged", "one step (FGSM)", "several steps (PGD)")
 TITLE = "Accuracy under attack"
 EXPLANATION = (
@@ -44,25 +51,23 @@ def attacks_blocks(study: Study) -> Iterator[Block]:
     if not lines:
         return
     facts = {line.name: of_phases(line, "attacked") for line in lines}
-    columns = (Column("experiment", numeric=False), *map(Column, HEADS))
-    rows = tuple(row_of(line, facts[line.name]) for line in lines)
-    blocks: list[Block] = [Text(EXPLANATION, "soft"), Table(TITLE, columns, rows)]
-    first, changes = lines[0], []
+    rows = [row_of(line, facts[line.name]) for line in lines]
+    first, *others = lines
     different: list[Row] = []
-    for line in lines[1:]:
+    changes: list[list[Any]] = []
+    for line in others:
         seeds, estimates = differences_of(facts[line.name], facts[first.name])
-        if estimates:
-            different.append(row(line, seeds, estimates, is_signed=True))
-        for attack, one in zip(ATTACKS, estimates, strict=False):
-            metric = f"logits_accuracy_{attack}"
+        if not estimates:
+            continue
+        different.append(row(line, seeds, estimates, is_signed=True))
+        for metric, one in zip(ACCURACIES, estimates, strict=True):
             bounds = (one.estimate, one.low, one.high)
             changes.append([line.name, first.name, metric, len(seeds), *bounds])
+    more: list[Block] = []
     if different:
-        blocks += [
-            Text(DIFFERENCES, "soft"),
-            Table(f"{TITLE}, differences", columns, tuple(different)),
-        ]
-    yield Details(f"{TITLE}: {len(lines)} experiments", tuple(blocks))
+        more.append(Text(DIFFERENCES, "soft"))
+        more.append(experiments_table(f"{TITLE}, differences", HEADS, different))
+    yield folded_table(TITLE, EXPLANATION, HEADS, rows, more)
     yield phase_data("attacks", NUMBERS, facts, lambda attacked: [attacked[n] for n in NUMBERS])
     yield Data("attack_changes", [*CHANGE_HEADS], changes)
 
@@ -77,12 +82,12 @@ def row_of(line: TableRow, facts: PhaseFacts) -> Row:
     """Means over seeds, with intervals where runs have the answers image by image."""
     seeds = first_phase(facts)
     estimates = []
-    for attack in ATTACKS:
+    for attack, accuracy in zip(ATTACKS, ACCURACIES, strict=True):
         scores = [scores_of(attacked, attack) for attacked in seeds.values()]
         if all(len(values.values) for values in scores):
             estimates.append(interval(scores, average="micro", within=PROPORTION))
         else:
-            means = [attacked[f"logits_accuracy_{attack}"] for attacked in seeds.values()]
+            means = [attacked[accuracy] for attacked in seeds.values()]
             estimates.append(Interval.around(float(np.mean(means)), math.nan, math.nan))
     return row(line, seeds, estimates, is_signed=False)
 

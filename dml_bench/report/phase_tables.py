@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from dml_bench.analysis.table import TableRow
-from dml_bench.report.document import Column, Data, Details, Row, Table, Text
+from dml_bench.report.document import Block, Column, Data, Details, Row, Table, Text
 
-__all__ = ["PhaseFacts", "folded_table", "of_phases", "phase_data"]
+__all__ = ["PhaseFacts", "experiments_table", "folded_table", "of_phases", "phase_data"]
 
 PhaseFacts = list[tuple[int, str, dict[str, Any]]]
 """Seed, name of the phase, and what the summary says of it."""
@@ -24,12 +24,21 @@ def of_phases(line: TableRow, key: str) -> PhaseFacts:
 
 
 def folded_table(
-    title: str, explanation: str, heads: Sequence[str], rows: Sequence[Row]
+    title: str,
+    explanation: str,
+    heads: Sequence[str],
+    rows: Sequence[Row],
+    more: Sequence[Block] = (),
 ) -> Details:
-    """A table with a row for each experiment, whose name comes before `heads`."""
-    columns = (Column("experiment", numeric=False), *map(Column, heads))
-    table = Table(title, columns, tuple(rows))
-    return Details(f"{title}: {len(rows)} experiments", (Text(explanation, "soft"), table))
+    """An `experiments_table`, and what else is to be folded with it."""
+    table = experiments_table(title, heads, rows)
+    blocks = (Text(explanation, "soft"), table, *more)
+    return Details(f"{title}: {len(rows)} experiments", blocks)
+
+
+def experiments_table(title: str, heads: Sequence[str], rows: Sequence[Row]) -> Table:
+    """A row for each experiment, whose name comes before `heads`."""
+    return Table(title, (Column("experiment", numeric=False), *map(Column, heads)), tuple(rows))
 
 
 def phase_data(

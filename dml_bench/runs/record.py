@@ -100,8 +100,9 @@ def write_record(
     """
     name = f"{run.dataset_name}_{revision}" if revision else run.dataset_name
     path = record_path(results, run.experiment, name)
-    if path.exists():
-        require_same_images(path, run)
+    before = readable(path) if path.exists() else None
+    if before is not None:
+        require_same_images(path, before, run, "choose another folder with --results DIR")
     content = content_of(run, diagnostics or {})
     if submitted_by:
         content.arrays.update(image_sets(run))
@@ -111,16 +112,21 @@ def write_record(
     return path
 
 
-def require_same_images(path: Path, run: Run) -> None:
-    """Raises OtherRecord where the record there can be read and is of other images than the run."""
+def readable(path: Path) -> dict[str, Any] | None:
+    """What a record says; None where it can't be read."""
     try:
-        before = record_format.read_description(path)["dataset"]["fingerprint"]
+        return record_format.read_description(path)
     except ValueError:
-        return
-    if before != run.dataset_fingerprint:
+        return None
+
+
+def require_same_images(path: Path, before: Mapping[str, Any], run: Run, remedy: str) -> None:
+    """Raises OtherRecord, with the `remedy`, where the record there is of other images."""
+    fingerprint = before["dataset"]["fingerprint"]
+    if fingerprint != run.dataset_fingerprint:
         raise OtherRecord(
-            f"{path} is of other images (fingerprint {before[:12]}, the run's"
-            f" {run.dataset_fingerprint[:12]}): choose another folder with --results DIR"
+            f"{path} is of other images (fingerprint {fingerprint[:12]}, the run's"
+            f" {run.dataset_fingerprint[:12]}): {remedy}"
         )
 
 
@@ -182,18 +188,19 @@ def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Conten
     }
     if run.coarse_classes:
         facts["coarse_classes"] = list(run.coarse_classes.values())
-    if names := answered_only(run):
+    if names := answered_only(run, arrays):
         facts["answered_only"] = names
     return record_format.Content(facts, arrays)
 
 
-def answered_only(run: Run) -> dict[str, str]:
+def answered_only(run: Run, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     """By id, the names of classes that answer a query and have no queries themselves, as other
-    images of a gallery may be of."""
+    images of a gallery may be of; from the record's arrays."""
     names: dict[str, str] = {}
     for phase, neighbours in run.neighbours.items():
-        elected, _ = vote(neighbours, min(VOTERS, neighbours.k))
-        for classes, column in ((neighbours.labels[:, 0], "predicted"), (elected, "vote")):
+        nearest = neighbours.labels[:, 0]
+        elected = record_format.decoded_classes(arrays[f"{phase}.elected"], nearest)
+        for classes, column in ((nearest, "predicted"), (elected, "vote")):
             for place in np.flatnonzero(~np.isin(classes, neighbours.query_labels)).tolist():
                 names[str(classes[place])] = run.predictions[place][f"{phase}_{column}"]
     return names
