@@ -427,7 +427,7 @@ def record_runs(
     """Record finished runs, and return the paths of their records.
 
     `runs` are runs, run folders, or folders that hold some; `results` is the folder of the records.
-    A record has about ten kilobytes and holds configuration, origin, summary, epochs, and the
+    A record has 15 to 40 kilobytes and holds configuration, origin, summary, epochs, and the
     answer to each query. `load_run`, `load_runs`, `compare` and `write_report` read it like a run
     folder. Of runs that are not finished or can't be read, and of all but the first of those that
     would have the same record, `callback` is warned.

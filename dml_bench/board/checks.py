@@ -133,7 +133,7 @@ FIRST: tuple[Check, ...] = (arrays_are_counts, answers_are_all, answers_fit)
 
 
 def says_what_its_answers_give(submission: Submission) -> Iterator[Finding]:
-    """Every key of the JSON that can be measured of the answers, or is written in both files."""
+    """Every key of the JSON that can be measured of the answers, or is a digest of another key."""
     description = submission.run.description
     for key, value in submission.measured.items():
         if key in ("session", "weights", "code_sha256"):

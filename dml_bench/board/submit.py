@@ -13,7 +13,7 @@ from dml_bench.runs.record import (
     OtherRecord,
     is_of_run,
     require_same_images,
-    rewrite_description,
+    rewrite_record,
 )
 from dml_bench.runs.run import RecordedRun, Run
 
@@ -29,15 +29,15 @@ def submit(
     *,
     replace: bool = False,
 ) -> Verified:
-    """Write the submission of a run into `results`, and say what `verify` says of it. Of a record,
-    its JSON is written anew where it lies.
+    """Write the submission of a run into `results`, and say what `verify` says of it. A record is
+    written anew where it lies.
 
     Raises ValueError, and writes nothing, where it would be refused; and OtherRecord where a record
     is there that somebody else handed in, or that is of another run, unless they `replace` it.
     """
     if isinstance(run, RecordedRun):
         require_same_name(run, by)
-        rewrite_description(run.folder, by or None)
+        rewrite_record(run.folder, by or None)
         return verify(run.folder, request)
     if not by:
         raise ValueError("a submission needs a name that answers for it: give --by NAME")

@@ -1,7 +1,7 @@
 """Records of runs: written from finished run folders, and found again in place of a run.
 
 A run folder holds weights and embeddings, some 100 MB. Its record holds what every number of a
-table, a comparison or a report is made of, in about ten kilobytes that a repository can keep.
+table, a comparison or a report is made of, in 15 to 40 kilobytes that a repository can keep.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ __all__ = [
     "is_of_run",
     "is_recorded",
     "record_path",
-    "rewrite_description",
+    "rewrite_record",
     "short_digests",
     "write_record",
 ]
@@ -58,6 +58,8 @@ DECIDING_PACKAGES = (
     "pillow",
 )
 """Packages whose versions decide answers."""
+LONGEST_NAME = 60
+"""Characters of a folder's name, which has at most 255 bytes with its digest."""
 OF_THIS_MACHINE = ("root", "root_from_run")
 """Facts on the data set that a record leaves out."""
 
@@ -71,10 +73,17 @@ def record_path(results: Path, experiment: Experiment, dataset: str) -> Path:
     division = experiment.data.described_split
     if protocol_of(experiment).takes_unseen:
         division += f"-{experiment.unseen}"
-    folder = re.sub(r"[^\w.]+", "-", division).strip("-")
-    return (
-        results / dataset / folder / experiment.name / f"{layout.seed_name(experiment.seed)}.json"
-    )
+    folder = results / dataset / folder_name(division) / experiment.name
+    return folder / f"{layout.seed_name(experiment.seed)}.json"
+
+
+def folder_name(division: str) -> str:
+    """A folder for records of the same division into parts and phases, named by it. Where that
+    would leave out signs, as of a pattern, or be too long, it ends with a digest."""
+    name = re.sub(r"[^\w.]+", "-", division).strip("-")
+    if name == re.sub("[: ]", "-", division) and len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(division.encode()).hexdigest()[:8]}"
 
 
 def write_record(
@@ -145,13 +154,13 @@ def is_of_run(description: Mapping[str, Any], run: Run) -> bool:
     return of_record == (run.dataset_fingerprint, started)
 
 
-def rewrite_description(path: Path, submitted_by: str | None = None) -> None:
-    """Write the JSON of a record anew from its answers, as this version does: what an earlier one
-    left out is added. None keeps who handed it in."""
+def rewrite_record(path: Path, submitted_by: str | None = None) -> None:
+    """Write a record anew from its answers, as this version does: what an earlier one left out is
+    added. None keeps who handed it in."""
     recorded = read_record(path)
     name = recorded.description.get("submitted_by", "") if submitted_by is None else submitted_by
     description = description_of(recorded, recorded, name)
-    record_format.write_description(path, description, recorded.description["answers_sha256"])
+    record_format.write_content(path, description, recorded.content)
 
 
 def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Content:

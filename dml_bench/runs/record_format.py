@@ -4,20 +4,21 @@ each query.
     results/<data set>/<split and hold-outs>/<experiment>/seed-<n>.json
     results/<data set>/<split and hold-outs>/<experiment>/seed-<n>.safetensors.xz
 
-The second is a safetensors file, compressed by xz. Its metadata hold the configuration, the summary
-and the epochs as JSON under `run`; its arrays hold the answers. The JSON is sealed and holds the
-SHA-256 of the second, so a changed file is refused. The same run is always written as the same
-bytes.
+The second is a safetensors file, compressed by xz. Its metadata hold the summary and the epochs as
+JSON under `run`; its arrays hold the answers. The JSON is sealed and holds the SHA-256 of the
+second, so a changed file is refused; it alone holds the configuration. The same run is always
+written as the same bytes.
 
 Answers are stored as what is rare: 0 is the expected class, and any other number one more than a
 class id. Similarities have some steps between the lowest and the highest of their phase.
 """
 
 import hashlib
+import itertools
 import json
 import lzma
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,12 @@ __all__ = [
     "write_description",
 ]
 
-VERSION = 2
-"""The earlier one lacks the configuration, intervals, single classes and digests of weights."""
-READABLE = (1, VERSION)
+VERSION = 3
+"""The first lacks the configuration, intervals, single classes and digests of weights; the second
+holds the configuration in both files, and its epochs are larger."""
+READABLE = (1, 2, VERSION)
+NO_VALUE = ""
+"""In a column of epochs, where an epoch lacks the value: null is one that is undefined."""
 LARGEST_ANSWERS = 2**26
 """Bytes that the second file may unpack to: it may come from anybody."""
 ANSWERS_SUFFIX = ".safetensors.xz"
@@ -87,7 +91,8 @@ class Content:
     """What the second file holds."""
 
     facts: dict[str, Any]
-    """Values of JSON: `experiment`, `summary`, `records`, `class_names` and others."""
+    """Values of JSON: `experiment`, which is the JSON's `configuration`, `summary`, `records`,
+    `class_names` and others."""
     arrays: dict[str, np.ndarray]
 
 
@@ -135,7 +140,10 @@ def packed(content: Content) -> bytes:
     """The bytes of the second file, the same for the same content."""
     from safetensors.numpy import save
 
-    text = json.dumps(content.facts, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    facts = {name: value for name, value in content.facts.items() if name != "experiment"}
+    if "records" in facts:
+        facts["records"] = columns_of(facts["records"])
+    text = json.dumps(facts, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     arrays = {name: np.ascontiguousarray(content.arrays[name]) for name in sorted(content.arrays)}
     data = save(arrays, {"run": text})
     return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=XZ)
@@ -175,7 +183,29 @@ def read_content(path: Path, description: Mapping[str, Any]) -> Content:
         raise ValueError(f"{answers} is cut off, or holds more than the answers; {REMEDY}")
     length = int.from_bytes(plain[:8], "little")
     header = json.loads(plain[8 : 8 + length])
-    return Content(json.loads(header["__metadata__"]["run"]), load(plain))
+    facts = json.loads(header["__metadata__"]["run"])
+    if isinstance(facts.get("records"), dict):
+        facts["records"] = rows_of(facts["records"])
+    return Content({"experiment": description.get("configuration"), **facts}, load(plain))
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """By name, the value of each row: numbers that are alike stand beside each other, and names
+    once."""
+    columns: dict[str, list[Any]] = {}
+    for name in dict.fromkeys(itertools.chain.from_iterable(rows)):
+        columns[name] = [row.get(name, NO_VALUE) for row in rows]
+    return columns
+
+
+def rows_of(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """The rows of which `columns_of` made the columns. Raises ValueError where columns have
+    different lengths."""
+    rows = []
+    for values in zip(*columns.values(), strict=True):
+        row = zip(columns, values, strict=True)
+        rows.append({name: value for name, value in row if value != NO_VALUE})
+    return rows
 
 
 def rounded(value: Any, digits: int = 6) -> Any:

@@ -29,7 +29,7 @@ from dml_bench.data import synthetic
 from dml_bench.evaluation.calibration import Calibration
 from dml_bench.runs import record_format, record_schema
 from dml_bench.runs.metrics import metrics_of
-from dml_bench.runs.record import rewrite_description
+from dml_bench.runs.record import rewrite_record
 from dml_bench.runs.run import read_folder, read_record
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -134,7 +134,7 @@ def test_many_classes_are_left_to_the_answers(submitted, monkeypatch):
     weight, names = path.stat().st_size, read(path)[0]["classes"]["rows"]
     monkeypatch.setattr(record_schema, "MOST_CLASSES", 39)
     assert refused_for(path) == {"schema"}
-    rewrite_description(path)
+    rewrite_record(path)
     assert refused_for(path) == set()
     assert read(path)[0]["classes"]["rows"] == {}
     assert path.stat().st_size < weight - len("".join(names))
@@ -167,7 +167,7 @@ def test_a_lower_cost_than_the_run_recorded_is_refused(submitted):
 def test_another_configuration_beside_the_same_answers_is_refused(submitted):
     path = submitted()
     say_otherwise(path, lambda said: said["configuration"]["train"].__setitem__("epochs", 1))
-    assert "configuration" in refused_for(path)
+    assert refused_for(path) == {"configuration sha256", "settings"}
 
 
 def test_better_answers_than_those_of_the_summary_are_refused(submitted):
@@ -252,7 +252,7 @@ def test_missing_answers_are_refused(submitted):
 
 def test_a_stale_record_is_refused_with_the_command_that_writes_it_anew(submitted):
     path = submitted()
-    text = path.read_text().replace('"record_version": 2', '"record_version": 1')
+    text = path.read_text().replace('"record_version": 3', '"record_version": 2')
     seal_anew(path, text)
     (finding,) = findings_of(path)
     assert finding.name == "earlier version"
@@ -412,7 +412,7 @@ def test_records_of_a_linked_folder_are_said_not_to_be_checked(
 
 def test_a_version_that_is_no_whole_number_is_said_to_be_none(submitted):
     path = submitted()
-    seal_anew(path, path.read_text().replace('"record_version": 2', '"record_version": 2.0'))
+    seal_anew(path, path.read_text().replace('"record_version": 3', '"record_version": 3.0'))
     (finding,) = findings_of(path)
     assert "must be a whole number, got a number with a decimal point" in finding.text
 

@@ -1,7 +1,9 @@
 """A record of a run holds what every number is made of, is refused when it was changed, and counts
 as the run only where the same code would make it again."""
 
+import hashlib
 import json
+import lzma
 import math
 import shutil
 import types
@@ -13,12 +15,14 @@ import numpy as np
 import pytest
 from handmade import BASELINE, experiment, finish
 from rich.console import Console
+from safetensors.numpy import save
 from tiny import SETTINGS, dml_bench, refusal, tiny, train
 
 import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import Diagnostics, diagnose
 from dml_bench.analysis.recording import record_run
+from dml_bench.config.experiments import resolve
 from dml_bench.data.datasets import open_dataset
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.statistics import estimate
@@ -251,8 +255,8 @@ def test_a_table_of_records_is_that_of_their_runs(tmp_path):
 def test_a_record_of_another_version_is_refused(tmp_path):
     path = write_record(tmp_path / "results", finish(tmp_path / "runs", experiment(), RIGHT))
     description = record_format.read_description(path)
-    write_json(path, {**description, "record_version": 3})
-    with pytest.raises(ValueError, match="record_version must be 2, got 3"):
+    write_json(path, {**description, "record_version": 4})
+    with pytest.raises(ValueError, match="record_version must be 3, got 4"):
         read_folder(path)
 
 
@@ -290,7 +294,7 @@ def test_a_record_of_a_run_of_two_codes_names_neither_when_it_is_written_anew(tm
     path = write_record(tmp_path / "results", read_folder(run.folder))
     before = path.read_bytes()
     assert record_format.read_description(path)["code_sha256"] is None
-    record.rewrite_description(path)
+    record.rewrite_record(path)
     assert path.read_bytes() == before
 
 
@@ -301,6 +305,26 @@ def test_runs_that_hold_out_other_classes_are_recorded_beside_each_other():
         f"results/cub/stratified-last-20/{BASELINE}/seed-42.json",
         f"results/cub/stratified-random-20-x-5/{BASELINE}/seed-42.json",
     ]
+
+
+def test_groups_by_two_patterns_are_recorded_beside_each_other():
+    """The second record was written over the first: both were grouped-by-regex-d-last-20."""
+    rules = ("regex:(\\d+)-", "regex:-(\\d+)")
+    paths = set()
+    for rule in rules:
+        run = resolve(BASELINE, overrides=["data.split=grouped", f"data.group={rule}"])
+        paths.add(record_path(Path("results"), run, "cub").parents[1].name)
+    assert len(paths) == 2
+    assert all(name.startswith("grouped-by-regex-d-") for name in paths)
+
+
+def test_a_run_without_forty_named_classes_is_recorded(tmp_path):
+    """The name of its folder had 900 characters, which no file system takes."""
+    names = [f"{number:03d}.Rose_throated_Warbler" for number in range(40)]
+    lists = (",".join(names), ",".join(names[:-1]))
+    folders = [record_path(tmp_path, experiment(unseen=text), "cub").parent for text in lists]
+    assert folders[0] != folders[1]
+    folders[0].mkdir(parents=True)
 
 
 def test_forty_classes_of_forty_queries_and_five_phases_fit_into_ten_kilobytes():
@@ -315,6 +339,42 @@ def test_forty_classes_of_forty_queries_and_five_phases_fit_into_ten_kilobytes()
         of_phase, _ = answers_of(neighbours, 7, measures_ranking=False)
         arrays |= {f"{phase}.{name}": array for name, array in of_phase.items()}
     assert len(packed(Content({}, arrays))) < 10_000
+
+
+def test_epochs_are_read_as_they_were_written(tmp_path):
+    """A value that is undefined is not one that is missing."""
+    path = tmp_path / "seed-42.json"
+    epochs = [{"epoch": 1, "train_loss": None}, {"epoch": 2, "train_loss": 0.5, "chosen": True}]
+    record_format.write_content(path, {}, Content({"records": epochs}, {}))
+    said = json.loads(path.read_text())
+    assert record_format.read_content(path, said).facts["records"] == epochs
+    epochs *= 100
+    record_format.write_content(path, {}, Content({"records": epochs}, {}))
+    assert record_format.answers_file(path).stat().st_size < 1_000
+
+
+def test_a_configuration_stands_in_the_json_alone(tmp_path):
+    path = write_record(tmp_path / "results", finish(tmp_path / "runs", experiment(), RIGHT))
+    said = record_format.read_description(path)
+    assert record_format.read_content(path, said).facts["experiment"] == said["configuration"]
+    del said["configuration"]
+    assert record_format.read_content(path, said).facts["experiment"] is None
+
+
+def test_a_record_of_version_2_is_read_and_written_anew(tmp_path):
+    """It held its configuration in both files, and its epochs as rows."""
+    path = write_record(tmp_path / "results", finish(tmp_path / "runs", experiment(), RIGHT))
+    now, description = read_folder(path), record_format.read_description(path)
+    before = (path.read_bytes(), record_format.answers_file(path).read_bytes())
+    data = save(now.content.arrays, {"run": json.dumps(now.content.facts)})
+    record_format.answers_file(path).write_bytes(lzma.compress(data))
+    sha256 = hashlib.sha256(record_format.answers_file(path).read_bytes()).hexdigest()
+    write_json(path, {**description, "record_version": 2, "answers_sha256": sha256})
+    earlier = read_folder(path)
+    assert (earlier.experiment, earlier.records) == (now.experiment, now.records)
+    assert earlier.metrics == now.metrics
+    record.rewrite_record(path)
+    assert (path.read_bytes(), record_format.answers_file(path).read_bytes()) == before
 
 
 def test_classes_and_similarities_are_read_as_they_were_written():
