@@ -18,6 +18,7 @@ table, and has as many more degrees of freedom as the experiments agree on it.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -60,6 +61,8 @@ assumption."""
 RARE = 0.3
 """A prior counts less for an experiment whose seeds differ more than those of such a share of
 experiments like the others."""
+RARE_CLASSES = -1
+"""In place of the ids of classes that some seed lacks."""
 FAR_ABOVE = 5.0
 """Ratios above so many times their median are taken for so much in the mean: one failed seed must
 not widen the intervals of all other experiments."""
@@ -76,6 +79,9 @@ class Scores:
     subtracted: np.ndarray | None = None
     """(query) whether the query's class belongs to the group whose mean is subtracted from that of
     the other classes. None where there is one group, which has the mean."""
+    are_of_all_seeds: bool = True
+    """Whether other seeds have queries of the same classes. Otherwise the classes that some seed
+    lacks are taken for one."""
 
     @staticmethod
     def contrast(first: "Scores", second: "Scores") -> "Scores":
@@ -124,7 +130,9 @@ class Scores:
     def where(self, kept: np.ndarray) -> "Scores":
         """The queries for which (query) `kept` is true."""
         subtracted = None if self.subtracted is None else self.subtracted[kept]
-        return Scores(self.values[kept], self.labels[kept], subtracted)
+        return replace(
+            self, values=self.values[kept], labels=self.labels[kept], subtracted=subtracted
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -565,6 +573,8 @@ def tabulate(seeds: Sequence[Scores]) -> list[list[Cells]]:
     defined = [scores.where(~np.isnan(scores.values)) for scores in seeds]
     if not defined or not all(len(scores.values) for scores in defined):
         raise ValueError("there are no scores to average")
+    if not all(scores.are_of_all_seeds for scores in defined):
+        defined = rare_classes_as_one(defined)
     if defined[0].subtracted is None:
         return [by_class(defined)]
     tables = []
@@ -574,6 +584,19 @@ def tabulate(seeds: Sequence[Scores]) -> list[list[Cells]]:
             raise ValueError("one of the two groups of classes has no scores to average")
         tables.append(by_class(group))
     return tables
+
+
+def rare_classes_as_one(seeds: Sequence[Scores]) -> list[Scores]:
+    """The same with one class in place of those that some seed lacks; where a seed lacks none, the
+    others' queries of such classes are left out."""
+    common = reduce(np.intersect1d, [scores.labels for scores in seeds])
+    merged = []
+    for scores in seeds:
+        labels = np.where(np.isin(scores.labels, common), scores.labels, RARE_CLASSES)
+        merged.append(replace(scores, labels=labels))
+    if all((scores.labels == RARE_CLASSES).any() for scores in merged):
+        return merged
+    return [scores.where(scores.labels != RARE_CLASSES) for scores in merged]
 
 
 def by_class(seeds: Sequence[Scores]) -> list[Cells]:

@@ -174,8 +174,8 @@ def build_labels(
 
 def build_mixer(experiment: Experiment, embedder: Embedder) -> Mixer | None:
     """Raises ValueError where a layer that is to be mixed is not there."""
-    technique = experiment.mixing.technique
-    if technique.options.get("level") == "features" and not stage_names(embedder.backbone):
+    technique, stages = experiment.mixing.technique, stage_names(embedder.backbone)
+    if technique.options.get("level") == "features" and not stages:
         raise ValueError(
             f"{experiment.model.backbone.name} has no stages whose maps {technique.name} could mix;"
             " --set mixing.technique.level=embeddings"
@@ -183,7 +183,12 @@ def build_mixer(experiment: Experiment, embedder: Embedder) -> Mixer | None:
     mixer = mixings[technique.name].build(**technique.options)
     if mixer is None or mixer.layers is None:
         return mixer
-    known = ("input", *stage_names(embedder.backbone))
+    if not (mixer.layers or stages):
+        raise ValueError(
+            f"{experiment.model.backbone.name} has no stages after which {technique.name} could"
+            " mix; --set mixing.technique=mixup mixes its input"
+        )
+    known = ("input", *stages)
     for layer in mixer.layers:
         if layer not in known:
             raise UnknownName(

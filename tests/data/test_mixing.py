@@ -1,9 +1,12 @@
 """Mixing: each technique's arithmetic by hand, its randomness, its schedule, and what the loop is
 then fed with."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from handmade import BASELINE
 from scipy import stats
 from tiny import tiny
 
@@ -14,6 +17,7 @@ from dml_bench.data.mixing import BatchRng, beta
 from dml_bench.registry import UnknownName, mixings
 from dml_bench.training import loop
 from dml_bench.training.batches import Batch, blend, paste, training_batch
+from dml_bench.training.build import build_mixer
 from dml_bench.training.training_state import TrainingState
 
 POOL = np.arange(100, 400)
@@ -248,6 +252,16 @@ def test_a_layer_that_the_backbone_has_not_is_refused(birds, cache_dir, tmp_path
             "mixing.technique=manifoldmixup",
             'mixing.technique.layers=["layer9"]',
         )
+
+
+def test_manifold_mixup_of_a_backbone_without_stages_is_refused():
+    """It mixed the input alone, in silence, under the name of what mixes inside the network."""
+    flat = SimpleNamespace(backbone=torch.nn.Flatten())
+    inside = resolve(BASELINE, overrides=["mixing.technique=manifoldmixup"])
+    with pytest.raises(ValueError, match="no stages after which manifoldmixup .*technique=mixup"):
+        build_mixer(inside, flat)
+    overrides = ["mixing.technique=manifoldmixup", "mixing.technique.layers=['input']"]
+    assert build_mixer(resolve(BASELINE, overrides=overrides), flat).layers == ("input",)
 
 
 # What the loop is fed with

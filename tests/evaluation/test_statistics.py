@@ -145,6 +145,23 @@ def test_seeds_with_other_classes_are_not_averaged():
         interval([scores([1], [0]), Scores(np.array([1.0, 0.0]), np.array([0, 2]))])
 
 
+def rare(values: list[float], labels: list[int]) -> Scores:
+    return Scores(np.array(values), np.array(labels), are_of_all_seeds=False)
+
+
+def test_classes_that_some_seed_lacks_are_taken_for_one_where_that_may_be():
+    seeds = [rare([1, 0, 1, 0], [0, 0, 1, 2]), rare([1, 1, 0, 0], [0, 0, 1, 3])]
+    assert interval(seeds).estimate == pytest.approx(np.mean([0.75, 0.5, 0]))
+    assert interval(seeds, average="micro").estimate == pytest.approx(0.5)
+    changed = rare([1, 1, 1, 1], [0, 0, 1, 2]).minus(seeds[0])
+    assert interval([changed, seeds[1]]).estimate == pytest.approx(np.mean([0.75, 0, 0.5]))
+
+
+def test_a_class_that_one_seed_has_beside_those_of_all_is_left_out():
+    seeds = [rare([1, 0, 1], [0, 1, 2]), rare([1, 1], [0, 1])]
+    assert interval(seeds).estimate == pytest.approx(0.75)
+
+
 def test_the_classes_of_a_group_can_be_picked_out():
     assert interval([UNEVEN.of_classes([0, 2, 4])]) == interval(
         [scores([1, 0, 1, 1], [-1, 1, 0, 1, 1], [0, 0, -1, 1, 0, 0, 1])]

@@ -4,7 +4,9 @@ found by votes, reported, and predicted for a new photo."""
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ from dml_bench.data.label_sets import combined, label_sets_of, strata
 from dml_bench.data.split import split_of
 from dml_bench.data.synthetic import species
 from dml_bench.evaluation.label_sets import average_precision, mean_with_interval, resamples
+from dml_bench.evaluation.metrics import micro
+from dml_bench.evaluation.statistics import interval
 from dml_bench.losses.objective import SharedLabels
 from dml_bench.runs.run import Run, open_run
 from dml_bench.system.files import read_csv
@@ -225,6 +229,20 @@ def test_a_table_of_labels_a_page_and_a_comparison_are_made_of_these_runs(
     assert dml_bench(monkeypatch, "record", *folders, "--results", tmp_path / "results") == 0
     recorded = db.load_runs(tmp_path / "results")["map_vote_5"]
     assert sorted(recorded) == pytest.approx(sorted(frame["map_vote_5"]), abs=1e-4)
+
+
+def test_seeds_whose_test_images_have_other_combinations_are_averaged(runs):
+    """A report on two seeds ended with an error, as rare combinations are tested in some alone."""
+    run = run_in(runs, CLASSIFIER)
+    metrics, nearest = run.protocol.metrics(run.experiment), run.neighbours["all"]
+    common = nearest.query_labels == nearest.query_labels[0]
+    other = replace(nearest, query_labels=np.where(common, nearest.query_labels, 7))
+    of_other_seed = SimpleNamespace(neighbours={"all": other})
+    for metric in metrics.values():
+        seeds = [metric.scores(run), metric.scores(of_other_seed)]
+        by_seed = [micro(scores.values) for scores in seeds]
+        measured = interval(seeds, average="micro").estimate
+        assert measured == pytest.approx(np.mean(by_seed))
 
 
 def test_a_page_on_a_classifier_alone_says_what_was_asked(runs, tmp_path):
