@@ -14,7 +14,7 @@ from dml_bench.config.tables import tables_over_data
 from dml_bench.runs import record_format
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.counted import counted
-from dml_bench.system.files import write_atomically
+from dml_bench.system.files import write_text
 
 __all__ = ["write_site"]
 
@@ -99,4 +99,4 @@ def write_evidence(table: BoardTable, results: Path, out: Path) -> None:
 
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, text)

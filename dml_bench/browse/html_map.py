@@ -16,7 +16,7 @@ from dml_bench.data.digests import digest_of
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.evaluation.scatter import MEASURES
 from dml_bench.plots import colours
-from dml_bench.system.files import write_atomically
+from dml_bench.system.files import write_text
 from dml_bench.system.templates import script_data, templates
 
 __all__ = ["write_html_map"]
@@ -61,7 +61,7 @@ def write_html_map(
         data=script_data(data),
         colours=markupsafe.Markup(colours.style()),
     )
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
     return unreadable
 
 

@@ -14,7 +14,7 @@ from dml_bench.data.images import box_of, photo_file
 from dml_bench.gallery.discover import Discovery
 from dml_bench.plots import colours
 from dml_bench.runs.run import Run
-from dml_bench.system.files import write_atomically, write_csv
+from dml_bench.system.files import write_csv, write_text
 from dml_bench.system.templates import script_data, templates
 
 __all__ = ["PAGE", "TABLE", "require_free", "write_proposals"]
@@ -66,7 +66,7 @@ def write_proposals(
         colours=markupsafe.Markup(colours.style()),
     )
     page = folder / PAGE
-    write_atomically(page, lambda file: file.write(text.encode()))
+    write_text(page, text)
     return page
 
 

@@ -18,7 +18,7 @@ from dml_bench.explain.score_table import ScoreRow, score_rows, score_tables, wr
 from dml_bench.explain.scoring import score_maps
 from dml_bench.gallery.predict import cuts_to_boxes
 from dml_bench.runs.run import open_run
-from dml_bench.system.files import write_atomically, write_json
+from dml_bench.system.files import write_json, write_text
 from dml_bench.system.markdown import code
 from dml_bench.system.markdown import markdown as as_markdown
 from dml_bench.system.provenance import describe
@@ -214,7 +214,7 @@ def write_record(
     if rows:
         write_scores(request.out / "scores.csv", rows)
         text = "\n".join(heading(record) + score_tables(rows))
-        write_atomically(request.out / "scores.md", lambda file: file.write(text.encode()))
+        write_text(request.out / "scores.md", text)
     write_json(request.out / "explain.json", record)
 
 

@@ -21,7 +21,7 @@ from dml_bench.gallery.stores.base import require_package
 from dml_bench.gallery.vector_stores import OpenStore
 from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.system.drafts import drafted
-from dml_bench.system.files import json_line, json_text, writable, write_atomically, write_csv
+from dml_bench.system.files import json_line, json_text, writable, write_csv, write_text
 from dml_bench.system.locks import held
 
 __all__ = ["AnswerFile", "AnswerJob", "BatchAnswers", "answer_file", "answer_folder"]
@@ -89,9 +89,7 @@ class AnswerFile:
         if self.journal.exists():
             self._read(identity)
         else:
-            write_atomically(
-                self.journal, lambda file: file.write(json_line({"identity": identity}).encode())
-            )
+            write_text(self.journal, json_line({"identity": identity}))
 
     def _read(self, identity: str) -> None:
         """What an earlier command has written, up to its last whole line."""
@@ -212,14 +210,14 @@ def write_table(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -> 
     write_csv(out, COLUMNS, (row_of(answer) for answer in answers()))
 
 
-def write_text(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -> None:
+def write_object(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -> None:
     """JSON, as `predict --json` prints it, with all closest images."""
     values = {
         "threshold": threshold,
         "answers": [answer for answer in answers() if "reason" not in answer],
         "unreadable": [answer for answer in answers() if "reason" in answer],
     }
-    write_atomically(out, lambda file: file.write(json_text(values).encode()))
+    write_text(out, json_text(values))
 
 
 def as_arrow(cell: Any) -> Any:
@@ -240,7 +238,7 @@ def write_parquet(out: Path, answers: AnswerSource, threshold: dict[str, Any]) -
         parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), str(draft))
 
 
-WRITERS = {".csv": write_table, ".json": write_text, ".parquet": write_parquet}
+WRITERS = {".csv": write_table, ".json": write_object, ".parquet": write_parquet}
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from dml_bench.gallery.preprocessing import source
 from dml_bench.gallery.store import Gallery
 from dml_bench.runs.run import Run
 from dml_bench.system.drafts import drafted
-from dml_bench.system.files import write_atomically, write_csv, write_json
+from dml_bench.system.files import write_csv, write_json, write_text
 from dml_bench.version import __version__
 
 __all__ = ["Exported", "export"]
@@ -132,46 +132,38 @@ def export(  # noqa: PLR0913 - what a person can choose
         network_format.write(network.embedder, network.view.size, file, labels)
         exported = network_format.open(file)
         agreement = compare(exported, network, pixels, gallery.embeddings[rows], file.name)
+        stored["agreement"], measured = agreement.as_dict(), [agreement.describe()]
         loss = None
         if int8:
-            calibration = readable_images(run, gallery, CALIBRATED)[1]
-            quantize(file, draft / INT8_FILE, calibration)
+            quantize(file, draft / INT8_FILE, readable_images(run, gallery, CALIBRATED)[1])
+            both = exported, open_onnx(draft / INT8_FILE)
             loss = int8_loss(
-                run,
-                phase,
-                gallery,
-                exported,
-                open_onnx(draft / INT8_FILE),
-                partial(progress, "test images with 8 bits"),
+                run, phase, gallery, *both, partial(progress, "test images with 8 bits")
             )
+            stored["int8"] = {**asdict(loss), "points": loss.points}
+            measured.append(loss.describe())
         queries = partial(recall_queries, run, phase, gallery)
         open_index = build_index(draft / "gallery.faiss", gallery, index, queries, progress)
+        stored["index"] = open_index.as_dict()
         write_table(draft, gallery, Path(run.summary["dataset"]["root"]))
-        write_atomically(
-            draft / "preprocess.py",
-            lambda code: code.write(source(network.view, file.name).encode()),
-        )
-        write_json(
-            draft / "preprocessing.json", preprocessing(network.view, gallery.embeddings.shape[1])
-        )
-        stored |= {"agreement": agreement.as_dict(), "index": open_index.as_dict()}
-        if loss is not None:
-            stored["int8"] = {**asdict(loss), "points": loss.points}
+        write_preprocessing(draft, network, gallery, file.name)
         write_json(draft / "export.json", stored)
-        text = card(
-            run,
-            phase,
-            gallery,
-            [agreement.describe(), *([] if loss is None else [loss.describe()])],
-            calibration_set(run, phase, gallery, open_index.search),
-            open_index,
-            network_format,
-        )
+        calibration = calibration_set(run, phase, gallery, open_index.search)
+        text = card(run, phase, gallery, measured, calibration, open_index, network_format)
         if to == "hf":
             write_json(draft / "config.json", hub_config(run, phase, gallery))
             text = card_head(run) + text
-        write_atomically(draft / "README.md", lambda page: page.write(text.encode()))
+        write_text(draft / "README.md", text)
     return Exported(out, agreement, open_index.describe(), loss)
+
+
+def write_preprocessing(
+    draft: Path, network: GalleryEmbedder, gallery: Gallery, network_file: str
+) -> None:
+    """How a photo becomes what the network takes: as code, and as numbers."""
+    write_text(draft / "preprocess.py", source(network.view, network_file))
+    numbers = preprocessing(network.view, gallery.embeddings.shape[1])
+    write_json(draft / "preprocessing.json", numbers)
 
 
 def int8_loss(

@@ -46,6 +46,7 @@ __all__ = [
     "write_json_lines",
     "write_sealed",
     "write_tensors",
+    "write_text",
 ]
 
 SEAL = b"xxh3_128:"
@@ -201,6 +202,11 @@ def digest_of(path: Path) -> str:
         while chunk := file.read(CHUNK_BYTES):
             state.update(chunk)
     return state.hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8, completely or not at all."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from dml_bench.data.inputs import FeatureInputs, ImageInputs
 from dml_bench.data.label_strategies import Correcting, Soft
 from dml_bench.data.mixing import Mixer
 from dml_bench.data.split import Monitored, Phase, Split
-from dml_bench.losses.objective import build_objective
+from dml_bench.losses.objective import Objective, build_objective
 from dml_bench.models.backbones import stage_names
 from dml_bench.models.embedder import Embedder, build_embedder, fold_where_it_pays
 from dml_bench.models.lora import load_without_adapters
@@ -51,28 +51,9 @@ def build(
     images, monitored = phase.trains_on(dataset, split), phase.monitored_images(dataset, split)
     require_validation(experiment, dataset, monitored)
     labels = build_labels(experiment, phase, dataset, split, images, predicted)
-    embedder = untrained
-    if experiment.images.normalization == "train":
-        embedder = build_embedder(experiment, pixels.statistics(images))
-    elif embedder is None:
-        embedder = build_embedder(experiment)
-    if start is not None:
-        load_without_adapters(embedder.backbone, start)
-    if experiment.train.sync_bn:
-        embedder = synchronised(embedder, experiment)
-    embedder.to(device)
+    embedder = build_start(experiment, pixels, images, start, untrained).to(device)
     fold_where_it_pays(embedder, experiment, device, precision)
-    # By the labels that are trained on: without all classes, these are others than the class ids.
-    sets = dataset.label_sets
-    label_sets = None if sets is None else sets.members[labels.trained]
-    objective = build_objective(
-        experiment,
-        dataset.num_classes - len(phase.held_out_classes)
-        if label_sets is None
-        else label_sets.shape[1],
-        embedder.dim,
-        label_sets,
-    ).to(device)
+    objective = build_phase_objective(experiment, phase, dataset, labels, embedder.dim).to(device)
     optimizer = build_optimizer(experiment, embedder, objective)
     state = TrainingState(
         experiment=experiment,
@@ -101,6 +82,36 @@ def build(
         pixels.keep_on_device()
     state.replica = build_replica(state)
     return state
+
+
+def build_start(
+    experiment: Experiment,
+    pixels: ImageInputs,
+    images: np.ndarray,
+    start: dict[str, Tensor] | None,
+    untrained: Embedder | None,
+) -> Embedder:
+    """The embedder that training begins with; see `build`."""
+    if experiment.images.normalization == "train":
+        embedder = build_embedder(experiment, pixels.statistics(images))
+    else:
+        embedder = untrained or build_embedder(experiment)
+    if start is not None:
+        load_without_adapters(embedder.backbone, start)
+    return synchronised(embedder, experiment) if experiment.train.sync_bn else embedder
+
+
+def build_phase_objective(
+    experiment: Experiment, phase: Phase, dataset: Dataset, labels: TrainingLabels, dim: int
+) -> Objective:
+    """The loss on the classes of a phase, or on the label sets of its images."""
+    if dataset.label_sets is None:
+        return build_objective(
+            experiment, dataset.num_classes - len(phase.held_out_classes), dim, None
+        )
+    # By the labels that are trained on: without all classes, these are others than the class ids.
+    members = dataset.label_sets.members[labels.trained]
+    return build_objective(experiment, members.shape[1], dim, members)
 
 
 def require_validation(experiment: Experiment, dataset: Dataset, monitored: Monitored) -> None:
