@@ -13,6 +13,7 @@ from dml_bench.analysis.study import Study, held_out
 from dml_bench.analysis.table import TableRow
 from dml_bench.evaluation.calibration import Calibration, calibration_of
 from dml_bench.evaluation.few_shot import (
+    LARGEST_REFIT,
     FewShotCurve,
     RefitCurve,
     few_shot_curve,
@@ -45,6 +46,7 @@ __all__ = [
     "class_drop",
     "diagnose",
     "diagnose_chosen",
+    "why_unmeasured",
 ]
 
 By = Literal["images", "centroids", "refit"]
@@ -266,7 +268,10 @@ def diagnose(study: Study, line: TableRow, draws: int) -> Diagnostics:
         )
     elif study.has_drop:
         for by in ways_of(line.runs):
-            if all(is_measured(run, phase, by) for run, phase in limited):
+            reasons = [why_unmeasured(run, phase, by) for run, phase in limited]
+            if reason := next(filter(None, reasons), ""):
+                study.missing.append(f"the refitted last layer of {line.name}: {reason}")
+            else:
                 enrolment[by] = enrolment_curve(limited, by, draws)
         for run, phase in limited:
             open_set.append(not_enrolled(run, phase))
@@ -289,11 +294,18 @@ def ways_of(runs: Sequence[Run]) -> tuple[By, ...]:
     return ("images", "centroids", "refit") if is_refitted else ("images", "centroids")
 
 
-def is_measured(run: Run, phase: str, by: By) -> bool:
-    """Whether a record has the curve; records of earlier versions have no refits."""
-    if by != "refit" or not isinstance(run, RecordedRun):
-        return True
-    return run.has_diagnostic(f"enrolment.{phase}.{by}", RefitCurve)
+def why_unmeasured(run: Run, phase: str, by: By) -> str:
+    """Why there is no such curve; empty where there is one."""
+    if by != "refit":
+        return ""
+    if isinstance(run, RecordedRun):
+        name = f"enrolment.{phase}.{by}"
+        return "" if run.has_diagnostic(name, RefitCurve) else f"{run.folder} has none"
+    images, dimensions = run.embeddings(phase).gallery.shape
+    classes = len(np.unique(run.neighbours[phase].gallery_labels))
+    if images * dimensions * classes <= LARGEST_REFIT:
+        return ""
+    return f"with {images:,} images of {classes:,} classes each fit takes over a minute"
 
 
 def enrolment_curve(limited: Sequence[tuple[Run, str]], by: By, draws: int) -> FewShotCurve:

@@ -11,6 +11,7 @@ from dml_bench.analysis.diagnostics import (
     not_enrolled,
     votes_of,
     ways_of,
+    why_unmeasured,
 )
 from dml_bench.analysis.study import held_out
 from dml_bench.runs.plain_values import to_plain
@@ -41,6 +42,8 @@ def diagnostics_of(run: Run) -> dict[str, Any]:
     }
     for phase in phases:
         for way in ways_of([run]):
+            if why_unmeasured(run, phase, way):
+                continue
             curve = curve_of_phase(run, phase, way, draws)
             diagnostics[f"enrolment.{phase}.{way}"] = to_plain(curve)
         diagnostics[f"open_set.{phase}"] = to_plain(not_enrolled(run, phase))

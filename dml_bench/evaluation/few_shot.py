@@ -27,7 +27,18 @@ from dml_bench.evaluation.linear_probe import (
 )
 from dml_bench.system import seeding
 
-__all__ = ["FewShotCurve", "RefitCurve", "few_shot_curve", "macro_of", "refit_curve"]
+__all__ = [
+    "LARGEST_REFIT",
+    "FewShotCurve",
+    "RefitCurve",
+    "few_shot_curve",
+    "macro_of",
+    "refit_curve",
+]
+
+LARGEST_REFIT = 10**10
+"""Images x dimensions x classes of a fit that takes up to a minute of a core; a curve has twenty
+fits."""
 
 CHUNK = 1024
 """Queries whose similarities are held at a time."""

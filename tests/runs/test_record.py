@@ -463,6 +463,22 @@ def test_diagnostics_of_an_earlier_version_are_said_to_be_missing(trained, tmp_p
     assert f"enrolment and open-set numbers of {BASELINE}: {recorded.folder}" in line
 
 
+def test_a_last_layer_too_large_to_be_refitted_is_said_to_be_missing(
+    trained, tmp_path, monkeypatch
+):
+    """With thousands of classes a report or a record took hours for this one curve."""
+    run = read_folder(trained("train.epochs=1", *KINDS["logits"]).folder)
+    monkeypatch.setattr("dml_bench.analysis.diagnostics.LARGEST_REFIT", 1000)
+    recorded = read_folder(record_run(tmp_path, run))
+    for measured, reason in ((run, "each fit takes over a minute"), (recorded, "has none")):
+        study = types.SimpleNamespace(has_drop=True, missing=[])
+        line = types.SimpleNamespace(name=BASELINE, runs=[measured])
+        assert {*diagnose(study, line, draws=5).enrolment} == {"images", "centroids"}
+        (text,) = study.missing
+        assert text.startswith(f"the refitted last layer of {BASELINE}: ")
+        assert text.endswith(reason)
+
+
 def diagnostics_of_runs(runs: list[Run]) -> Diagnostics:
     line = types.SimpleNamespace(name=BASELINE, runs=runs)
     return diagnose(types.SimpleNamespace(has_drop=True, missing=[]), line, draws=30)
