@@ -26,6 +26,7 @@ from dml_bench.runs.record_description import description_of
 from dml_bench.runs.run import RecordedRun, Run, read_record
 from dml_bench.runs.schema import Session, Summary
 from dml_bench.system.code_digest import code_digest
+from dml_bench.system.files import short_name
 from dml_bench.system.provenance import describe
 
 __all__ = [
@@ -58,8 +59,8 @@ DECIDING_PACKAGES = (
     "pillow",
 )
 """Packages whose versions decide answers."""
-LONGEST_NAME = 60
-"""Characters of a folder's name, which has at most 255 bytes with its digest."""
+LONGEST_NAME = 200
+"""Bytes of a folder's name without its digest; a file system allows 255 with it."""
 OF_THIS_MACHINE = ("root", "root_from_run")
 """Facts on the data set that a record leaves out."""
 
@@ -81,9 +82,10 @@ def folder_name(division: str) -> str:
     """A folder for records of the same division into parts and phases, named by it. Where that
     would leave out signs, as of a pattern, or be too long, it ends with a digest."""
     name = re.sub(r"[^\w.]+", "-", division).strip("-")
-    if name == re.sub("[: ]", "-", division) and len(name) <= LONGEST_NAME:
+    if name == re.sub("[: ]", "-", division) == short_name(name, LONGEST_NAME):
         return name
-    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(division.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(division.encode()).hexdigest()[:8]
+    return f"{short_name(name, LONGEST_NAME)}-{digest}"
 
 
 def write_record(
