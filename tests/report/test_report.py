@@ -40,6 +40,7 @@ from dml_bench.evaluation.few_shot import FewShotCurve
 from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.evaluation.thresholds import SearchOutcomes, guaranteed_threshold
 from dml_bench.plots import canvas, curves, figures
+from dml_bench.protocols import protocol_named
 from dml_bench.report import assets, format
 from dml_bench.report.answers import (
     QUESTIONS,
@@ -968,6 +969,41 @@ def test_all_figures_are_there_in_both_formats_and_in_the_page(made_report, page
         assert canvas.INK not in drawn.svg
         assert (out / "figures" / f"{drawn.name}.png").read_bytes().startswith(b"\x89PNG")
         assert "prefers-color-scheme" in (out / "figures" / f"{drawn.name}.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "title", "of"),
+    [
+        ("class_disjoint", "Validation accuracy per epoch", "validation classes"),
+        ("multi_label", "Test accuracy per epoch", "test images"),
+    ],
+)
+def test_figures_by_epoch_say_of_which_images_they_are(monkeypatch, protocol, title, of):
+    """Accuracy on validation classes was headed as that on test images, the test images of several
+    labels stood for validation images, and the training loss for one on either."""
+    part = "valid" if protocol == "class_disjoint" else "test"
+    records = [
+        {"phase": "p", "epoch": epoch, f"{part}_accuracy": 0.5, "train_loss": 1.0}
+        for epoch in (1, 2)
+    ]
+    first = SimpleNamespace(protocol=protocol_named(protocol), records=records)
+    study = SimpleNamespace(
+        first=first,
+        finished=[SimpleNamespace(short="a", runs=[first])],
+        has_drop=False,
+        has_label_sets=first.protocol.label_sets,
+        holdouts=(),
+        slug="s",
+        missing=[],
+    )
+
+    def keys(figure: Any, name: str, title: str, caption: str) -> tuple[str, list[str]]:
+        [legend] = figure.legends
+        return title, [text.get_text() for text in legend.get_texts()]
+
+    monkeypatch.setattr(curves, "saved", keys)
+    assert curves.accuracy_curves(study, {}) == (title, [of])
+    assert curves.loss_curves(study, {}) == ("Training loss per epoch", ["training images"])
 
 
 @pytest.mark.parametrize(
