@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from dml_bench.data.synthetic import write
 from dml_bench.decision import rows
 from dml_bench.decision.choice import Selection, candidates_of, lead
 from dml_bench.decision.decide import run_rows, say_plan
-from dml_bench.decision.outlook import gain_of
+from dml_bench.decision.outlook import gain_of, outlook_of
 from dml_bench.decision.parts import Parts, divide
 from dml_bench.evaluation.statistics import Scores
 from dml_bench.runs.run import read_folder
@@ -615,6 +616,30 @@ def test_copies_of_a_photo_in_any_form_are_in_no_other_part(photos, tmp_path, ca
     divide(photos, tmp_path / "decided", cache_dir, listener)
     assert len(notes) == 2
     assert warnings[0].startswith("an older version divided ")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_more_photos_bring_is_no_difference_of_nearly_as_many_photos(seed):
+    """Of classes of 21 photos it was taken from those with 20 and 21: up to 19 points by chance."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(10, 16))
+
+    def photos(of_each: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.repeat(np.arange(10), of_each)
+        vectors = centres[labels] + 2 * rng.normal(size=(len(labels), 16))
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit.astype(np.float32), labels
+
+    (gallery, gallery_labels), (query, query_labels) = photos(21), photos(10)
+    run = SimpleNamespace(
+        embeddings=lambda phase: SimpleNamespace(gallery=gallery, query=query),
+        neighbours={
+            "all": SimpleNamespace(gallery_labels=gallery_labels, query_labels=query_labels)
+        },
+    )
+    outlook = outlook_of(run, "photo", 100)
+    assert outlook.photos_per_class == (1, 2, 5, 10, 21)
+    assert outlook.gain < 0.06
 
 
 def test_twice_the_photos_bring_what_the_last_doubling_brought():
