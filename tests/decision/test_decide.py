@@ -22,13 +22,17 @@ from tiny import dml_bench
 import dml_bench as db
 from dml_bench.config import Component
 from dml_bench.data.datasets import open_dataset
+from dml_bench.data.images import box_of, decode, photo_file
 from dml_bench.data.synthetic import write
+from dml_bench.decision import parts as dividing
 from dml_bench.decision import rows
 from dml_bench.decision.choice import Selection, candidates_of, lead
 from dml_bench.decision.decide import run_rows, say_plan
 from dml_bench.decision.outlook import gain_of, outlook_of
 from dml_bench.decision.parts import Parts, divide
+from dml_bench.decision.session_rule import SessionRule
 from dml_bench.evaluation.statistics import Scores
+from dml_bench.explain.annotations import read_annotations
 from dml_bench.runs.run import read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv, read_json, write_json
@@ -570,6 +574,25 @@ def test_consecutive_numbers_of_a_camera_stay_on_one_side(photos, tmp_path, cach
     assert "beside one of their own session" in parts.reason
     sessions = [line["session"] for line in read_csv(parts.development / "train.csv")]
     assert len(set(sessions)) < len(sessions)
+
+
+def test_boxes_of_a_data_set_reach_the_rows_and_the_final_part(
+    birds, tmp_path, cache_dir, monkeypatch
+):
+    """Whole photos were listed, and all rows trained on these in silence."""
+    alone = SessionRule("", "nothing shows sessions", np.full(64, "", object))
+    monkeypatch.setattr(dividing, "session_rules", lambda *arguments: iter([alone]))
+    cut = ("data.dataset=cub", "data.dataset.crop_to_box=true")
+    parts = divide(birds, tmp_path, cache_dir, Callback(), overrides=cut)
+    boxes = read_annotations(birds).objects
+    files = [*parts.development_photos(), *parts.final()[0]]
+    assert len(files) == 64
+    for file in files:
+        left, top, width, height = boxes[photo_file(file).relative_to(birds).as_posix()]
+        corners = (left, top, left + width, top + height)
+        assert box_of(file) == pytest.approx(corners, abs=0.51)
+        sides = (box_of(file)[2] - box_of(file)[0], box_of(file)[3] - box_of(file)[1])
+        assert decode(file).size == sides
 
 
 def save_again(file: Path, number: int) -> None:
