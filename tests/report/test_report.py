@@ -738,6 +738,26 @@ def test_curves_of_galleries_of_other_sizes_stand_beside_each_other_by_their_ima
     ]
 
 
+def test_a_curve_of_several_hold_outs_ends_at_the_images_of_the_largest_class_of_any(
+    tmp_path, monkeypatch
+):
+    """All images stood in the row of the hold-out with the smallest: "at most 46", where others
+    had 70."""
+    study = with_embeddings(tmp_path)
+    line = study.group.lines[0]
+
+    def of_phase(run: object, phase: str, by: str, draws: int) -> FewShotCurve:
+        ks = {"limited-1": (0, 1, 2, 4), "limited-2": (0, 1, 2, 5, 9), "limited-3": (0, 1, 2, 3)}
+        values = np.linspace(0, 1, len(ks[phase]))[:, None]
+        return FewShotCurve(ks[phase], values, values, "images")
+
+    monkeypatch.setattr(diagnostics, "curve_of_phase", of_phase)
+    phases = [(line.runs[0], f"limited-{number}") for number in (1, 2, 3)]
+    curve = diagnostics.enrolment_curve(phases, "images", 1)
+    assert curve.ks == (0, 1, 2, 9)
+    assert curve.unseen[-1].tolist() == [1, 1, 1]
+
+
 @pytest.mark.usefixtures("blank_figures")
 def test_the_answer_on_enrolment_is_of_a_row_that_has_a_curve(tmp_path):
     """The best one's record is of a version that measured none, and the report had a KeyError."""
