@@ -203,13 +203,19 @@ def nearly_same_answers(path: Path, record: Record, others: Sequence[Mate]) -> I
             yield Finding("review", "same answers", f"{name} has {share}")
 
 
-@cache
 def nearest_of(path: Path, record: Record) -> np.ndarray | None:
     """What was answered to each query in each phase; None where it can't be read."""
+    # A record has no hash: its configuration is a dictionary.
+    return nearest_once(path, record.model_dump_json())
+
+
+@cache
+def nearest_once(path: Path, record: str) -> np.ndarray | None:
+    """The same of a record as JSON; answers of a table would else be read for each of its files."""
     if record_format.answers_file(path).is_symlink():
         return None
     try:
-        arrays = read_answers(path, record.model_dump()).arrays
+        arrays = read_answers(path, Record.model_validate_json(record).model_dump()).arrays
         names = sorted(name for name in arrays if name.endswith(".nearest"))
         return np.concatenate([arrays[name].ravel() for name in names])
     except (Refused, ValueError):
