@@ -97,7 +97,13 @@ reports: install
 	    */techniques) figures='changes-*';; \
 	    *) figures='';; \
 	  esac; \
-	  $(BIN)/dml-bench report $$records --out reports/$$(basename $$records) --figures "$$figures"; \
+	  beside=; \
+	  if [ $$records = results/pixel_techniques ]; then \
+	    same=results/demo/stratified-random-10-x-4; \
+	    beside="$$same/crossentropy_resnet18_sgd_aug $$same/EPSHN_cosine_resnet18_sgd_aug"; \
+	  fi; \
+	  $(BIN)/dml-bench report $$records $$beside --out reports/$$(basename $$records) \
+	    --figures "$$figures"; \
 	done
 	$(BIN)/dml-bench report results --table reality --out reports/reality
 	$(BIN)/python benchmarks/page_numbers.py

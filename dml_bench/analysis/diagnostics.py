@@ -309,17 +309,19 @@ def why_unmeasured(run: Run, phase: str, by: By) -> str:
 
 
 def enrolment_curve(limited: Sequence[tuple[Run, str]], by: By, draws: int) -> FewShotCurve:
-    """Of the draws of all seeds and hold-outs together."""
+    """Of the draws of all seeds and hold-outs together. Its last count is that of the largest class
+    of any."""
     curves = [curve_of_phase(run, phase, by, draws) for run, phase in limited]
-    shortest = min(curves, key=lambda curve: len(curve.ks))
-    length = len(shortest.ks)
+    shortest = min((curve.ks for curve in curves), key=len)
+    length = len(shortest)
+    ks = (*shortest[:-1], max(curve.ks[-1] for curve in curves))
     unseen = np.concatenate([shortened(curve.unseen, length) for curve in curves], 1)
     seen = np.concatenate([shortened(curve.seen, length) for curve in curves], 1)
     refits = [curve for curve in curves if isinstance(curve, RefitCurve)]
     if not refits:
-        return FewShotCurve(shortest.ks, unseen, seen, by)
+        return FewShotCurve(ks, unseen, seen, by)
     seconds = np.concatenate([shortened(curve.seconds, length) for curve in refits], 1)
-    return RefitCurve(shortest.ks, unseen, seen, by, seconds)
+    return RefitCurve(ks, unseen, seen, by, seconds)
 
 
 def curve_of_phase(run: Run, phase: str, by: By, draws: int) -> FewShotCurve:

@@ -191,9 +191,9 @@ def nearly_same_answers(path: Path, record: Record, others: Sequence[Mate]) -> I
         and mate.queries_sha256 == record.queries_sha256
         and mate.nearest_sha256 != record.nearest_sha256
     ]
-    answers = nearest_of(path, record) if alike else None
+    answers = nearest_of(path, record.answers_sha256) if alike else None
     for other, mate in alike:
-        theirs = nearest_of(other, mate)
+        theirs = nearest_of(other, mate.answers_sha256)
         if answers is None or theirs is None or answers.shape != theirs.shape:
             continue
         same, wrong = answers == theirs, (answers != 0) | (theirs != 0)
@@ -204,12 +204,14 @@ def nearly_same_answers(path: Path, record: Record, others: Sequence[Mate]) -> I
 
 
 @cache
-def nearest_of(path: Path, record: Record) -> np.ndarray | None:
+def nearest_of(path: Path, answers_sha256: str) -> np.ndarray | None:
     """What was answered to each query in each phase; None where it can't be read."""
     if record_format.answers_file(path).is_symlink():
         return None
     try:
-        arrays = read_answers(path, record.model_dump()).arrays
+        # The answers alone are read: of which configuration they are has no part in them.
+        said = {"answers_sha256": answers_sha256, "configuration": {}}
+        arrays = read_answers(path, said).arrays
         names = sorted(name for name in arrays if name.endswith(".nearest"))
         return np.concatenate([arrays[name].ravel() for name in names])
     except (Refused, ValueError):

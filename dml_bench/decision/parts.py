@@ -17,6 +17,7 @@ from dml_bench.config.experiments import resolve
 from dml_bench.data.csv_table import PARTS, require_none, visible
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.grouped_split import by_groups
+from dml_bench.data.images import boxed
 from dml_bench.data.same_picture import first_of_picture, small_copies
 from dml_bench.data.split import catalogue_images, make_split
 from dml_bench.decision.session_rule import SessionRule, session_rules
@@ -141,6 +142,7 @@ def divide(  # noqa: PLR0913 - what a person can choose, and the time
     dataset = open_dataset(
         dataset_component(photos, overrides), photos, cache_dir, callback.progress, tolerant=True
     ).sound(or_empty=True)
+    dataset = named_by_box(dataset)
     listed = catalogue_rows(dataset, catalogue)
     studio = catalogue_images(dataset)
     if len(studio):
@@ -184,6 +186,16 @@ def divide(  # noqa: PLR0913 - what a person can choose, and the time
     del kept["photos"], kept["out"]
     write_json(file, {**request, "parts": kept})
     return parts
+
+
+def named_by_box(dataset: Dataset) -> Dataset:
+    """The same with the box of each photo in its path, as the tables of the parts list paths."""
+    if dataset.boxes is None:
+        return dataset
+    paths = []
+    for path, (left, top, width, height) in zip(dataset.paths, dataset.boxes, strict=True):
+        paths.append(boxed(path, (left, top, left + width, top + height)))
+    return replace(dataset, paths=tuple(paths), boxes=None)
 
 
 def catalogue_rows(dataset: Dataset, catalogue: Path | None) -> list[tuple[str, str]]:
@@ -265,7 +277,7 @@ def require_photos(dataset: Dataset, photos: Path) -> None:
 def first_photos(dataset: Dataset, callback: Callback) -> np.ndarray:
     """(photos) the first one that shows the same picture."""
     files = [dataset.root / path for path in dataset.paths]
-    small = small_copies(files, dataset.boxes, partial(callback.progress, "looking for copies"))
+    small = small_copies(files, progress=partial(callback.progress, "looking for copies"))
     return first_of_picture(dataset.image_digests, small)
 
 

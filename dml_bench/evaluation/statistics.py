@@ -66,6 +66,9 @@ RARE_CLASSES = -1
 FAR_ABOVE = 5.0
 """Ratios above so many times their median are taken for so much in the mean: one failed seed must
 not widen the intervals of all other experiments."""
+SMALLEST_RATIO = 1e-9
+"""In place of a ratio of 0, as of seeds with other answers and the same mean by chance. Fisher's F
+has a pole or nothing at 0 itself, whatever its degrees of freedom are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,6 +452,8 @@ def agreed_degrees(ratios: np.ndarray, degrees: np.ndarray, ratio: float, most: 
     Fisher's F, scaled to have this mean."""
     from scipy.optimize import minimize_scalar
     from scipy.stats import f
+
+    ratios = np.maximum(ratios, SMALLEST_RATIO)
 
     def unlikeliness(logarithm: float) -> float:
         prior_degrees = math.exp(logarithm)

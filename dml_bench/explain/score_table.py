@@ -32,7 +32,8 @@ class ScoreRow:
     model: str
     """A model's name, as `all`, or two of them, as `all - random`."""
     classes: str
-    """The classes of the queries: `all`, `seen` or `unseen`."""
+    """The classes of the queries: `all`, `seen` or `unseen`, by the model, or by the one of two
+    that held classes out."""
     mean: Interval
     """The mean over classes with its interval."""
     queries: int
@@ -51,7 +52,8 @@ def score_rows(measured: MapScores, models: Sequence[str]) -> list[ScoreRow]:
                 if scores:
                     rows.append(score_row(score, method, model, classes, scores))
             for one, other in compared_models(models):
-                first, second = by_model[one], by_model[other]
+                first = measured.of(score, method, one, classes, other)
+                second = measured.of(score, method, other, classes, one)
                 if not first or not second:
                     continue
                 difference = first.minus(second)

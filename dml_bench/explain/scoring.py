@@ -5,8 +5,8 @@ Maps of queries that are spread over the classes are scored for each phase, and 
 with random weights.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -118,7 +118,12 @@ def areas_under_curves(
     scores = score(torch.from_numpy(np.stack(inserted + deleted)))
     insertion, middle = scores[: STEPS + 1], scores[STEPS + 1 :]
     deletion = np.concatenate([insertion[-1:], middle, insertion[:1]])
-    return float(np.trapezoid(insertion) / STEPS), float(np.trapezoid(deletion) / STEPS)
+    return area_of(insertion), area_of(deletion)
+
+
+def area_of(curve: np.ndarray) -> float:
+    """Of (STEPS + 1) scores over 0 .. 1, by trapezoids; NumPy 1 and 2 call it differently."""
+    return float(((curve[1:] + curve[:-1]) / 2).sum() / STEPS)
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
@@ -137,16 +142,22 @@ class MapScores:
     labels: np.ndarray
     """(query) class ids."""
     unseen: np.ndarray
-    """The ids of the classes that a phase held out."""
+    """The ids of the classes that some phase held out."""
     values: dict[tuple[str, str, str], np.ndarray]
     """(query) values by score, method and model; nan where a score is not defined."""
+    held_out: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """By phase that held classes out, their ids."""
 
-    def of(self, score: str, method: str, model: str, classes: str) -> Scores | None:
+    def of(
+        self, score: str, method: str, model: str, classes: str, beside: str = ""
+    ) -> Scores | None:
         """The values of the queries of `all`, `seen` or `unseen` classes; None where none is
-        defined."""
+        defined. Unseen are those that the model never trained on; of a model of all classes, or
+        one with random weights, those that the model `beside` it, or else any, held out."""
         if (score, method, model) not in self.values:
             return None
-        held_out = np.isin(self.labels, self.unseen)
+        unseen = self.held_out.get(model, self.held_out.get(beside, self.unseen))
+        held_out = np.isin(self.labels, unseen)
         rows = {"all": np.ones(len(self.labels), bool), "seen": ~held_out, "unseen": held_out}
         values = self.values[score, method, model][rows[classes]]
         if not np.isfinite(values).any():
@@ -190,7 +201,7 @@ def score_maps(
     order = list(SCORES)
     ordered = dict(sorted(values.items(), key=lambda item: order.index(item[0][0])))
     labels = np.array([image.label for image in images])
-    return MapScores(labels, run_images.run.unseen, ordered)
+    return MapScores(labels, run_images.run.unseen, ordered, run_images.run.held_out)
 
 
 def noise_maps(seed: int, images: Sequence[ExplainedImage], size: int) -> np.ndarray:

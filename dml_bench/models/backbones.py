@@ -245,7 +245,8 @@ def check_image_size(
         with torch.no_grad():
             shape = tuple(backbone.eval()(torch.zeros(1, 3, size, size)).shape)
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        # an assertion of a library may say nothing
+        reason = [*str(error).splitlines(), type(error).__name__][0].rstrip(".")
         raise ValueError(
             f"{where} is {size}, and {name} can't take it ({reason}):"
             f" {fitting_sizes(backbone, size)}"

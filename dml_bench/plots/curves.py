@@ -30,7 +30,8 @@ Curves = dict[str, list[Curve]]
 
 def accuracy_curves(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigure | None:
     """The accuracy on test or validation images, epoch by epoch."""
-    title = "Test accuracy per epoch"
+    is_validated = study.first.protocol.validates_by_class
+    title = f"{'Validation' if is_validated else 'Test'} accuracy per epoch"
     curves = all_curves(study, ("test_accuracy", "valid_accuracy"), title)
     if curves is None:
         return None
@@ -41,7 +42,8 @@ def accuracy_curves(study: Study, diagnostics: dict[str, Diagnostics]) -> Report
         caption += (
             " The model trained without the unseen classes is tested on the classes that it knows."
         )
-    figure = draw_panels(study, curves, "P@1", shared=True)
+    of = "validation classes" if is_validated else "test images"
+    figure = draw_panels(study, curves, "P@1", of, shared=True)
     return saved(figure, f"{study.slug}-test_accuracy", title, caption)
 
 
@@ -53,7 +55,7 @@ def loss_curves(study: Study, diagnostics: dict[str, Diagnostics]) -> ReportFigu
         return None
     caption = one_line(study, has_folds(curves))
     caption += " Losses of different kinds have different scales: each panel has its own."
-    figure = draw_panels(study, curves, "training loss", shared=False)
+    figure = draw_panels(study, curves, "training loss", "training images", shared=False)
     return saved(figure, f"{study.slug}-loss", title, caption)
 
 
@@ -93,9 +95,11 @@ def recorded(record: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     return next((float(by_name[name]) for name in names if by_name.get(name) is not None), None)
 
 
-def draw_panels(study: Study, curves: dict[str, Curves], label: str, *, shared: bool) -> Any:
+def draw_panels(
+    study: Study, curves: dict[str, Curves], label: str, of: str, *, shared: bool
+) -> Any:
     """A small panel for each experiment; where all share an axis, the others lie behind it in
-    grey."""
+    grey. `of` names the images that the curves are of, where all are of one model."""
     columns = min(4, len(curves))
     rows = -(-len(curves) // columns)
     figure, grid = canvas(0.5 + 1.75 * rows, columns, rows, sharex=True, sharey=shared)
@@ -120,8 +124,7 @@ def draw_panels(study: Study, curves: dict[str, Curves], label: str, *, shared: 
             key_line("trained without the unseen", ORANGE),
         ]
     else:
-        of = "images" if study.has_label_sets else "classes"
-        handles = [key_line(f"validation {of}", BLUE)]
+        handles = [key_line(of, BLUE)]
     figure.legend(handles=handles, loc="outside upper left", ncols=2)
     return figure
 

@@ -319,7 +319,9 @@ def why_other(run: RecordedRun, experiment: Experiment, dataset: Dataset) -> str
     if not summary["dataset"].get("left_out"):
         split = split_of(experiment, dataset)
         phases = phases_of(experiment, dataset, split)
-        never = {dataset.class_names[label] for label in held_out_by(phases)}
+        # classes that validate, or that only the gallery has, are in no list of unseen classes
+        of_queries = set(dataset.labels[split.test].tolist())
+        never = {dataset.class_names[label] for label in held_out_by(phases) & of_queries}
         if split.fingerprint != summary["split"]["fingerprint"]:
             return "another division of the images"
         if never and never != set(summary["unseen_classes"]):

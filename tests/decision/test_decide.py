@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,13 +22,17 @@ from tiny import dml_bench
 import dml_bench as db
 from dml_bench.config import Component
 from dml_bench.data.datasets import open_dataset
+from dml_bench.data.images import box_of, decode, photo_file
 from dml_bench.data.synthetic import write
+from dml_bench.decision import parts as dividing
 from dml_bench.decision import rows
 from dml_bench.decision.choice import Selection, candidates_of, lead
 from dml_bench.decision.decide import run_rows, say_plan
-from dml_bench.decision.outlook import gain_of
+from dml_bench.decision.outlook import gain_of, outlook_of
 from dml_bench.decision.parts import Parts, divide
+from dml_bench.decision.session_rule import SessionRule
 from dml_bench.evaluation.statistics import Scores
+from dml_bench.explain.annotations import read_annotations
 from dml_bench.runs.run import read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv, read_json, write_json
@@ -571,6 +576,25 @@ def test_consecutive_numbers_of_a_camera_stay_on_one_side(photos, tmp_path, cach
     assert len(set(sessions)) < len(sessions)
 
 
+def test_boxes_of_a_data_set_reach_the_rows_and_the_final_part(
+    birds, tmp_path, cache_dir, monkeypatch
+):
+    """Whole photos were listed, and all rows trained on these in silence."""
+    alone = SessionRule("", "nothing shows sessions", np.full(64, "", object))
+    monkeypatch.setattr(dividing, "session_rules", lambda *arguments: iter([alone]))
+    cut = ("data.dataset=cub", "data.dataset.crop_to_box=true")
+    parts = divide(birds, tmp_path, cache_dir, Callback(), overrides=cut)
+    boxes = read_annotations(birds).objects
+    files = [*parts.development_photos(), *parts.final()[0]]
+    assert len(files) == 64
+    for file in files:
+        left, top, width, height = boxes[photo_file(file).relative_to(birds).as_posix()]
+        corners = (left, top, left + width, top + height)
+        assert box_of(file) == pytest.approx(corners, abs=0.51)
+        sides = (box_of(file)[2] - box_of(file)[0], box_of(file)[3] - box_of(file)[1])
+        assert decode(file).size == sides
+
+
 def save_again(file: Path, number: int) -> None:
     """A copy beside it, byte by byte or in one of three other forms."""
     if number % 4 == 0:
@@ -615,6 +639,30 @@ def test_copies_of_a_photo_in_any_form_are_in_no_other_part(photos, tmp_path, ca
     divide(photos, tmp_path / "decided", cache_dir, listener)
     assert len(notes) == 2
     assert warnings[0].startswith("an older version divided ")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_more_photos_bring_is_no_difference_of_nearly_as_many_photos(seed):
+    """Of classes of 21 photos it was taken from those with 20 and 21: up to 19 points by chance."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(10, 16))
+
+    def photos(of_each: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.repeat(np.arange(10), of_each)
+        vectors = centres[labels] + 2 * rng.normal(size=(len(labels), 16))
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit.astype(np.float32), labels
+
+    (gallery, gallery_labels), (query, query_labels) = photos(21), photos(10)
+    run = SimpleNamespace(
+        embeddings=lambda phase: SimpleNamespace(gallery=gallery, query=query),
+        neighbours={
+            "all": SimpleNamespace(gallery_labels=gallery_labels, query_labels=query_labels)
+        },
+    )
+    outlook = outlook_of(run, "photo", 100)
+    assert outlook.photos_per_class == (1, 2, 5, 10, 21)
+    assert outlook.gain < 0.06
 
 
 def test_twice_the_photos_bring_what_the_last_doubling_brought():

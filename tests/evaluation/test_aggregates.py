@@ -1,5 +1,7 @@
 """Numbers over seeds and data sets: by hand, and beside rliable where it is installed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,19 @@ def test_a_mean_over_queries_is_one_and_what_is_undefined_has_no_part_in_it():
     ]
     assert ClassMeans.of(seeds).scores(once).tolist() == [[estimate(seeds)]]
     assert (estimate(seeds, average="micro"), estimate(seeds)) == (0.5, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("average", ["macro", "micro"])
+def test_classes_that_some_seed_lacks_count_as_one(average):
+    """Queries of class 3 were taken for those of class 5, and a class without any was nan."""
+    first = Scores(np.array([1.0, 0.0, 1.0, 1.0]), np.array([0, 0, 2, 5]), None, False)
+    second = Scores(np.array([1.0, 1.0, 0.0, 1.0]), np.array([0, 0, 3, 3]), None, False)
+    means = ClassMeans.of([first, second], average)
+    assert len(means.means) == 2
+    seeds = means.scores(np.ones((1, 2)))[0]
+    assert seeds.mean() == pytest.approx(estimate([first, second], average=average))
+    with pytest.raises(ValueError, match="different classes"):
+        ClassMeans.of([replace(one, are_of_all_seeds=True) for one in (first, second)])
 
 
 def test_the_bounds_of_an_improvement_draw_classes_and_seeds():

@@ -1,5 +1,7 @@
 """A catalogue as the gallery of field photos."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,16 @@ def test_centring_takes_away_what_divides_the_domains():
     assert np.abs(centred.field.mean(0)).max() < 0.1
     assert np.linalg.norm(centred.query, axis=1) == pytest.approx(np.ones(60), abs=1e-5)
     assert right_by_catalogue(centred).mean() > right_by_catalogue(images).mean() + 0.1
+
+
+def test_a_catalogue_of_one_photo_answers_all_queries_with_its_class():
+    images = drawn(1.0)
+    single = replace(images, catalogue=images.catalogue[:1], catalogue_labels=np.array([0]))
+    of_class = (images.query_labels == 0).tolist()
+    assert right_by_catalogue(single).tolist() == of_class
+    assert right_by_catalogue(single.centred()).tolist() == of_class
+    curve = catalogue_curve(single.centred(), ALL, ks=(0,))
+    assert curve.beside_catalogue.mean() == pytest.approx(1 / 12)
 
 
 def test_the_mean_of_the_field_is_of_the_photos_that_are_named_and_of_no_query():

@@ -420,6 +420,20 @@ def test_the_degrees_of_freedom_of_a_prior_are_those_that_the_ratios_were_drawn_
     assert agreed == pytest.approx(8, rel=0.15)
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_seeds_that_have_the_same_mean_by_chance_do_not_make_a_prior_count_the_most(seeds):
+    chance = np.random.default_rng(3)
+    varied = np.exp(chance.normal(0, 1.5, 16)) * stats.f.rvs(
+        seeds - 1, 40, size=16, random_state=chance
+    )
+    nearly, exactly = varied.copy(), varied.copy()
+    nearly[varied.argmin()], exactly[varied.argmin()] = 1e-6, 0.0
+    degrees = np.full(16, seeds - 1.0)
+    agreed = [agreed_degrees(ratios, degrees, varied.mean(), 15.0) for ratios in (nearly, exactly)]
+    assert agreed[0] < 8
+    assert agreed[1] == pytest.approx(agreed[0], rel=1e-3)
+
+
 def test_a_variance_of_seeds_is_drawn_towards_the_usual_by_what_each_counts():
     seeds = [scores([0.2], [0.4], [0.9]), scores([0.5], [0.6], [1.1]), scores([0.1], [0.5], [0.8])]
     alone = interval(seeds).components

@@ -460,6 +460,31 @@ def test_a_run_of_the_class_disjoint_protocol_is_explained_by_its_one_phase(
     assert {line.model for line in done.rows} == {"disjoint", "random", "disjoint - random"}
 
 
+def test_with_rotated_hold_outs_unseen_classes_are_those_of_the_model(birds, cache_dir, tmp_path):
+    """Of each model they were the classes that any of the models held out."""
+    folder = train(
+        birds, cache_dir, tmp_path / "runs", "unseen=random:2:0 x 2", "train.epochs=1"
+    ).folder
+    done = explained(folder, tmp_path / "out", scored=16, methods=("gradcam",))
+    held_out = read_folder(folder).held_out
+    either = set(np.concatenate(list(held_out.values())).tolist())
+    images = spread_over_classes(RunImages(read_folder(folder)), 16)
+    labels = [image.label for image in images]
+    queries = {}
+    for row in done.rows:
+        if (row.score, row.method) == ("empty", "gradcam"):
+            queries[row.model, row.classes] = row.queries
+    for phase, classes in [*held_out.items(), ("all", either), ("random", either)]:
+        of_unseen = int(np.isin(labels, list(classes)).sum())
+        assert 0 < of_unseen < len(labels)
+        assert queries[phase, "unseen"] == of_unseen
+        assert queries[phase, "seen"] == len(labels) - of_unseen
+    for phase, classes in held_out.items():
+        for pair in (f"all - {phase}", f"{phase} - random"):
+            assert queries[pair, "unseen"] == np.isin(labels, classes).sum()
+    assert queries["all - random", "unseen"] == queries["all", "unseen"]
+
+
 # Refusals and the command line
 
 

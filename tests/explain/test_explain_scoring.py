@@ -217,6 +217,14 @@ def test_the_area_under_a_curve_is_the_trapezoid_of_nine_images():
     assert changed[0] <= 32 < changed[1], "an eighth of the pixels at a time"
 
 
+def test_areas_need_nothing_that_numpy_1_lacks(monkeypatch):
+    """NumPy 1.26 is allowed, and `explain` ended with an AttributeError there."""
+    monkeypatch.delattr(np, "trapezoid", raising=False)
+    pixels, steps = checkered(), np.arange(16.0)
+    areas = areas_under_curves(lambda images: steps, pixels, np.arange(256.0).reshape(16, 16))
+    assert areas == pytest.approx((4.0, 11.0))
+
+
 def test_the_rank_correlation_is_spearmans():
     chance = np.random.default_rng(0)
     one, other = chance.integers(5, size=(2, 6, 6)).astype(float)

@@ -129,6 +129,7 @@ def test_the_embedder_normalises_as_the_weights_of_that_model_want_it(name, mean
         ("timm:test_vit", 8, "choose a multiple of 16, e.g. --set images.size=16"),
         ("convnext_tiny", 16, "it was made for --set images.size=224"),
         ("timm:mixer_s16_224", 64, "it was made for --set images.size=224"),
+        ("timm:botnet26t_256", 224, "it was made for --set images.size=256"),
     ],
 )
 def test_an_image_size_that_does_not_fit_is_one_line_that_says_what_does(name, size, message):

@@ -40,6 +40,7 @@ from dml_bench.evaluation.few_shot import FewShotCurve
 from dml_bench.evaluation.statistics import Interval, Scores, interval
 from dml_bench.evaluation.thresholds import SearchOutcomes, guaranteed_threshold
 from dml_bench.plots import canvas, curves, figures
+from dml_bench.protocols import protocol_named
 from dml_bench.report import assets, format
 from dml_bench.report.answers import (
     QUESTIONS,
@@ -737,6 +738,26 @@ def test_curves_of_galleries_of_other_sizes_stand_beside_each_other_by_their_ima
     ]
 
 
+def test_a_curve_of_several_hold_outs_ends_at_the_images_of_the_largest_class_of_any(
+    tmp_path, monkeypatch
+):
+    """All images stood in the row of the hold-out with the smallest: "at most 46", where others
+    had 70."""
+    study = with_embeddings(tmp_path)
+    line = study.group.lines[0]
+
+    def of_phase(run: object, phase: str, by: str, draws: int) -> FewShotCurve:
+        ks = {"limited-1": (0, 1, 2, 4), "limited-2": (0, 1, 2, 5, 9), "limited-3": (0, 1, 2, 3)}
+        values = np.linspace(0, 1, len(ks[phase]))[:, None]
+        return FewShotCurve(ks[phase], values, values, "images")
+
+    monkeypatch.setattr(diagnostics, "curve_of_phase", of_phase)
+    phases = [(line.runs[0], f"limited-{number}") for number in (1, 2, 3)]
+    curve = diagnostics.enrolment_curve(phases, "images", 1)
+    assert curve.ks == (0, 1, 2, 9)
+    assert curve.unseen[-1].tolist() == [1, 1, 1]
+
+
 @pytest.mark.usefixtures("blank_figures")
 def test_the_answer_on_enrolment_is_of_a_row_that_has_a_curve(tmp_path):
     """The best one's record is of a version that measured none, and the report had a KeyError."""
@@ -968,6 +989,41 @@ def test_all_figures_are_there_in_both_formats_and_in_the_page(made_report, page
         assert canvas.INK not in drawn.svg
         assert (out / "figures" / f"{drawn.name}.png").read_bytes().startswith(b"\x89PNG")
         assert "prefers-color-scheme" in (out / "figures" / f"{drawn.name}.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "title", "of"),
+    [
+        ("class_disjoint", "Validation accuracy per epoch", "validation classes"),
+        ("multi_label", "Test accuracy per epoch", "test images"),
+    ],
+)
+def test_figures_by_epoch_say_of_which_images_they_are(monkeypatch, protocol, title, of):
+    """Accuracy on validation classes was headed as that on test images, the test images of several
+    labels stood for validation images, and the training loss for one on either."""
+    part = "valid" if protocol == "class_disjoint" else "test"
+    records = [
+        {"phase": "p", "epoch": epoch, f"{part}_accuracy": 0.5, "train_loss": 1.0}
+        for epoch in (1, 2)
+    ]
+    first = SimpleNamespace(protocol=protocol_named(protocol), records=records)
+    study = SimpleNamespace(
+        first=first,
+        finished=[SimpleNamespace(short="a", runs=[first])],
+        has_drop=False,
+        has_label_sets=first.protocol.label_sets,
+        holdouts=(),
+        slug="s",
+        missing=[],
+    )
+
+    def keys(figure: Any, name: str, title: str, caption: str) -> tuple[str, list[str]]:
+        [legend] = figure.legends
+        return title, [text.get_text() for text in legend.get_texts()]
+
+    monkeypatch.setattr(curves, "saved", keys)
+    assert curves.accuracy_curves(study, {}) == (title, [of])
+    assert curves.loss_curves(study, {}) == ("Training loss per epoch", ["training images"])
 
 
 @pytest.mark.parametrize(

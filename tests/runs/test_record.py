@@ -511,6 +511,20 @@ def test_a_record_is_found_for_the_same_experiment_data_and_code(recorded_birds)
     assert find_record(r.results, tiny("seed=43"), r.data) is None
 
 
+def test_a_record_counts_though_nobody_asks_for_the_validation_classes(birds, cache_dir, tmp_path):
+    """Of apart classes with some that validate, each was made anew: "other classes held out"."""
+    settings = (
+        "protocol=class_disjoint",
+        "data.split=half",
+        "data.valid_fraction=0.25",
+        "train.epochs=1",
+    )
+    run = read_folder(train(birds, cache_dir, tmp_path / "runs", *settings).folder)
+    write_record(tmp_path / "results", run)
+    dataset = open_dataset(run.experiment.data.dataset, birds, cache_dir)
+    assert find_record(tmp_path / "results", run.experiment, dataset) is not None
+
+
 def test_a_record_of_other_code_settings_data_or_packages_does_not_count(
     recorded_birds, monkeypatch
 ):
