@@ -88,24 +88,12 @@ pins:
 	  --group mongod --group weights --universal --python-version 3.11 \
 	  --no-header --no-annotate --upgrade --output-file requirements.txt
 
-# Reports, and numbers of pages, from the records in results/, with the figures that pages show.
-# Nothing is trained; `make test-all` compares reports, and `make evidence` the numbers of pages.
+# Reports, each by the command that its page says it was made by, and numbers of pages: all from the
+# records in results/. Nothing is trained; `make test-all` compares reports, and `make evidence` the
+# numbers of pages.
 reports: install
-	set -e; for records in results/*; do \
-	  case $$records in \
-	    */demo | */grocery) figures='changes-*,*-answer-*,*-holdouts';; \
-	    */techniques) figures='changes-*';; \
-	    *) figures='';; \
-	  esac; \
-	  beside=; \
-	  if [ $$records = results/pixel_techniques ]; then \
-	    same=results/demo/stratified-random-10-x-4; \
-	    beside="$$same/crossentropy_resnet18_sgd_aug $$same/EPSHN_cosine_resnet18_sgd_aug"; \
-	  fi; \
-	  $(BIN)/dml-bench report $$records $$beside --out reports/$$(basename $$records) \
-	    --figures "$$figures"; \
-	done
-	$(BIN)/dml-bench report results --table reality --out reports/reality
+	sed -n 's/^Made by `\(dml-bench report .*\)` on .*/\1/p' reports/*/report.md | \
+	  while read -r command; do PATH="$(CURDIR)/$(BIN):$$PATH" sh -c "$$command" || exit; done
 	$(BIN)/python benchmarks/page_numbers.py
 
 # What `dml-bench list` knows, as a page; a test compares them.
