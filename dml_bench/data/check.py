@@ -164,17 +164,17 @@ def sides(dataset: Dataset, data: Data, seed: int) -> tuple[Sides | None, str]:
     except ValueError as problem:
         refused = str(problem)
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
-    images = np.flatnonzero(counts[dataset.labels] > 1)
-    if data.split != "stratified" or len(images) in (0, len(dataset)):
+    is_alone = counts[dataset.labels] == 1
+    if data.split != "stratified" or is_alone.all() or not is_alone.any():
         return None, refused
-    kept, labels = np.unique(dataset.labels[images], return_inverse=True)
-    rest = replace(
-        dataset,
-        paths=tuple(dataset.paths[image] for image in images),
-        labels=labels,
-        class_names=tuple(dataset.class_names[label] for label in kept),
-    )
-    return both_sides(divided(rest, data, seed), images), refused
+    rest = dataset.without(set(np.flatnonzero(is_alone).tolist()))
+    kept, labels = np.unique(rest.labels, return_inverse=True)
+    class_names = tuple(dataset.class_names[label] for label in kept)
+    rest = replace(rest, labels=labels, class_names=class_names)
+    try:
+        return both_sides(divided(rest, data, seed), np.flatnonzero(~is_alone)), refused
+    except ValueError:  # the others are refused for a reason of their own
+        return None, refused
 
 
 def divided(dataset: Dataset, data: Data, seed: int) -> Split:

@@ -230,6 +230,39 @@ def test_a_class_of_one_image_is_told_with_what_it_means_and_the_others_are_stil
     assert text.index("a run refuses this split") < text.index("groups of exact copies")
 
 
+@pytest.mark.parametrize("part", ["test", "catalogue"])
+def test_a_class_of_one_image_does_not_hide_the_parts_of_the_others(tmp_path, part):
+    paths = ("a/0.png", "b/1.png", "b/2.png", "b/3.png", "c/4.png", "c/5.png", "c/6.png")
+    for image, path in enumerate(paths):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 6), (40 * image, 0, 0)).save(tmp_path / path)
+    images = Dataset(
+        name="birds",
+        root=tmp_path,
+        paths=paths,
+        labels=np.array([0, 1, 1, 1, 2, 2, 2]),
+        class_names=("a", "b", "c"),
+        parts=("train", "train", "train", part, "train", "train", part),
+    )
+    split, refused = split_sides(images, Data(), 42)
+    assert "1 classes have fewer than 2 images (a)" in refused
+    assert split is not None
+    of_catalogue = {3, 6} if part == "catalogue" else set()
+    assert {*split.train.tolist(), *split.test.tolist()} == {1, 2, 3, 4, 5, 6} - of_catalogue
+
+
+def test_of_a_split_that_is_refused_for_two_reasons_the_first_is_told(dataset):
+    images = replace(
+        dataset,
+        labels=np.array([0, 0, 1, 2, 2]),
+        class_names=("a", "b", "c"),
+        parts=("train", "catalogue", "train", "train", "test"),
+    )
+    split, refused = split_sides(images, Data(), 42)
+    assert split is None
+    assert refused.startswith("2 classes have fewer than 2 images (a, b)")
+
+
 def test_a_data_set_that_is_divided_by_class_may_have_classes_of_one_image(dataset):
     divided = replace(
         dataset,
