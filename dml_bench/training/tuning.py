@@ -21,6 +21,7 @@ from dml_bench.config import Experiment, as_table, load
 from dml_bench.config.experiments import assign, value_at
 from dml_bench.config.sections import Tuned
 from dml_bench.config.tuning import TuningSpace
+from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Phase, Split, held_out_by
 from dml_bench.evaluation.metrics import macro, map_at_r
 from dml_bench.evaluation.search import search_leaving_one_out
@@ -334,6 +335,7 @@ class TrialTrainer:
         self.inputs = inputs
         self.validation = validation_classes(experiment, inputs, request.space.valid_classes)
         self.phase, self.split = among_known_classes(inputs, self.validation)
+        require_pairs(inputs.dataset, self.split.valid)
 
     def begun(self, path: Path) -> dict[str, Any]:
         """What the file of the search holds; a new one where there is none. Raises ValueError where
@@ -479,6 +481,16 @@ def among_known_classes(inputs: TrainingInputs, validation: np.ndarray) -> tuple
     trial_phase = Phase("tuning", tuple(absent.tolist()), leaves_one_out=True)
     no_queries = np.array([], dtype=split.train.dtype)
     return trial_phase, replace(split, train=trained, valid=judged, test=no_queries, gallery=judged)
+
+
+def require_pairs(dataset: Dataset, images: np.ndarray) -> None:
+    """Raises ValueError where no two of the validation images are of one class: no trial would have
+    a score."""
+    if np.bincount(dataset.labels[images]).max(initial=0) < 2:
+        raise ValueError(
+            f"each validation class of {dataset.name} has a single image, which nothing of its own"
+            " class could find: add images, or raise data.per_class where that is set"
+        )
 
 
 def with_settings(

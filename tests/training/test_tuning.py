@@ -126,6 +126,13 @@ def test_a_multiple_is_one_also_where_no_row_shares_it(birds, cache_dir, tmp_pat
     assert not search.shared
 
 
+def test_validation_classes_of_one_image_are_refused_before_a_trial(birds, cache_dir, tmp_path):
+    single = tiny("data.per_class=1", "loss=crossentropy", "miner=none", "train.epochs=1")
+    with pytest.raises(ValueError, match=r"each validation class of cub has a single image"):
+        search_settings(request(birds, cache_dir, tmp_path, experiment=single))
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_no_trial_trains_on_a_validation_class(birds, cache_dir, tmp_path):
     plain = shortened(tiny(), SMALL)
     trainer = TrialTrainer(plain, request(birds, cache_dir, tmp_path))
