@@ -19,11 +19,10 @@ from small_suite import command as suite_command
 from tiny import refusal, train
 
 from dml_bench.analysis.collect import why_not_beside
-from dml_bench.config import as_table, load
+from dml_bench.config import Data, as_table, load
 from dml_bench.config.experiments import find, read_profile, resolve
 from dml_bench.config.tables import read_table
 from dml_bench.data import digests
-from dml_bench.config import Data
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.digests import digests_of
 from dml_bench.data.identity import OtherData, copies_in_gallery, data_facts, differing_data
