@@ -1,6 +1,7 @@
 """Checking a data set: damaged images and copies are found, named, and put in proportion."""
 
 import io
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from dml_bench.api.data import check_data
 from dml_bench.config import Component, Data
 from dml_bench.data.check import Damage, DataReport, check, render
 from dml_bench.data.check import sides as split_sides
@@ -298,6 +300,17 @@ def test_faults_and_notes_of_the_reader_are_part_of_the_report(tmp_path):
     assert "faults, for which a run stops: 1" in text
     assert "outside of any class folder: 1" in text
     assert "1 file is no image and is left out (first: a/notes.txt)" in text
+    assert report.problems
+
+
+def test_a_folder_whose_name_is_no_text_is_told_among_the_faults(tmp_path):
+    for folder in (os.fsdecode(b"caf\xe9"), "bar"):
+        for image in range(2):
+            (tmp_path / "photos" / folder).mkdir(parents=True, exist_ok=True)
+            picture = Image.effect_noise((9, 9), 90)
+            picture.save(tmp_path / "photos" / folder / f"{image}.png")
+    report = check_data("folder", tmp_path / "photos", cache_dir=tmp_path / "cache")
+    assert any("names in" in fault and "rename them" in fault for fault in report.faults)
     assert report.problems
 
 

@@ -265,6 +265,13 @@ def test_a_table_says_its_encoding_by_its_first_bytes_or_is_told_it(photos, enco
     assert read("csv", photos, encoding=encoding).class_names == ("antö", "beeö", "cowö")
 
 
+def test_a_table_whose_encoding_is_named_may_begin_with_a_mark_of_it_too(photos):
+    rows = [f"{name},train,{file}" for file, name in zip(FILES, NAMES, strict=True)]
+    table(photos, "bird,split,path", *rows, encoding="utf-8-sig")
+    dataset = read("csv", photos, encoding="utf-8", label_column="bird")
+    assert dataset.class_names == ("ant", "bee", "cow")
+
+
 def test_a_table_in_another_encoding_is_refused_with_its_line_and_the_option(photos):
     table(photos, "path,label", "000.jpg,ant", "001.jpg,Bär", encoding="cp1252")
     with pytest.raises(

@@ -103,7 +103,9 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over paths, classes, boxes and file contents: equal only for the same data."""
-        state = hashlib.sha256("\0".join(self.class_names).encode())
+        # A check looks at a data set whose names are no text as well.
+        names = "\0".join(self.class_names).encode(errors="surrogatepass")
+        state = hashlib.sha256(names)
         for path, label, digest in zip(self.paths, self.labels, self.digests, strict=True):
             state.update(f"\n{path}\0{label}\0{digest}".encode())
         if self.boxes is not None:
