@@ -372,6 +372,7 @@ def make_split(
     require_all_classes(dataset, train, test)
     training = np.flatnonzero(train)
     enrolled = own_gallery(dataset, method)
+    notes += unused_parts(dataset, train | valid | test | enrolled)
     return Split(
         training,
         np.flatnonzero(test),
@@ -472,6 +473,21 @@ def own_gallery(dataset: Dataset, method: str) -> np.ndarray:
     return enrolled
 
 
+def unused_parts(dataset: Dataset, used: np.ndarray) -> tuple[str, ...]:
+    """A sentence about images of the data set's own parts that a split has no use for; `used`
+    (images, bool) are the others."""
+    if used.all():
+        return ()
+    names = sorted(set(np.array(dataset.parts)[~used].tolist()))
+    remedy = ""
+    if "valid" in names:
+        remedy = ": data.valid_fraction sets training classes aside for validation"
+    return (
+        f"{(~used).sum()} images of the part {' and '.join(names)} of {dataset.name} are not used"
+        f" with this protocol{remedy}",
+    )
+
+
 def fingerprint(dataset: Dataset, **parts: np.ndarray) -> str:
     """SHA-256 over the paths of all images in one of the parts (images, bool), with the part's
     name."""
@@ -525,7 +541,13 @@ def make_disjoint_split(dataset: Dataset, *, method: str, valid_fraction: float)
     enrolled = queries if np.array_equal(test, gallery) else np.flatnonzero(gallery)
     parts = fingerprint(dataset, train=train, valid=valid, test=test, gallery=gallery & ~test)
     return Split(
-        np.flatnonzero(train), queries, parts, enrolled, np.flatnonzero(valid), kind=method
+        np.flatnonzero(train),
+        queries,
+        parts,
+        enrolled,
+        np.flatnonzero(valid),
+        kind=method,
+        notes=unused_parts(dataset, train | valid | test | gallery),
     )
 
 
