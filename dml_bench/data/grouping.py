@@ -17,6 +17,8 @@ from dml_bench.registry.names import one_spelling
 __all__ = ["days_of", "groups_of", "runs_of_names", "series_of_names"]
 
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+RULES_FIRST = ("parent", "runs")
+"""Rules that do not give way to a column of their name, as others do."""
 PAUSE = timedelta(hours=1)
 """With `exif:hour`, so long a pause between two photos begins a new group."""
 
@@ -26,6 +28,11 @@ def groups_of(dataset: Dataset, rule: str) -> np.ndarray:
     Raises ValueError where an image has none."""
     kind, _, rest = rule.partition(":")
     is_column = rule in (dataset.columns or {})
+    if is_column and rule in RULES_FIRST:
+        raise ValueError(
+            f"data.group is {rule!r}, which is a rule and a column of {dataset.name}: rename the"
+            " column to group by it, or leave it out of the table"
+        )
     if rule == "parent":
         names = [PurePosixPath(path).parent.name for path in dataset.paths]
     elif rule == "photo" and not is_column:

@@ -236,10 +236,12 @@ def test_groups_whose_names_look_the_same_are_one_however_accents_are_stored():
         (r"regex:auk", r"gives 1 of 2 images of birds no group \(first: jay/00.jpg\)"),
         ("shpo", r"no column of birds \(did you mean shop\?\): its columns are shop"),
         ("exif:day", "gives 2 of 2 images of birds no group"),
+        ("parent", "which is a rule and a column of birds: rename the column"),
     ],
 )
 def test_images_without_a_group_and_unknown_columns_are_refused(rule, problem):
-    dataset = replace(dataset_of({"auk": 1, "jay": 1}), columns={"shop": ("a", "b")})
+    columns = {"shop": ("a", "b")} | ({"parent": ("a", "b")} if rule == "parent" else {})
+    dataset = replace(dataset_of({"auk": 1, "jay": 1}), columns=columns)
     with pytest.raises(ValueError, match=problem):
         groups_of(dataset, rule)
 
