@@ -248,7 +248,8 @@ def propose(
     distributions = {}
     for key, of_key in space.of(experiment).items():
         distributions[key] = number_range(of_key.low, of_key.high, log=of_key.log)
-    sequence = np.random.SeedSequence([experiment.seed, len(trials)])
+    # NumPy has no seeds below 0, and experiments may.
+    sequence = np.random.SeedSequence([abs(experiment.seed), len(trials)])
     sampler = optuna.samplers.TPESampler(
         seed=int(sequence.generate_state(1)[0]), n_startup_trials=max(2, space.trials // 3)
     )

@@ -126,6 +126,12 @@ def test_a_multiple_is_one_also_where_no_row_shares_it(birds, cache_dir, tmp_pat
     assert not search.shared
 
 
+def test_a_seed_below_zero_proposes_settings_too(birds, cache_dir, tmp_path):
+    minus_one = tiny("seed=-1", "train.epochs=1")
+    search = search_settings(request(birds, cache_dir, tmp_path, experiment=minus_one))
+    assert search.trials[1].settings != search.trials[0].settings
+
+
 def test_validation_classes_of_one_image_are_refused_before_a_trial(birds, cache_dir, tmp_path):
     single = tiny("data.per_class=1", "loss=crossentropy", "miner=none", "train.epochs=1")
     with pytest.raises(ValueError, match=r"each validation class of cub has a single image"):
