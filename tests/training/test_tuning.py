@@ -23,7 +23,7 @@ from dml_bench.data.split import split_of
 from dml_bench.registry import losses
 from dml_bench.runs.execute import execute
 from dml_bench.runs.request import RunRequest
-from dml_bench.suite.tuned import with_tuned_rows
+from dml_bench.suite.tuned import tuned_settings, with_tuned_rows
 from dml_bench.system.files import read_json, write_json
 from dml_bench.training.tuning import (
     Trial,
@@ -207,6 +207,14 @@ def test_a_tuned_run_says_so_and_stands_beside_the_untuned_one(searched, birds, 
     assert f"name={NAME}~tuned" in command
     again = db.resolve(NAME, [*SETTINGS, *command])
     assert again == experiment
+
+
+@pytest.mark.parametrize("unseen", ['"Granny, Smith",Gala', "A\\B"])
+def test_a_tuned_run_says_the_held_out_classes_of_its_search_whatever_their_names(searched, unseen):
+    search, _ = searched
+    named = replace(search, experiment=replace(search.experiment, unseen=unseen))
+    settings = tuned_settings(named, search.experiment)
+    assert db.resolve(NAME, [*SETTINGS, *settings]).tuned == named.tuned()
 
 
 def test_a_suite_refuses_rows_without_a_search_and_with_unequal_budgets(
