@@ -14,6 +14,7 @@ from dml_bench.config import Data, Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.grouped_split import by_groups, by_time, grouped_folds, not_validated
 from dml_bench.data.grouping import days_of, groups_of
+from dml_bench.data.label_sets import strata
 from dml_bench.registry import UnknownName, near_miss, protocols
 from dml_bench.registry.names import composed
 from dml_bench.system.seeding import uniform
@@ -30,6 +31,7 @@ __all__ = [
     "make_disjoint_split",
     "make_split",
     "phases",
+    "split_by_label_sets",
     "split_of",
     "thinned",
     "unseen_classes",
@@ -382,6 +384,26 @@ def make_split(
         kind=method,
         groups=groups,
         notes=notes,
+    )
+
+
+def split_by_label_sets(
+    dataset: Dataset, *, method: str, test_fraction: float, valid_fraction: float, seed: int
+) -> Split:
+    """The split of images that have several labels each: by the rarest label of each image, or
+    `given` by the data set's own parts."""
+    assert dataset.label_sets is not None
+    rarest = strata(dataset.labels, dataset.label_sets)
+    used, labels = np.unique(
+        np.zeros_like(rarest) if method == "given" else rarest, return_inverse=True
+    )
+    names = tuple(dataset.label_sets.names[label] for label in used)
+    return make_split(
+        replace(dataset, labels=labels, class_names=names),
+        method=method,
+        test_fraction=test_fraction,
+        valid_fraction=valid_fraction,
+        seed=seed,
     )
 
 

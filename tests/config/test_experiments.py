@@ -1150,6 +1150,7 @@ def test_reading_an_experiment_twice_gives_the_same_although_it_was_changed_in_b
         ),
         ("data.dataset.crop_to_box=true", "data.dataset", {"name": "cub", "crop_to_box": True}),
         ("summary=a = b", "summary", "a = b"),
+        ("summary= ", "summary", " "),
     ],
 )
 def test_set_changes_one_value(override, key, value):
