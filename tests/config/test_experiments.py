@@ -1286,6 +1286,15 @@ def test_the_demo_profile_replaces_imagenet_by_the_source_domain():
     assert resolve(BASELINE, profile="demo").model.weights == "source"
 
 
+def test_species_that_the_weights_were_trained_on_are_no_data_set_of_a_run():
+    of_source = {"profile": "demo", "overrides": ["data.dataset=source_species"]}
+    with pytest.raises(ValueError, match=r"trained on, also those held out: --set data.dataset"):
+        resolve(BASELINE, **of_source)
+    for other in ("data.dataset.seed=2", "pretrain.seed=2", "model.weights=none"):
+        changed = resolve(BASELINE, profile="demo", overrides=[*of_source["overrides"], other])
+        assert changed.data.dataset.name == "source_species"
+
+
 def test_the_demo_profile_leaves_a_random_start_random(tmp_path):
     scratch = resolve(
         own(tmp_path, f'extends = "{BASELINE}"\n[model]\nweights = "none"\n'), profile="demo"
