@@ -304,11 +304,9 @@ def shortened(experiment: Experiment, space: TuningSpace) -> Experiment:
     epochs = space.epochs_of(experiment)
     follows = schedules.of(experiment.schedule).facts["needs_validation"]
     table = as_table(experiment)
-    for key, fewest in IN_EPOCHS.items():
-        current = value_at(experiment, key)
-        if current and epochs < experiment.train.epochs:
-            fewer = round(current * epochs / experiment.train.epochs)
-            assign(table, key, max(fewer, fewest))
+    if epochs < experiment.train.epochs:
+        for key, value in fewer_epochs(experiment, epochs).items():
+            assign(table, key, value)
     assign(table, "train.epochs", epochs)
     assign(table, "train.checkpoint", "last")
     if not follows:
@@ -316,6 +314,26 @@ def shortened(experiment: Experiment, space: TuningSpace) -> Experiment:
     assign(table, "expects", [])
     shorter: Experiment = load(table)
     return shorter
+
+
+def fewer_epochs(experiment: Experiment, epochs: int) -> dict[str, Any]:
+    """By key, the settings that count epochs, for fewer of them: what begins or ends during the
+    training does so in the shorter one, as far as there is an epoch for it."""
+    before = experiment.train.epochs
+    settings: dict[str, Any] = {}
+    for key, fewest in IN_EPOCHS.items():
+        current = value_at(experiment, key)
+        if current:
+            settings[key] = max(round(current * epochs / before), fewest)
+    for key in ("mixing.start_from", "train.head_epochs"):
+        if key in settings and value_at(experiment, key) < before:
+            settings[key] = min(settings[key], epochs - 1)
+    if "mixing.finetuning_epoch" in settings:
+        earliest = settings.get("mixing.start_from", 0) + 1
+        settings["mixing.finetuning_epoch"] = max(settings["mixing.finetuning_epoch"], earliest)
+    if experiment.images.progressive:
+        settings["images.progressive"] = list(experiment.images.progressive[-epochs:])
+    return settings
 
 
 class TrialTrainer:

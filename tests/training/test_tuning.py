@@ -348,6 +348,18 @@ def test_what_ends_after_an_epoch_ends_after_one_in_a_shorter_trial_too():
     assert shortened(starting, space).start.options["epochs"] == 1
 
 
+def test_a_shorter_trial_has_an_epoch_for_each_part_of_the_training():
+    classifier = ("train.epochs=10", "loss=crossentropy", "miner=none")
+    mixed = (*classifier, "mixing.technique=mixup")
+    between = shortened(tiny(*mixed, "mixing.start_from=2", "mixing.finetuning_epoch=3"), SMALL)
+    assert (between.train.epochs, between.mixing.active(2)) == (3, True)
+    assert shortened(tiny(*mixed, "mixing.start_from=9"), SMALL).mixing.active(3)
+    assert shortened(tiny(*classifier, "train.head_epochs=9"), SMALL).train.head_epochs == 2
+    assert shortened(tiny(*classifier, "train.head_epochs=10"), SMALL).train.head_epochs == 3
+    growing = tiny(*classifier, "images.progressive=[16, 20, 24, 28, 32]")
+    assert shortened(growing, SMALL).images.progressive == (24, 28, 32)
+
+
 def test_multiples_of_nothing_are_no_settings():
     with pytest.raises(ValueError, match=r"optimizer\.lr of .* must not be 0, .*: --set another"):
         own_settings(tiny("optimizer.lr=0"), read_space("networks"))
