@@ -73,6 +73,13 @@ IN_EPOCHS = {
 }
 """Settings that are numbers of epochs, and become fewer with them, and the fewest that they become:
 0 would say that mixing never ends, and a start has at least one."""
+NOT_SEARCHED = {
+    "data.": "decides which images there are",
+    "images.": "decides how gallery and query are seen",
+    "evaluate.": "no trial follows",
+    "augment.resized_crop": "needs all images decoded anew for each value",
+}
+"""By the beginning of their keys, settings that no space may have, and why."""
 HALVES = 4
 """How often a trial that may be stopped early is measured."""
 UNTRIED = 2
@@ -220,9 +227,14 @@ def imported_optuna() -> Any:
 
 def own_settings(experiment: Experiment, space: TuningSpace) -> Settings:
     """The settings of the first trial, which are the experiment's own. Raises ValueError where one
-    is missing or outside of its range."""
+    is missing, outside of its range, or none that trials could try."""
     own = {}
     for key, of_key in space.of(experiment).items():
+        for start, reason in NOT_SEARCHED.items():
+            if key.startswith(start):
+                raise ValueError(
+                    f"the space {space.name} has {key}, which {reason}: leave it out of the space"
+                )
         value = own_value(experiment, key)
         if of_key.times and not value:
             raise ValueError(
@@ -427,7 +439,7 @@ class TrialTrainer:
             self.phase,
             inputs.dataset,
             self.split,
-            inputs.pixels,
+            inputs.pixels.changed_as(experiment),
             device=self.device,
             precision=self.precision,
             callback=Callback(),

@@ -166,11 +166,11 @@ def test_images_of_parts_that_a_protocol_has_no_use_for_are_told():
     by_class = dataset_of(dict.fromkeys("abcdefgh", 2), parts=parts)
     [note] = make_disjoint_split(by_class, method="given", valid_fraction=0.0).notes
     assert note.startswith("4 images of the part valid of birds are not used with this protocol")
-    asked = dataset_of({"a": 4, "b": 4}, parts=("train", "test", "query", "valid") * 2)
-    [note] = split_of(asked, method="given").notes
+    with_queries = dataset_of({"a": 4, "b": 4}, parts=("train", "test", "query", "valid") * 2)
+    [note] = split_of(with_queries, method="given").notes
     assert note == "2 images of the part query of birds are not used with this protocol"
-    whole = dataset_of({"a": 4, "b": 4}, parts=("train", "test", "gallery", "valid") * 2)
-    assert split_of(whole, method="given").notes == ()
+    with_gallery = dataset_of({"a": 4, "b": 4}, parts=("train", "test", "gallery", "valid") * 2)
+    assert split_of(with_gallery, method="given").notes == ()
 
 
 def test_the_fingerprint_of_given_parts_depends_on_who_asks():

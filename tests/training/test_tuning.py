@@ -348,6 +348,33 @@ def test_what_ends_after_an_epoch_ends_after_one_in_a_shorter_trial_too():
     assert shortened(starting, space).start.options["epochs"] == 1
 
 
+def test_a_trial_sees_images_changed_as_it_proposes(birds, cache_dir, tmp_path):
+    colours = {"augment.color_jitter": Range(low=0.0, high=1.0)}
+    space = replace(SMALL, ranges=colours, of_loss={})
+    where = request(birds, cache_dir, tmp_path, space=space)
+    trainer = TrialTrainer(shortened(tiny(), space), where)
+    views = []
+    for strength in (0.0, 1.0):
+        changed = tiny(f"augment.color_jitter={strength}")
+        state = trainer.state(changed)
+        views.append(state.source.train(state.images[:8], phase="tuning", epoch=1))
+    assert not torch.equal(*views)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("data.test_fraction", "decides which images there are"),
+        ("evaluate.tta_plain_weight", "no trial follows"),
+        ("augment.resized_crop", "needs all images decoded anew for each value"),
+    ],
+)
+def test_what_no_trial_can_try_is_no_setting_of_a_space(key, reason):
+    space = replace(SMALL, ranges={key: Range(low=0.0, high=1.0)})
+    with pytest.raises(ValueError, match=f"the space small has {key}, which {reason}: leave it"):
+        own_settings(tiny(), space)
+
+
 def test_a_shorter_trial_has_an_epoch_for_each_part_of_the_training():
     classifier = ("train.epochs=10", "loss=crossentropy", "miner=none")
     mixed = (*classifier, "mixing.technique=mixup")
