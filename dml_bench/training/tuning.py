@@ -74,7 +74,7 @@ IN_EPOCHS = {
 """Settings that are numbers of epochs, and become fewer with them, and the fewest that they become:
 0 would say that mixing never ends, and a start has at least one."""
 NOT_SEARCHED = {
-    "data.": "decides which images there are",
+    "data.": "decides images and labels",
     "images.": "decides how gallery and query are seen",
     "evaluate.": "no trial follows",
     "augment.resized_crop": "needs all images decoded anew for each value",
@@ -289,6 +289,11 @@ def own_value(experiment: Experiment, key: str) -> float:
         raise ValueError(
             f"the space has {key}, which {experiment.name} lacks: name a space without it with"
             " --space FILE.toml"
+        )
+    if isinstance(value, int):  # of settings that may be fractions, numbers are floats
+        raise ValueError(
+            f"the space has {key}, which is no fraction, as all are that trials try: name a space"
+            " without it with --space FILE.toml"
         )
     return float(value)
 

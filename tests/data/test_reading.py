@@ -205,6 +205,12 @@ def test_names_that_differ_only_in_case_or_zeros_are_pointed_out(tmp_path):
 # Tables
 
 
+def test_a_class_that_is_called_like_a_drive_is_refused_for_that(tmp_path):
+    pictures(tmp_path, "A: good/1.jpg", "bad/1.jpg")
+    faults = read("folder", tmp_path, tolerant=True).faults
+    assert "begin like a drive of Windows, as C: does: 1 (first: A: good/1.jpg)" in faults[0]
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     pictures(tmp_path, *(f"images/{number:03}.jpg" for number in range(6)))

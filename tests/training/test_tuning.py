@@ -364,14 +364,20 @@ def test_a_trial_sees_images_changed_as_it_proposes(birds, cache_dir, tmp_path):
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
-        ("data.test_fraction", "decides which images there are"),
+        ("data.test_fraction", "decides images and labels"),
         ("evaluate.tta_plain_weight", "no trial follows"),
         ("augment.resized_crop", "needs all images decoded anew for each value"),
     ],
 )
-def test_what_no_trial_can_try_is_no_setting_of_a_space(key, reason):
+def test_a_setting_of_a_part_that_trials_do_not_change_is_refused_in_a_space(key, reason):
     space = replace(SMALL, ranges={key: Range(low=0.0, high=1.0)})
     with pytest.raises(ValueError, match=f"the space small has {key}, which {reason}: leave it"):
+        own_settings(tiny(), space)
+
+
+def test_whole_numbers_are_no_settings_of_a_space():
+    space = replace(SMALL, ranges={"train.batch_size": Range(low=8, high=32)})
+    with pytest.raises(ValueError, match=r"has train\.batch_size, which is no fraction"):
         own_settings(tiny(), space)
 
 

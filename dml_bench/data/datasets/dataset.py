@@ -280,15 +280,22 @@ class Disk:
     ) -> tuple[list[ImageRow], list[str]]:
         """Those of the rows whose files are there, and faults about paths that lead out of the
         folder or to no file."""
-        outside, missing, there = [], [], []
+        drives, outside, missing, there = [], [], [], []
         for row in rows:
-            if not inside(row.path):
+            if row.path[1:2] == ":":
+                drives.append(row.path)
+            elif not inside(row.path):
                 outside.append(row.path)
             elif path := self.spelled(row.path):
                 there.append(row if path == row.path else replace(row, path=path))
             else:
                 missing.append(row.path)
-        faults = fault(outside, f"paths in {listing} that lead out of {self.root}", "correct them")
+        faults = fault(
+            drives,
+            f"paths in {listing} that begin like a drive of Windows, as C: does",
+            "rename them, or name them relative to the folder",
+        )
+        faults += fault(outside, f"paths in {listing} that lead out of {self.root}", "correct them")
         return there, faults + fault(
             sorted(missing), f"images that do not exist in {self.root}", remedy
         )
