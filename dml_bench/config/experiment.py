@@ -537,6 +537,7 @@ def check_model(experiment: Experiment) -> None:
             f"pretrain has no effect with model.weights = {model.weights}; it belongs to"
             " model.weights = source"
         )
+    check_source_species(experiment)
     if model.pooling.name != "own" and registry.heads.of(model.head).facts["takes_map"]:
         raise ValueError(
             f"model.pooling has no effect: head {model.head.name} takes the whole map; --set"
@@ -584,6 +585,20 @@ def check_model(experiment: Experiment) -> None:
         model.batch_norm == "train" or model.trainable != "head",
         f"model.batch_norm = {model.batch_norm} has no effect with model.trainable = head, which"
         " freezes the whole backbone",
+    )
+
+
+def check_source_species(experiment: Experiment) -> None:
+    """Raises ValueError where a backbone was trained on the species, held-out ones among them, that
+    it is tested on."""
+    dataset, pretrain = experiment.data.dataset, experiment.pretrain
+    if dataset.name != "source_species" or pretrain is None:
+        return
+    seed = dataset.options.get("seed")
+    require(
+        seed != pretrain.seed,
+        f"data.dataset = source_species with seed {seed} has the species that model.weights ="
+        f" source was trained on, also those held out: --set data.dataset.seed={pretrain.seed + 1}",
     )
 
 

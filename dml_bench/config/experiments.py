@@ -95,7 +95,8 @@ def read_overrides(overrides: Sequence[str]) -> list[tuple[str, Any]]:
     setting of a component that a later one replaces: it would be lost."""
     values: list[tuple[str, Any]] = []
     for override in overrides:
-        key, equals, text = (part.strip() for part in override.partition("="))
+        key, equals, value = override.partition("=")
+        key, text = key.strip(), value.strip() or value  # a space may be what stands between labels
         if not equals or not key:
             raise ValueError(
                 f"--set {override}: write it as key=value, e.g. --set optimizer.lr=0.01"

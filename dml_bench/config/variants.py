@@ -15,6 +15,7 @@ __all__ = [
     "Sweep",
     "base_name",
     "is_named",
+    "setting_of",
     "settings_in",
     "settings_in_short",
     "suffix_of",
@@ -142,18 +143,39 @@ def split_values(text: str) -> Iterator[str]:
     if not any(isinstance(value, list | dict) for value in parsed):
         yield from text.split(",")
         return
-    for value in parsed:
-        yield str(value)
+    if not any(isinstance(value, dict) for value in parsed):
+        yield from map(str, parsed)
+        return
+    part = ""
+    for piece in text.split(","):  # a table stays as it was written, as Python writes no TOML
+        part = f"{part},{piece}" if part else piece
+        if is_toml(part):
+            yield part
+            part = ""
+
+
+def is_toml(text: str) -> bool:
+    try:
+        tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def setting_of(override: str) -> str:
+    """What a key, or a `key=value`, sets: `optimizer` and `optimizer.name` are one setting."""
+    return override.partition("=")[0].strip().removesuffix(".name")
 
 
 def sweep_overrides(sweeps: Sequence[Sweep], overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each combination of the swept values, the last setting changing first.
     Raises ValueError where a setting is swept twice, or set as well."""
     keys = [sweep.key for sweep in sweeps]
+    swept = list(map(setting_of, keys))
     for key in keys:
-        if keys.count(key) > 1:
+        if swept.count(setting_of(key)) > 1:
             raise ValueError(f"--sweep {key} must be given once: join all its values by commas")
-        if any(override.partition("=")[0].strip() == key for override in overrides):
+        if any(setting_of(override) == setting_of(key) for override in overrides):
             raise ValueError(f"{key} is both set and swept: leave out --set {key}")
         if not is_named(key):
             raise ValueError(f"--sweep {key} can't be swept: run a suite for each value instead")

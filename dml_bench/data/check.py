@@ -15,7 +15,12 @@ from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.data.same_picture import first_of_picture, small_copy
 from dml_bench.data.sessions import Sessions
-from dml_bench.data.split import Split, make_disjoint_split, make_split
+from dml_bench.data.split import (
+    Split,
+    make_disjoint_split,
+    make_split,
+    split_by_label_sets,
+)
 from dml_bench.registry import protocols
 from dml_bench.system.threaded import threaded_map
 
@@ -147,12 +152,20 @@ def check(
         resaved=resaved,
         conflicting=tuple(group for group in both if differ(label_of, group)),
         across_split=None if split is None else across(dataset, both, split),
-        single=tuple(dataset.class_names[label] for label in np.flatnonzero(counts == 1)),
+        single=classes_of_one(dataset, counts),
         faults=dataset.faults,
         refused=refused,
         notes=dataset.notes,
         sessions=sessions,
     )
+
+
+def classes_of_one(dataset: Dataset, counts: np.ndarray) -> tuple[str, ...]:
+    """The classes of one image, where that is too few: not of a combination of labels, as images
+    are looked up by each label."""
+    if dataset.label_sets is not None:
+        return ()
+    return tuple(dataset.class_names[label] for label in np.flatnonzero(counts == 1))
 
 
 def sides(dataset: Dataset, data: Data, seed: int) -> tuple[Sides | None, str]:
@@ -164,22 +177,31 @@ def sides(dataset: Dataset, data: Data, seed: int) -> tuple[Sides | None, str]:
     except ValueError as problem:
         refused = str(problem)
     counts = np.bincount(dataset.labels, minlength=dataset.num_classes)
-    images = np.flatnonzero(counts[dataset.labels] > 1)
-    if data.split != "stratified" or len(images) in (0, len(dataset)):
+    is_alone = counts[dataset.labels] == 1
+    by_class = data.split == "stratified" and dataset.label_sets is None
+    if not by_class or is_alone.all() or not is_alone.any():
         return None, refused
-    kept, labels = np.unique(dataset.labels[images], return_inverse=True)
-    rest = replace(
-        dataset,
-        paths=tuple(dataset.paths[image] for image in images),
-        labels=labels,
-        class_names=tuple(dataset.class_names[label] for label in kept),
-    )
-    return both_sides(divided(rest, data, seed), images), refused
+    rest = dataset.without(set(np.flatnonzero(is_alone).tolist()))
+    kept, labels = np.unique(rest.labels, return_inverse=True)
+    class_names = tuple(dataset.class_names[label] for label in kept)
+    rest = replace(rest, labels=labels, class_names=class_names)
+    try:
+        return both_sides(divided(rest, data, seed), np.flatnonzero(~is_alone)), refused
+    except ValueError:  # the others are refused for a reason of their own
+        return None, refused
 
 
 def divided(dataset: Dataset, data: Data, seed: int) -> Split:
-    """By images; where the data set's own parts, or `half`, divide by class, by those. Raises
-    ValueError as the splits do."""
+    """By images; where the data set's own parts, or `half`, divide by class, by those; where images
+    have several labels, by these. Raises ValueError as the splits do."""
+    if dataset.label_sets is not None and data.split in ("stratified", "given"):
+        return split_by_label_sets(
+            dataset,
+            method=data.split,
+            test_fraction=data.test_fraction,
+            valid_fraction=0,
+            seed=seed,
+        )
     if data.split in ("half", "given"):
         try:
             return make_disjoint_split(dataset, method=data.split, valid_fraction=0.0)

@@ -463,7 +463,7 @@ def text_of(file: Path, encoding: str) -> str:
     content = file.read_bytes()
     known = encoding or next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     try:
-        return content.decode(known)
+        return content.decode(known).removeprefix("\ufeff")  # which a named encoding leaves there
     except LookupError:
         raise ValueError(
             f"option encoding is {encoding!r}, which is none: write e.g. utf-8, utf-16 or cp1252"

@@ -12,18 +12,27 @@ import numpy as np
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.images import photo_file
 from dml_bench.registry import near_miss
+from dml_bench.registry.names import one_spelling
 
 __all__ = ["days_of", "groups_of", "runs_of_names", "series_of_names"]
 
+NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+RULES_FIRST = ("parent", "runs")
+"""Rules that do not give way to a column of their name, as others do."""
 PAUSE = timedelta(hours=1)
 """With `exif:hour`, so long a pause between two photos begins a new group."""
 
 
 def groups_of(dataset: Dataset, rule: str) -> np.ndarray:
-    """(images) the names of the groups that `data.group` means. Raises ValueError where an image
-    has none."""
+    """(images) the names of the groups that `data.group` means; those that look the same are one.
+    Raises ValueError where an image has none."""
     kind, _, rest = rule.partition(":")
     is_column = rule in (dataset.columns or {})
+    if is_column and rule in RULES_FIRST:
+        raise ValueError(
+            f"data.group is {rule!r}, which is a rule and a column of {dataset.name}: rename the"
+            " column to group by it, or leave it out of the table"
+        )
     if rule == "parent":
         names = [PurePosixPath(path).parent.name for path in dataset.paths]
     elif rule == "photo" and not is_column:
@@ -46,7 +55,8 @@ def groups_of(dataset: Dataset, rule: str) -> np.ndarray:
             f"data.group is {rule!r}, which gives {len(without)} of {len(dataset)} images of"
             f" {dataset.name} no group (first: {without[0]}): complete them, or choose another rule"
         )
-    return np.array(names, object)
+    shown = one_spelling(names)
+    return np.array([shown[name] for name in names], object)
 
 
 def matched(pattern: str, path: str) -> str:
@@ -129,11 +139,13 @@ def column(dataset: Dataset, setting: str, name: str) -> Sequence[str]:
 
 def days_of(dataset: Dataset, rule: str) -> np.ndarray:
     """(images) float: when images were taken, as `data.time` means it. Dates and times count by
-    the day, numbers as they are. Raises ValueError where an image has none."""
+    the day, numbers as they are. Raises ValueError where an image has none, or a class has dates
+    and numbers."""
     if rule == "exif":
         days = [day_of(capture.time) for capture in dataset.captures]
     else:
-        days = [parsed(cell.strip()) for cell in column(dataset, "data.time", rule)]
+        cells = [cell.strip() for cell in column(dataset, "data.time", rule)]
+        days = [parsed(cell) for cell in cells]
     without = [path for path, day in zip(dataset.paths, days, strict=True) if day is None]
     if without:
         raise ValueError(
@@ -141,7 +153,24 @@ def days_of(dataset: Dataset, rule: str) -> np.ndarray:
             f" {dataset.name} no time (first: {without[0]}): complete them as 2026-05-31 or as"
             " numbers, or choose another split"
         )
+    if rule != "exif":
+        require_one_order(dataset, rule, cells)
     return np.array(days, float)
+
+
+def require_one_order(dataset: Dataset, rule: str, cells: Sequence[str]) -> None:
+    """Raises ValueError where a class has dates and numbers: none comes before the other."""
+    is_number = np.array([NUMBER.fullmatch(cell) is not None for cell in cells], bool)
+    both = np.intersect1d(dataset.labels[is_number], dataset.labels[~is_number])
+    if not len(both):
+        return
+    of_class = dataset.labels == both[0]
+    number, date = (cells[np.flatnonzero(of_class & kind)[0]] for kind in (is_number, ~is_number))
+    raise ValueError(
+        f"data.time is {rule!r}, in which class {dataset.class_names[both[0]]} has a number"
+        f" ({number}) and a date ({date}), and neither comes before the other: write all of them"
+        " as 2026-05-31 or as numbers"
+    )
 
 
 def day_of(time: datetime | None) -> float | None:
@@ -150,7 +179,7 @@ def day_of(time: datetime | None) -> float | None:
 
 def parsed(cell: str) -> float | None:
     """A number, or the day of a date in ISO 8601 or as EXIF writes it; None for anything else."""
-    if re.fullmatch(r"[-+]?\d+(\.\d+)?", cell):
+    if NUMBER.fullmatch(cell):
         return float(cell)
     try:
         time = datetime.fromisoformat(re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", cell))

@@ -109,7 +109,7 @@ def differing_data(recorded: DataFacts, experiment: Experiment, dataset: Dataset
             f" {here[:12]})"
         )
     # Else it follows from images, labels and experiment.
-    if experiment.data.split in ("given", "grouped", "time"):
+    if experiment.data.split in ("given", "grouped", "time") or has_catalogue(recorded, dataset):
         mine = split_of(experiment, kept).fingerprint
         if mine != recorded["split"]["fingerprint"]:
             return (
@@ -117,6 +117,17 @@ def differing_data(recorded: DataFacts, experiment: Experiment, dataset: Dataset
                 f" {dataset.root} has {mine[:12]})"
             )
     return ""
+
+
+def has_catalogue(recorded: DataFacts, dataset: Dataset) -> bool:
+    """Whether images are in no part of the division, or were: which ones is not said by images and
+    labels."""
+    if "catalogue" in (dataset.parts or ()):
+        return True
+    split = recorded["split"]
+    counts = [split.get("train_images"), split.get("valid_images"), split.get("test_images")]
+    divided = [count for count in counts if count is not None]
+    return divided == counts and sum(divided) < recorded["dataset"]["num_images"]
 
 
 def copies_in_gallery(dataset: Dataset, split: Split, digests: Sequence[str]) -> Copies:

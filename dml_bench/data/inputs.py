@@ -3,6 +3,7 @@ batch at a time."""
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -96,6 +97,13 @@ class ImageInputs:
         """What the device's memory holds, by the folder of its cache."""
         self._drawn_for: tuple[str, int] | None = None
         self._drawn: dict[tuple[str, int], np.ndarray] = {}
+
+    def changed_as(self, experiment: Experiment) -> "ImageInputs":
+        """The same images, changed as another experiment with the same caches says."""
+        others = copy(self)
+        others.experiment = experiment
+        others._drawn_for, others._drawn = None, {}
+        return others
 
     def keep_on_device(self) -> None:
         """From now on a GPU cuts batches out of its own memory, where that has room for the images;

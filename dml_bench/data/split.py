@@ -14,6 +14,7 @@ from dml_bench.config import Data, Experiment
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.grouped_split import by_groups, by_time, grouped_folds, not_validated
 from dml_bench.data.grouping import days_of, groups_of
+from dml_bench.data.label_sets import strata
 from dml_bench.registry import UnknownName, near_miss, protocols
 from dml_bench.registry.names import composed
 from dml_bench.system.seeding import uniform
@@ -30,6 +31,7 @@ __all__ = [
     "make_disjoint_split",
     "make_split",
     "phases",
+    "split_by_label_sets",
     "split_of",
     "thinned",
     "unseen_classes",
@@ -372,6 +374,7 @@ def make_split(
     require_all_classes(dataset, train, test)
     training = np.flatnonzero(train)
     enrolled = own_gallery(dataset, method)
+    notes += unused_parts(dataset, train | valid | test | enrolled)
     return Split(
         training,
         np.flatnonzero(test),
@@ -381,6 +384,26 @@ def make_split(
         kind=method,
         groups=groups,
         notes=notes,
+    )
+
+
+def split_by_label_sets(
+    dataset: Dataset, *, method: str, test_fraction: float, valid_fraction: float, seed: int
+) -> Split:
+    """The split of images that have several labels each: by the rarest label of each image, or
+    `given` by the data set's own parts."""
+    assert dataset.label_sets is not None
+    rarest = strata(dataset.labels, dataset.label_sets)
+    used, labels = np.unique(
+        np.zeros_like(rarest) if method == "given" else rarest, return_inverse=True
+    )
+    names = tuple(dataset.label_sets.names[label] for label in used)
+    return make_split(
+        replace(dataset, labels=labels, class_names=names),
+        method=method,
+        test_fraction=test_fraction,
+        valid_fraction=valid_fraction,
+        seed=seed,
     )
 
 
@@ -472,6 +495,21 @@ def own_gallery(dataset: Dataset, method: str) -> np.ndarray:
     return enrolled
 
 
+def unused_parts(dataset: Dataset, used: np.ndarray) -> tuple[str, ...]:
+    """A sentence about images of the data set's own parts that a split has no use for; `used`
+    (images, bool) are the others."""
+    if used.all():
+        return ()
+    names = sorted(set(np.array(dataset.parts)[~used].tolist()))
+    remedy = ""
+    if "valid" in names:
+        remedy = ": data.valid_fraction sets training classes aside for validation"
+    return (
+        f"{(~used).sum()} images of the part {' and '.join(names)} of {dataset.name} are not used"
+        f" with this protocol{remedy}",
+    )
+
+
 def fingerprint(dataset: Dataset, **parts: np.ndarray) -> str:
     """SHA-256 over the paths of all images in one of the parts (images, bool), with the part's
     name."""
@@ -525,7 +563,13 @@ def make_disjoint_split(dataset: Dataset, *, method: str, valid_fraction: float)
     enrolled = queries if np.array_equal(test, gallery) else np.flatnonzero(gallery)
     parts = fingerprint(dataset, train=train, valid=valid, test=test, gallery=gallery & ~test)
     return Split(
-        np.flatnonzero(train), queries, parts, enrolled, np.flatnonzero(valid), kind=method
+        np.flatnonzero(train),
+        queries,
+        parts,
+        enrolled,
+        np.flatnonzero(valid),
+        kind=method,
+        notes=unused_parts(dataset, train | valid | test | gallery),
     )
 
 

@@ -28,7 +28,7 @@ def normalized_mutual_information(embeddings: np.ndarray, labels: np.ndarray, se
         len(np.unique(labels)),
         niter=ITERATIONS,
         nredo=RESTARTS,
-        seed=seed,
+        seed=seed % 2**31,  # faiss takes 32 bits
         min_points_per_centroid=1,
         max_points_per_centroid=PER_CENTROID,
     )

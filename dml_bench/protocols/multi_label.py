@@ -10,8 +10,8 @@ import numpy as np
 
 from dml_bench.config import Evaluate, Experiment
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.label_sets import JOINT, LIKELY, LabelSets, strata
-from dml_bench.data.split import Phase, Split, make_split
+from dml_bench.data.label_sets import JOINT, LIKELY, LabelSets
+from dml_bench.data.split import Phase, Split, split_by_label_sets
 from dml_bench.evaluation.label_sets import (
     average_precision,
     mean_with_interval,
@@ -167,14 +167,9 @@ class MultiLabel(Protocol):
 
     def split(self, experiment: Experiment, dataset: Dataset) -> Split:
         """Divided by the rarest label of each image; `given` by the data set's own parts."""
-        assert dataset.label_sets is not None
         data = experiment.data
-        is_given = data.split == "given"
-        labels = strata(dataset.labels, dataset.label_sets)
-        used, labels = np.unique(np.zeros_like(labels) if is_given else labels, return_inverse=True)
-        names = tuple(dataset.label_sets.names[label] for label in used)
-        return make_split(
-            replace(dataset, labels=labels, class_names=names),
+        return split_by_label_sets(
+            dataset,
             method=data.split,
             test_fraction=data.test_fraction,
             valid_fraction=data.valid_fraction,

@@ -29,6 +29,7 @@ from dml_bench.report.document import (
     Table,
     Text,
 )
+from dml_bench.report.ours import is_ours
 from dml_bench.report.short import with_short_names
 from dml_bench.report.tables import INTERVALS, explanations, results_data, results_table
 
@@ -59,8 +60,12 @@ class SuiteReport:
 
 
 def write(folder: Path, report: SuiteReport) -> None:
-    """All files but suite.json, each whole or not there."""
+    """All files but suite.json, each whole or not there. Tables of numbers that an earlier suite
+    left here are removed first, as no other would replace them where rows have changed."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in (*(folder / name for name in WRITTEN), *folder.glob("table-*.csv")):
+        if old.suffix == ".csv" and old.exists() and is_ours(old):
+            old.unlink()
     results, claims = results_document(report), claims_document(report)
     markdown.write(folder / "table.md", results)
     markdown.write(folder / "expectations.md", claims)

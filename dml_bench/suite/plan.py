@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 
 from dml_bench.config import Experiment, experiments
 from dml_bench.config.tables import ExperimentTable, PlannedRow, choose, read_table
-from dml_bench.config.variants import Sweep, base_name, sweep_overrides, variant_name
+from dml_bench.config.variants import (
+    Sweep,
+    base_name,
+    setting_of,
+    sweep_overrides,
+    variant_name,
+)
 
 __all__ = [
     "Job",
@@ -97,10 +103,12 @@ def resolved_rows(
 
 def require_own_values(row: str, settings: Sequence[str], overrides: Sequence[str]) -> None:
     """Raises ValueError where a command sets what tells the rows of a table apart."""
-    keys = {setting.partition("=")[0] for setting in settings}
+    keys = {}
+    for setting in settings:
+        keys[setting_of(setting)] = setting.partition("=")[0]
     for override in overrides:
-        key = override.partition("=")[0].strip()
-        if key in keys:
+        key = keys.get(setting_of(override))
+        if key is not None:
             raise ValueError(
                 f"--set {override}: the table has {row} for a value of its own of {key}: choose"
                 " rows with --only"

@@ -1,5 +1,6 @@
 """Rows of a suite with the settings that searches chose, each beside the row of its file."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -272,4 +273,5 @@ def in_toml(search: Search) -> str:
 def toml_value(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(map(toml_value, value)) + "]"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    # Quotes and backslashes of class names are written in TOML as in JSON.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -21,6 +21,7 @@ from dml_bench.config import Experiment, as_table, load
 from dml_bench.config.experiments import assign, value_at
 from dml_bench.config.sections import Tuned
 from dml_bench.config.tuning import TuningSpace
+from dml_bench.data.datasets import Dataset
 from dml_bench.data.split import Phase, Split, held_out_by
 from dml_bench.evaluation.metrics import macro, map_at_r
 from dml_bench.evaluation.search import search_leaving_one_out
@@ -72,6 +73,13 @@ IN_EPOCHS = {
 }
 """Settings that are numbers of epochs, and become fewer with them, and the fewest that they become:
 0 would say that mixing never ends, and a start has at least one."""
+NOT_SEARCHED = {
+    "data.": "decides images and labels",
+    "images.": "decides how gallery and query are seen",
+    "evaluate.": "no trial follows",
+    "augment.resized_crop": "needs all images decoded anew for each value",
+}
+"""By the beginning of their keys, settings that no space may have, and why."""
 HALVES = 4
 """How often a trial that may be stopped early is measured."""
 UNTRIED = 2
@@ -219,9 +227,14 @@ def imported_optuna() -> Any:
 
 def own_settings(experiment: Experiment, space: TuningSpace) -> Settings:
     """The settings of the first trial, which are the experiment's own. Raises ValueError where one
-    is missing or outside of its range."""
+    is missing, outside of its range, or none that trials could try."""
     own = {}
     for key, of_key in space.of(experiment).items():
+        for start, reason in NOT_SEARCHED.items():
+            if key.startswith(start):
+                raise ValueError(
+                    f"the space {space.name} has {key}, which {reason}: leave it out of the space"
+                )
         value = own_value(experiment, key)
         if of_key.times and not value:
             raise ValueError(
@@ -247,7 +260,8 @@ def propose(
     distributions = {}
     for key, of_key in space.of(experiment).items():
         distributions[key] = number_range(of_key.low, of_key.high, log=of_key.log)
-    sequence = np.random.SeedSequence([experiment.seed, len(trials)])
+    # NumPy has no seeds below 0, and experiments may.
+    sequence = np.random.SeedSequence([abs(experiment.seed), len(trials)])
     sampler = optuna.samplers.TPESampler(
         seed=int(sequence.generate_state(1)[0]), n_startup_trials=max(2, space.trials // 3)
     )
@@ -276,6 +290,11 @@ def own_value(experiment: Experiment, key: str) -> float:
             f"the space has {key}, which {experiment.name} lacks: name a space without it with"
             " --space FILE.toml"
         )
+    if isinstance(value, int):  # of settings that may be fractions, numbers are floats
+        raise ValueError(
+            f"the space has {key}, which is no fraction, as all are that trials try: name a space"
+            " without it with --space FILE.toml"
+        )
     return float(value)
 
 
@@ -302,11 +321,9 @@ def shortened(experiment: Experiment, space: TuningSpace) -> Experiment:
     epochs = space.epochs_of(experiment)
     follows = schedules.of(experiment.schedule).facts["needs_validation"]
     table = as_table(experiment)
-    for key, fewest in IN_EPOCHS.items():
-        current = value_at(experiment, key)
-        if current and epochs < experiment.train.epochs:
-            fewer = round(current * epochs / experiment.train.epochs)
-            assign(table, key, max(fewer, fewest))
+    if epochs < experiment.train.epochs:
+        for key, value in fewer_epochs(experiment, epochs).items():
+            assign(table, key, value)
     assign(table, "train.epochs", epochs)
     assign(table, "train.checkpoint", "last")
     if not follows:
@@ -314,6 +331,26 @@ def shortened(experiment: Experiment, space: TuningSpace) -> Experiment:
     assign(table, "expects", [])
     shorter: Experiment = load(table)
     return shorter
+
+
+def fewer_epochs(experiment: Experiment, epochs: int) -> dict[str, Any]:
+    """By key, the settings that count epochs, for fewer of them: what begins or ends during the
+    training does so in the shorter one, as far as there is an epoch for it."""
+    before = experiment.train.epochs
+    settings: dict[str, Any] = {}
+    for key, fewest in IN_EPOCHS.items():
+        current = value_at(experiment, key)
+        if current:
+            settings[key] = max(round(current * epochs / before), fewest)
+    for key in ("mixing.start_from", "train.head_epochs"):
+        if key in settings and value_at(experiment, key) < before:
+            settings[key] = min(settings[key], epochs - 1)
+    if "mixing.finetuning_epoch" in settings:
+        earliest = settings.get("mixing.start_from", 0) + 1
+        settings["mixing.finetuning_epoch"] = max(settings["mixing.finetuning_epoch"], earliest)
+    if experiment.images.progressive:
+        settings["images.progressive"] = list(experiment.images.progressive[-epochs:])
+    return settings
 
 
 class TrialTrainer:
@@ -334,6 +371,7 @@ class TrialTrainer:
         self.inputs = inputs
         self.validation = validation_classes(experiment, inputs, request.space.valid_classes)
         self.phase, self.split = among_known_classes(inputs, self.validation)
+        require_pairs(inputs.dataset, self.split.valid)
 
     def begun(self, path: Path) -> dict[str, Any]:
         """What the file of the search holds; a new one where there is none. Raises ValueError where
@@ -406,7 +444,7 @@ class TrialTrainer:
             self.phase,
             inputs.dataset,
             self.split,
-            inputs.pixels,
+            inputs.pixels.changed_as(experiment),
             device=self.device,
             precision=self.precision,
             callback=Callback(),
@@ -479,6 +517,16 @@ def among_known_classes(inputs: TrainingInputs, validation: np.ndarray) -> tuple
     trial_phase = Phase("tuning", tuple(absent.tolist()), leaves_one_out=True)
     no_queries = np.array([], dtype=split.train.dtype)
     return trial_phase, replace(split, train=trained, valid=judged, test=no_queries, gallery=judged)
+
+
+def require_pairs(dataset: Dataset, images: np.ndarray) -> None:
+    """Raises ValueError where no two of the validation images are of one class: no trial would have
+    a score."""
+    if np.bincount(dataset.labels[images]).max(initial=0) < 2:
+        raise ValueError(
+            f"each validation class of {dataset.name} has a single image, which nothing of its own"
+            " class could find: add images, or raise data.per_class where that is set"
+        )
 
 
 def with_settings(

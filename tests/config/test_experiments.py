@@ -1150,6 +1150,7 @@ def test_reading_an_experiment_twice_gives_the_same_although_it_was_changed_in_b
         ),
         ("data.dataset.crop_to_box=true", "data.dataset", {"name": "cub", "crop_to_box": True}),
         ("summary=a = b", "summary", "a = b"),
+        ("summary= ", "summary", " "),
     ],
 )
 def test_set_changes_one_value(override, key, value):
@@ -1283,6 +1284,15 @@ def test_the_demo_profile_makes_the_baseline_small():
 
 def test_the_demo_profile_replaces_imagenet_by_the_source_domain():
     assert resolve(BASELINE, profile="demo").model.weights == "source"
+
+
+def test_species_that_the_weights_were_trained_on_are_no_data_set_of_a_run():
+    of_source = {"profile": "demo", "overrides": ["data.dataset=source_species"]}
+    with pytest.raises(ValueError, match=r"trained on, also those held out: --set data.dataset"):
+        resolve(BASELINE, **of_source)
+    for other in ("data.dataset.seed=2", "pretrain.seed=2", "model.weights=none"):
+        changed = resolve(BASELINE, profile="demo", overrides=[*of_source["overrides"], other])
+        assert changed.data.dataset.name == "source_species"
 
 
 def test_the_demo_profile_leaves_a_random_start_random(tmp_path):

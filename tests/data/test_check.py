@@ -1,6 +1,7 @@
 """Checking a data set: damaged images and copies are found, named, and put in proportion."""
 
 import io
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from dml_bench.api.data import check_data
 from dml_bench.config import Component, Data
 from dml_bench.data.check import Damage, DataReport, check, render
 from dml_bench.data.check import sides as split_sides
@@ -230,6 +232,39 @@ def test_a_class_of_one_image_is_told_with_what_it_means_and_the_others_are_stil
     assert text.index("a run refuses this split") < text.index("groups of exact copies")
 
 
+@pytest.mark.parametrize("part", ["test", "catalogue"])
+def test_a_class_of_one_image_does_not_hide_the_parts_of_the_others(tmp_path, part):
+    paths = ("a/0.png", "b/1.png", "b/2.png", "b/3.png", "c/4.png", "c/5.png", "c/6.png")
+    for image, path in enumerate(paths):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 6), (40 * image, 0, 0)).save(tmp_path / path)
+    images = Dataset(
+        name="birds",
+        root=tmp_path,
+        paths=paths,
+        labels=np.array([0, 1, 1, 1, 2, 2, 2]),
+        class_names=("a", "b", "c"),
+        parts=("train", "train", "train", part, "train", "train", part),
+    )
+    split, refused = split_sides(images, Data(), 42)
+    assert "1 classes have fewer than 2 images (a)" in refused
+    assert split is not None
+    of_catalogue = {3, 6} if part == "catalogue" else set()
+    assert {*split.train.tolist(), *split.test.tolist()} == {1, 2, 3, 4, 5, 6} - of_catalogue
+
+
+def test_of_a_split_that_is_refused_for_two_reasons_the_first_is_told(dataset):
+    images = replace(
+        dataset,
+        labels=np.array([0, 0, 1, 2, 2]),
+        class_names=("a", "b", "c"),
+        parts=("train", "catalogue", "train", "train", "test"),
+    )
+    split, refused = split_sides(images, Data(), 42)
+    assert split is None
+    assert refused.startswith("2 classes have fewer than 2 images (a, b)")
+
+
 def test_a_data_set_that_is_divided_by_class_may_have_classes_of_one_image(dataset):
     divided = replace(
         dataset,
@@ -265,6 +300,17 @@ def test_faults_and_notes_of_the_reader_are_part_of_the_report(tmp_path):
     assert "faults, for which a run stops: 1" in text
     assert "outside of any class folder: 1" in text
     assert "1 file is no image and is left out (first: a/notes.txt)" in text
+    assert report.problems
+
+
+def test_a_folder_whose_name_is_no_text_is_told_among_the_faults(tmp_path):
+    for folder in (os.fsdecode(b"caf\xe9"), "bar"):
+        for image in range(2):
+            (tmp_path / "photos" / folder).mkdir(parents=True, exist_ok=True)
+            picture = Image.effect_noise((9, 9), 90)
+            picture.save(tmp_path / "photos" / folder / f"{image}.png")
+    report = check_data("folder", tmp_path / "photos", cache_dir=tmp_path / "cache")
+    assert any("names in" in fault and "rename them" in fault for fault in report.faults)
     assert report.problems
 
 

@@ -2,6 +2,7 @@
 both, and each class has its share as nearly as groups allow."""
 
 import itertools
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -220,16 +221,27 @@ def test_groups_follow_paths_or_a_column(rule, group):
     assert groups_of(dataset, rule)[0] == group
 
 
+def test_groups_whose_names_look_the_same_are_one_however_accents_are_stored():
+    one, other = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    places = (one, other, "bar", one, other, "bar")
+    dataset = replace(dataset_of({"auk": 3, "jay": 3}), columns={"place": places})
+    assert set(groups_of(dataset, "place")) == {one, "bar"}
+    only = replace(dataset, columns={"place": (other, other, "bar") * 2})
+    assert set(groups_of(only, "place")) == {other, "bar"}, "a split by these names stays as it was"
+
+
 @pytest.mark.parametrize(
     ("rule", "problem"),
     [
         (r"regex:auk", r"gives 1 of 2 images of birds no group \(first: jay/00.jpg\)"),
         ("shpo", r"no column of birds \(did you mean shop\?\): its columns are shop"),
         ("exif:day", "gives 2 of 2 images of birds no group"),
+        ("parent", "which is a rule and a column of birds: rename the column"),
     ],
 )
 def test_images_without_a_group_and_unknown_columns_are_refused(rule, problem):
-    dataset = replace(dataset_of({"auk": 1, "jay": 1}), columns={"shop": ("a", "b")})
+    columns = {"shop": ("a", "b")} | ({"parent": ("a", "b")} if rule == "parent" else {})
+    dataset = replace(dataset_of({"auk": 1, "jay": 1}), columns=columns)
     with pytest.raises(ValueError, match=problem):
         groups_of(dataset, rule)
 
@@ -281,6 +293,16 @@ def test_a_class_of_one_day_is_refused_by_the_split_of_time():
     columns = {"taken": ("1", "2", "3", "3")}
     dataset = replace(dataset_of({"auk": 2, "jay": 2}), columns=columns)
     with pytest.raises(ValueError, match=r"1 classes of birds have all .* one day \(jay\)"):
+        by_time(dataset)
+
+
+def test_dates_and_numbers_in_one_class_have_no_order_and_are_refused():
+    times = ("2025-03-01", "2027", "2025-04-01")
+    dataset = replace(dataset_of({"auk": 3}), columns={"taken": times})
+    expected = (
+        r"class auk has a number \(2027\) and a date \(2025-03-01\), and neither comes before"
+    )
+    with pytest.raises(ValueError, match=expected):
         by_time(dataset)
 
 

@@ -205,6 +205,12 @@ def test_names_that_differ_only_in_case_or_zeros_are_pointed_out(tmp_path):
 # Tables
 
 
+def test_a_class_that_is_called_like_a_drive_is_refused_for_that(tmp_path):
+    pictures(tmp_path, "A: good/1.jpg", "bad/1.jpg")
+    faults = read("folder", tmp_path, tolerant=True).faults
+    assert "begin like a drive of Windows, as C: does: 1 (first: A: good/1.jpg)" in faults[0]
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     pictures(tmp_path, *(f"images/{number:03}.jpg" for number in range(6)))
@@ -263,6 +269,13 @@ def test_a_table_says_its_encoding_by_its_first_bytes_or_is_told_it(photos, enco
         with pytest.raises(ValueError):
             read("csv", photos)
     assert read("csv", photos, encoding=encoding).class_names == ("antö", "beeö", "cowö")
+
+
+def test_a_table_whose_encoding_is_named_may_begin_with_a_mark_of_it_too(photos):
+    rows = [f"{name},train,{file}" for file, name in zip(FILES, NAMES, strict=True)]
+    table(photos, "bird,split,path", *rows, encoding="utf-8-sig")
+    dataset = read("csv", photos, encoding="utf-8", label_column="bird")
+    assert dataset.class_names == ("ant", "bee", "cow")
 
 
 def test_a_table_in_another_encoding_is_refused_with_its_line_and_the_option(photos):

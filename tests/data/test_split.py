@@ -14,6 +14,7 @@ from dml_bench.data.split import (
     Phase,
     Split,
     holdouts,
+    make_disjoint_split,
     make_split,
     phases,
     thinned,
@@ -158,6 +159,18 @@ def test_given_parts_are_used_as_they_are_and_valid_images_are_in_neither():
     assert split.train.tolist() == [0, 4, 5]
     assert split.test.tolist() == [1, 3]
     assert split_of(dataset, method="given", seed=2).fingerprint == split.fingerprint
+
+
+def test_images_of_parts_that_a_protocol_has_no_use_for_are_told():
+    parts = ("train",) * 8 + ("valid",) * 4 + ("test",) * 4
+    by_class = dataset_of(dict.fromkeys("abcdefgh", 2), parts=parts)
+    [note] = make_disjoint_split(by_class, method="given", valid_fraction=0.0).notes
+    assert note.startswith("4 images of the part valid of birds are not used with this protocol")
+    with_queries = dataset_of({"a": 4, "b": 4}, parts=("train", "test", "query", "valid") * 2)
+    [note] = split_of(with_queries, method="given").notes
+    assert note == "2 images of the part query of birds are not used with this protocol"
+    with_gallery = dataset_of({"a": 4, "b": 4}, parts=("train", "test", "gallery", "valid") * 2)
+    assert split_of(with_gallery, method="given").notes == ()
 
 
 def test_the_fingerprint_of_given_parts_depends_on_who_asks():

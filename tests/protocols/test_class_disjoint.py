@@ -231,6 +231,12 @@ def test_nmi_where_it_is_asked_for_is_that_of_the_run_s_embeddings_and_is_shown(
     assert "NMI" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31, 10**23])
+def test_any_seed_of_an_experiment_clusters(seed):
+    vectors = np.eye(4, dtype=np.float32).repeat(10, axis=0)
+    assert normalized_mutual_information(vectors, np.arange(40) // 10, seed) > 0.5
+
+
 def test_nmi_is_one_where_each_class_is_a_cluster_and_low_where_classes_are_drawn(monkeypatch):
     labels = np.repeat(np.arange(8), 5)
     far_apart = np.eye(8, dtype=np.float32)[labels]

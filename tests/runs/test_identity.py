@@ -19,7 +19,7 @@ from small_suite import command as suite_command
 from tiny import refusal, train
 
 from dml_bench.analysis.collect import why_not_beside
-from dml_bench.config import as_table, load
+from dml_bench.config import Data, as_table, load
 from dml_bench.config.experiments import find, read_profile, resolve
 from dml_bench.config.tables import read_table
 from dml_bench.data import digests
@@ -267,6 +267,18 @@ def test_a_left_out_image_may_stay_or_go_and_is_missed_once_it_is_repaired(tmp_p
     assert "other images or labels" in differing_data(summary, mine, repaired)
     del summary["dataset"]["opened_fingerprint"]  # as runs had it before that was kept
     assert differing_data(summary, mine, opened) == ""
+
+
+def test_a_run_is_of_other_parts_where_images_came_into_the_catalogue_or_left_it(tmp_path):
+    photos = written(tmp_path / "photos", a=b"1", b=b"2", c=b"3", d=b"4", e=b"5", f=b"6")
+    with_catalogue = replace(photos, parts=("train",) * 4 + ("catalogue",) * 2)
+    mine = experiment("mine", data=Data(test_fraction=0.5))
+    assert differing_data(told_of(photos, tmp_path), mine, photos) == ""
+    assert differing_data(told_of(with_catalogue, tmp_path), mine, with_catalogue) == ""
+    come = differing_data(told_of(photos, tmp_path), mine, with_catalogue)
+    gone = differing_data(told_of(with_catalogue, tmp_path), mine, photos)
+    assert come.startswith("other parts of the images")
+    assert gone.startswith("other parts of the images")
 
 
 # Digests that are remembered

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import average_precision_score
 from tiny import SETTINGS, dml_bench, refusal, tiny
 
@@ -320,6 +321,40 @@ def test_labels_and_protocols_that_do_not_fit_are_refused(photos, birds, cache_d
     several = tiny("data.dataset=csv", "data.dataset.separator=;")
     with pytest.raises(ValueError, match=r"have several labels, .* --set protocol=multi_label"):
         split_of(several, open_dataset(several.data.dataset, photos, cache_dir))
+
+
+def test_a_space_stands_between_labels_where_it_is_set_as_the_guide_says(tmp_path, cache_dir):
+    (tmp_path / "images").mkdir()
+    rows = [("file", "label")]
+    for number, labels in enumerate(("beach dog", "beach", "dog", "dog beach")):
+        Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
+        rows.append((f"{number}.png", labels))
+    with (tmp_path / "train.csv").open("w", newline="") as table:
+        csv.writer(table).writerows(rows)
+    by_space = db.resolve(CLASSIFIER, ["data.dataset.separator= "])
+    dataset = open_dataset(by_space.data.dataset, tmp_path, cache_dir)
+    assert dataset.label_sets.names == ("beach", "dog")
+
+
+def test_a_check_divides_images_by_their_labels_as_a_run_does(tmp_path, cache_dir):
+    sets = ["sea"] * 5 + ["sea;dog"] * 3 + ["dog"] * 4 + ["dog;tree", "sea;tree", "tree"]
+    (tmp_path / "images").mkdir()
+    rows = [("file", "label")]
+    for number, labels in enumerate(sets):
+        picture = Image.effect_noise((16, 16), 90)
+        picture.save(tmp_path / "images" / f"{number:02}.png")
+        rows.append((f"{number:02}.png", labels))
+    with (tmp_path / "train.csv").open("w", newline="") as table:
+        csv.writer(table).writerows(rows)
+    experiment = db.resolve(CLASSIFIER)
+    split = split_of(experiment, open_dataset(experiment.data.dataset, tmp_path, cache_dir))
+    test, train = split.test[0], split.train[0]
+    copied = tmp_path / "images"
+    shutil.copy(copied / f"{test:02}.png", copied / f"{train:02}.png")
+    overrides = {"data.dataset.separator": ";"}
+    report = db.check_data("csv", tmp_path, overrides=overrides, cache_dir=cache_dir)
+    assert (report.refused, report.single) == ("", ())
+    assert len(report.across_split) == 1
 
 
 def test_a_label_that_holds_what_stands_between_labels_is_refused(

@@ -154,6 +154,33 @@ def test_a_suite_has_one_table_for_each_kind_and_one_line_says_so(tmp_path, caps
             assert [row["split"] for row in csv.DictReader(file)] == [kind]
 
 
+def test_a_suite_of_other_rows_leaves_no_table_of_the_earlier_ones(tmp_path):
+    both = (experiment("a"), experiment("b", data=GROUPED))
+    runs = {(e.name, e.seed): finish(tmp_path, e, ANSWERS) for e in both}
+    folder = tmp_path / "page"
+    folder.mkdir()
+    (folder / "table-of-mine.csv").write_text("file,label\na.jpg,gull\n")
+    (folder / "family.csv").write_text("experiment,versus\nb,a\n")
+    for rows in (planned(*both), planned(both[0])):
+        groups = grouped(rows, runs, {})
+        decisions = session_of(tmp_path, rows, runs).decisions(groups)
+        shown = SuiteReport(
+            title="own",
+            command=("dml-bench", "suite"),
+            groups=groups,
+            decisions=decisions,
+            runs=(),
+            made_with=(),
+        )
+        page.write(folder, shown)
+    assert sorted(path.name for path in folder.glob("*.csv")) == [
+        "expectations.csv",
+        "runs.csv",
+        "table-of-mine.csv",
+        "table.csv",
+    ]
+
+
 def session_of(out: Path, rows: list[PlannedRow], runs: dict[tuple[str, int], Run]) -> SuiteSession:
     suite = Suite(
         name="own",

@@ -128,6 +128,30 @@ def test_what_a_table_sweeps_can_not_be_set_and_other_settings_are_swept_on_top(
     assert {row.seeds[0].model.backbone.name for row in rows} == {"efficientnet_lite1"}
 
 
+def test_a_component_and_its_name_are_one_setting_for_tables_and_sweeps():
+    planned = {"only": [], "profile": "", "seeds": [1]}
+    own_value = "a value of its own of model.backbone.name: choose rows"
+    with pytest.raises(ValueError, match=own_value):
+        chosen_rows([], "photographs", overrides=["model.backbone=resnet18"], **planned)
+    both = {"optimizer.name=adam": "optimizer=sgd,adamw", "optimizer=adam": "optimizer.name=sgd"}
+    for override, sweep in both.items():
+        with pytest.raises(ValueError, match=r"is both set and swept: leave out --set optimizer"):
+            chosen_rows([NAME], "", overrides=[override], sweeps=[sweep], **planned)
+    twice = ["optimizer=sgd,adam", "optimizer.name=sgd"]
+    with pytest.raises(ValueError, match="--sweep optimizer must be given once"):
+        chosen_rows([NAME], "", overrides=[], sweeps=twice, **planned)
+
+
+def test_a_component_may_be_swept_with_its_options():
+    sweep = 'optimizer={name="sgd", lr=0.1},{name="adam", betas=[0.8,0.9], lr=0.2},"sgd"'
+    _, _, rows = chosen_rows([NAME], "", [], profile="", overrides=[], seeds=[1], sweeps=[sweep])
+    optimizers = [row.seeds[0].optimizer for row in rows]
+    assert [optimizer.name for optimizer in optimizers] == ["sgd", "adam", "sgd"]
+    assert [optimizer.options["lr"] for optimizer in optimizers] == [0.1, 0.2, 0.001]
+    assert optimizers[1].options["betas"] == (0.8, 0.9)
+    assert len({row.name for row in rows}) == 3
+
+
 def test_other_settings_get_a_folder_of_their_own_and_old_folders_are_found(
     birds, cache_dir, copy_of_trained, monkeypatch, capsys
 ):

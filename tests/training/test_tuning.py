@@ -23,7 +23,7 @@ from dml_bench.data.split import split_of
 from dml_bench.registry import losses
 from dml_bench.runs.execute import execute
 from dml_bench.runs.request import RunRequest
-from dml_bench.suite.tuned import with_tuned_rows
+from dml_bench.suite.tuned import tuned_settings, with_tuned_rows
 from dml_bench.system.files import read_json, write_json
 from dml_bench.training.tuning import (
     Trial,
@@ -126,6 +126,19 @@ def test_a_multiple_is_one_also_where_no_row_shares_it(birds, cache_dir, tmp_pat
     assert not search.shared
 
 
+def test_a_seed_below_zero_proposes_settings_too(birds, cache_dir, tmp_path):
+    minus_one = tiny("seed=-1", "train.epochs=1")
+    search = search_settings(request(birds, cache_dir, tmp_path, experiment=minus_one))
+    assert search.trials[1].settings != search.trials[0].settings
+
+
+def test_validation_classes_of_one_image_are_refused_before_a_trial(birds, cache_dir, tmp_path):
+    single = tiny("data.per_class=1", "loss=crossentropy", "miner=none", "train.epochs=1")
+    with pytest.raises(ValueError, match=r"each validation class of cub has a single image"):
+        search_settings(request(birds, cache_dir, tmp_path, experiment=single))
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_no_trial_trains_on_a_validation_class(birds, cache_dir, tmp_path):
     plain = shortened(tiny(), SMALL)
     trainer = TrialTrainer(plain, request(birds, cache_dir, tmp_path))
@@ -194,6 +207,14 @@ def test_a_tuned_run_says_so_and_stands_beside_the_untuned_one(searched, birds, 
     assert f"name={NAME}~tuned" in command
     again = db.resolve(NAME, [*SETTINGS, *command])
     assert again == experiment
+
+
+@pytest.mark.parametrize("unseen", ['"Granny, Smith",Gala', "A\\B"])
+def test_a_tuned_run_says_the_held_out_classes_of_its_search_whatever_their_names(searched, unseen):
+    search, _ = searched
+    named = replace(search, experiment=replace(search.experiment, unseen=unseen))
+    settings = tuned_settings(named, search.experiment)
+    assert db.resolve(NAME, [*SETTINGS, *settings]).tuned == named.tuned()
 
 
 def test_a_suite_refuses_rows_without_a_search_and_with_unequal_budgets(
@@ -325,6 +346,51 @@ def test_what_ends_after_an_epoch_ends_after_one_in_a_shorter_trial_too():
     assert shortened(ending, space).mixing.finetuning_epoch == 1
     starting = tiny("start=classifier", "start.epochs=1")
     assert shortened(starting, space).start.options["epochs"] == 1
+
+
+def test_a_trial_sees_images_changed_as_it_proposes(birds, cache_dir, tmp_path):
+    colours = {"augment.color_jitter": Range(low=0.0, high=1.0)}
+    space = replace(SMALL, ranges=colours, of_loss={})
+    where = request(birds, cache_dir, tmp_path, space=space)
+    trainer = TrialTrainer(shortened(tiny(), space), where)
+    views = []
+    for strength in (0.0, 1.0):
+        changed = tiny(f"augment.color_jitter={strength}")
+        state = trainer.state(changed)
+        views.append(state.source.train(state.images[:8], phase="tuning", epoch=1))
+    assert not torch.equal(*views)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("data.test_fraction", "decides images and labels"),
+        ("evaluate.tta_plain_weight", "no trial follows"),
+        ("augment.resized_crop", "needs all images decoded anew for each value"),
+    ],
+)
+def test_a_setting_of_a_part_that_trials_do_not_change_is_refused_in_a_space(key, reason):
+    space = replace(SMALL, ranges={key: Range(low=0.0, high=1.0)})
+    with pytest.raises(ValueError, match=f"the space small has {key}, which {reason}: leave it"):
+        own_settings(tiny(), space)
+
+
+def test_whole_numbers_are_no_settings_of_a_space():
+    space = replace(SMALL, ranges={"train.batch_size": Range(low=8, high=32)})
+    with pytest.raises(ValueError, match=r"has train\.batch_size, which is no fraction"):
+        own_settings(tiny(), space)
+
+
+def test_a_shorter_trial_has_an_epoch_for_each_part_of_the_training():
+    classifier = ("train.epochs=10", "loss=crossentropy", "miner=none")
+    mixed = (*classifier, "mixing.technique=mixup")
+    between = shortened(tiny(*mixed, "mixing.start_from=2", "mixing.finetuning_epoch=3"), SMALL)
+    assert (between.train.epochs, between.mixing.active(2)) == (3, True)
+    assert shortened(tiny(*mixed, "mixing.start_from=9"), SMALL).mixing.active(3)
+    assert shortened(tiny(*classifier, "train.head_epochs=9"), SMALL).train.head_epochs == 2
+    assert shortened(tiny(*classifier, "train.head_epochs=10"), SMALL).train.head_epochs == 3
+    growing = tiny(*classifier, "images.progressive=[16, 20, 24, 28, 32]")
+    assert shortened(growing, SMALL).images.progressive == (24, 28, 32)
 
 
 def test_multiples_of_nothing_are_no_settings():

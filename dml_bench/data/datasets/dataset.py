@@ -103,7 +103,9 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over paths, classes, boxes and file contents: equal only for the same data."""
-        state = hashlib.sha256("\0".join(self.class_names).encode())
+        # A check looks at a data set whose names are no text as well.
+        names = "\0".join(self.class_names).encode(errors="surrogatepass")
+        state = hashlib.sha256(names)
         for path, label, digest in zip(self.paths, self.labels, self.digests, strict=True):
             state.update(f"\n{path}\0{label}\0{digest}".encode())
         if self.boxes is not None:
@@ -278,15 +280,22 @@ class Disk:
     ) -> tuple[list[ImageRow], list[str]]:
         """Those of the rows whose files are there, and faults about paths that lead out of the
         folder or to no file."""
-        outside, missing, there = [], [], []
+        drives, outside, missing, there = [], [], [], []
         for row in rows:
-            if not inside(row.path):
+            if row.path[1:2] == ":":
+                drives.append(row.path)
+            elif not inside(row.path):
                 outside.append(row.path)
             elif path := self.spelled(row.path):
                 there.append(row if path == row.path else replace(row, path=path))
             else:
                 missing.append(row.path)
-        faults = fault(outside, f"paths in {listing} that lead out of {self.root}", "correct them")
+        faults = fault(
+            drives,
+            f"paths in {listing} that begin like a drive of Windows, as C: does",
+            "rename them, or name them relative to the folder",
+        )
+        faults += fault(outside, f"paths in {listing} that lead out of {self.root}", "correct them")
         return there, faults + fault(
             sorted(missing), f"images that do not exist in {self.root}", remedy
         )
