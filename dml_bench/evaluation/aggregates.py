@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dml_bench.evaluation.statistics import Average, Scores, rare_classes_as_one
+from dml_bench.evaluation.statistics import Average, Scores, classes_of, defined_of
 
 __all__ = [
     "ClassMeans",
@@ -52,17 +52,11 @@ class ClassMeans:
         """One array of scores for each seed, all of the same classes, or with those that some seed
         lacks taken for one. Undefined ones are left out. Raises ValueError where seeds have other
         classes."""
-        defined = [scores.where(~np.isnan(scores.values)) for scores in seeds]
-        if not all(scores.are_of_all_seeds for scores in defined):
-            defined = rare_classes_as_one(defined)
-        classes = np.unique(defined[0].labels)
+        defined = defined_of(seeds)
+        classes = classes_of(defined)
         means = np.empty((len(classes), len(seeds)))
         counts = np.ones_like(means)
         for column, scores in enumerate(defined):
-            if not np.array_equal(np.unique(scores.labels), classes):
-                raise ValueError(
-                    "the seeds were evaluated on different classes: they can't be averaged"
-                )
             places = np.searchsorted(classes, scores.labels)
             queries = np.bincount(places, minlength=len(classes))
             means[:, column] = np.bincount(places, scores.values, len(classes)) / queries

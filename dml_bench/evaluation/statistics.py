@@ -33,7 +33,9 @@ __all__ = [
     "Scores",
     "SeedPrior",
     "Spread",
+    "classes_of",
     "components_of",
+    "defined_of",
     "differences",
     "estimate",
     "fit_difference_prior",
@@ -575,11 +577,9 @@ def query_noise(weights: np.ndarray, cells: Cells) -> float:
 def tabulate(seeds: Sequence[Scores]) -> list[list[Cells]]:
     """Each seed's defined values by class, for one group of classes or for two. Raises ValueError
     without any, or where seeds have other classes."""
-    defined = [scores.where(~np.isnan(scores.values)) for scores in seeds]
+    defined = defined_of(seeds)
     if not defined or not all(len(scores.values) for scores in defined):
         raise ValueError("there are no scores to average")
-    if not all(scores.are_of_all_seeds for scores in defined):
-        defined = rare_classes_as_one(defined)
     if defined[0].subtracted is None:
         return [by_class(defined)]
     tables = []
@@ -589,6 +589,14 @@ def tabulate(seeds: Sequence[Scores]) -> list[list[Cells]]:
             raise ValueError("one of the two groups of classes has no scores to average")
         tables.append(by_class(group))
     return tables
+
+
+def defined_of(seeds: Sequence[Scores]) -> list[Scores]:
+    """The scores that are defined, of classes that all seeds have as far as that can be."""
+    defined = [scores.where(~np.isnan(scores.values)) for scores in seeds]
+    if all(scores.are_of_all_seeds for scores in defined):
+        return defined
+    return rare_classes_as_one(defined)
 
 
 def rare_classes_as_one(seeds: Sequence[Scores]) -> list[Scores]:
@@ -604,15 +612,18 @@ def rare_classes_as_one(seeds: Sequence[Scores]) -> list[Scores]:
     return [scores.where(scores.labels != RARE_CLASSES) for scores in merged]
 
 
+def classes_of(seeds: Sequence[Scores]) -> np.ndarray:
+    """Ascending class ids. Raises ValueError where seeds have other ones."""
+    first, *others = (np.unique(scores.labels) for scores in seeds)
+    if not all(np.array_equal(first, classes) for classes in others):
+        raise ValueError("the seeds were evaluated on different classes: they can't be averaged")
+    return first
+
+
 def by_class(seeds: Sequence[Scores]) -> list[Cells]:
-    table = []
-    first = np.unique(seeds[0].labels)
+    classes, table = classes_of(seeds), []
     for scores in seeds:
-        classes, rows = np.unique(scores.labels, return_inverse=True)
-        if not np.array_equal(classes, first):
-            raise ValueError(
-                "the seeds were evaluated on different classes: they can't be averaged"
-            )
+        rows = np.searchsorted(classes, scores.labels)
         counts = np.bincount(rows)
         means = np.bincount(rows, weights=scores.values) / counts
         table.append(Cells(counts, means, float(((scores.values - means[rows]) ** 2).sum())))
