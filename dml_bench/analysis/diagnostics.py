@@ -268,7 +268,7 @@ def diagnose(study: Study, line: TableRow, draws: int) -> Diagnostics:
         )
     elif study.has_drop:
         for by in ways_of(line.runs):
-            reasons = [why_unmeasured(run, phase, by) for run, phase in limited]
+            reasons = (why_unmeasured(run, phase, by) for run, phase in limited)
             if reason := next(filter(None, reasons), ""):
                 study.missing.append(f"the refitted last layer of {line.name}: {reason}")
             else:

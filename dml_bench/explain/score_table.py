@@ -47,10 +47,11 @@ def score_rows(measured: MapScores, models: Sequence[str]) -> list[ScoreRow]:
     rows: list[ScoreRow] = []
     for score, method in keys:
         for classes in CLASSES:
-            by_model = {model: measured.of(score, method, model, classes) for model in models}
-            for model, scores in by_model.items():
-                if scores:
-                    rows.append(score_row(score, method, model, classes, scores))
+            rows += [
+                score_row(score, method, model, classes, scores)
+                for model in models
+                if (scores := measured.of(score, method, model, classes))
+            ]
             for one, other in compared_models(models):
                 first = measured.of(score, method, one, classes, other)
                 second = measured.of(score, method, other, classes, one)

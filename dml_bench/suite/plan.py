@@ -103,9 +103,7 @@ def resolved_rows(
 
 def require_own_values(row: str, settings: Sequence[str], overrides: Sequence[str]) -> None:
     """Raises ValueError where a command sets what tells the rows of a table apart."""
-    keys = {}
-    for setting in settings:
-        keys[setting_of(setting)] = setting.partition("=")[0]
+    keys = {setting_of(setting): setting.partition("=")[0] for setting in settings}
     for override in overrides:
         key = keys.get(setting_of(override))
         if key is not None:
