@@ -12,6 +12,7 @@ IMAGENET, RETRIEVED, WEB = "ImageNet", "LVD-142M", "pictures from the web"
 """What backbones are pretrained on. Pictures from the web are those of CLIP, SigLIP and others that
 were trained on pairs of pictures and texts."""
 
+DINO_CARS = "DINOv2's images were collected by their likeness to the training photos of Cars196"
 NOTES = {
     (IMAGENET, "cub"): (
         "ImageNet holds photos that are in CUB too, of its test part as well (as CUB's own page"
@@ -21,11 +22,10 @@ NOTES = {
         "DINOv2's images were collected by their likeness to CUB's training photos, and those of"
         " ImageNet, which overlap with CUB"
     ),
-    (RETRIEVED, "cars196"): (
-        "DINOv2's images were collected by their likeness to the training photos of Cars196"
-    ),
+    (RETRIEVED, "cars196"): DINO_CARS,
+    (RETRIEVED, "cars196_train"): DINO_CARS,
 }
-ANYTHING_PUBLIC = {"cub", "cars196", "sop", "inshop", "grocery", "omniglot"}
+ANYTHING_PUBLIC = {"cub", "cars196", "cars196_train", "sop", "inshop", "grocery", "omniglot"}
 """Published data sets, which a crawl of the web may hold."""
 OF_THE_WEB = re.compile(
     r"clip|siglip|align-base|laion|openai|webli|datacomp|dfn|dinov3|lvd1689m|aimv2|blip"

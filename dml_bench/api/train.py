@@ -239,7 +239,7 @@ def plan_suites(
 
     >>> planned = db.plan_suites("reality", results="records")
     >>> list(planned.suites), sorted(planned.absent)
-    (['demo'], ['cars196', 'cub', 'grocery', 'inshop', 'omniglot', 'sop'])
+    (['demo'], ['cars196', 'cars196_train', 'cub', 'grocery', 'inshop', 'omniglot', 'sop'])
     """
     from dml_bench.suite.over_data_sets import Places
     from dml_bench.suite.over_data_sets import plan_suites as plan

@@ -52,6 +52,11 @@ class Publication:
     """`Split.fingerprint` of the publisher's own parts, likewise."""
 
 
+CARS_COMMIT = "2ac6920297f51277ac4e24afd231c46d35077831"
+CARS_CITATION = (
+    "Krause, Stark, Deng, Fei-Fei: 3D object representations for fine-grained categorization. 3dRR"
+    " workshop at ICCV, 2013"
+)
 GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
 OMNIGLOT_COMMIT = "057f034baf2ecb8530bc5710e5a23584d2a519cc"
 OMNIGLOT_FILES = f"https://raw.githubusercontent.com/brendenlake/omniglot/{OMNIGLOT_COMMIT}/python"
@@ -86,12 +91,28 @@ PUBLICATIONS = {
         num_classes=196,
         parts="train 8,144, test 8,041; each class is in both",
         licence=NO_LICENCE,
-        citation=(
-            "Krause, Stark, Deng, Fei-Fei: 3D object representations for fine-grained"
-            " categorization. 3dRR workshop at ICCV, 2013"
-        ),
+        citation=CARS_CITATION,
         page="https://github.com/pytorch/vision/issues/7545 (the page at Stanford is gone)",
         by_hand="car_ims.tgz and cars_annos.mat",
+    ),
+    "cars196_train": Publication(
+        title="Stanford Cars, the training photos, each cut to the box of its car",
+        folder="cars196_train",
+        num_images=8144,
+        num_classes=196,
+        download_bytes=294_600_000,
+        parts="none; these are the training photos of Stanford Cars",
+        licence=NO_LICENCE,
+        citation=CARS_CITATION,
+        page="https://github.com/fmejbah/car_dataset1 (a copy by somebody else)",
+        version=f"commit {CARS_COMMIT}",
+        archives=(
+            Archive(
+                file=f"car_dataset1-{CARS_COMMIT[:7]}.tar.gz",
+                url=f"https://github.com/fmejbah/car_dataset1/archive/{CARS_COMMIT}.tar.gz",
+            ),
+        ),
+        fingerprint="e347b100e19b573b1026478ba11f9a1dce18a11a738ce12ff5429c978f2cc3a3",
     ),
     "sop": Publication(
         title="Stanford Online Products",

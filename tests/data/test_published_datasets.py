@@ -16,7 +16,7 @@ from dml_bench.data.images import decode
 from dml_bench.data.split import make_split
 from dml_bench.registry import datasets
 
-PUBLISHED = ("cars196", "cub", "grocery", "inshop", "omniglot", "sop")
+PUBLISHED = ("cars196", "cars196_train", "cub", "grocery", "inshop", "omniglot", "sop")
 
 
 def read(name: str, data_dir: Path, **options) -> Dataset:
@@ -116,6 +116,51 @@ def cars_train(tmp_path: Path) -> Path:
     mat(root / "devkit" / "cars_test_annos.mat", TWO_FOLDERS[:-1], [TEST[0][:-1]])
     mat(root / "cars_test_annos_withlabels.mat", TWO_FOLDERS, TEST)
     return root
+
+
+@pytest.fixture
+def training_cars(cars_train: Path) -> Path:
+    """The training photos alone, as a copy on GitHub has them: ids of classes in place of
+    annotations."""
+    shutil.rmtree(cars_train / "cars_test")
+    shutil.move(cars_train / "devkit" / "cars_meta.mat", cars_train)
+    shutil.rmtree(cars_train / "devkit")
+    ids = "".join(f"{row[TWO_FOLDERS.index('class')]}\n" for row in TRAIN)
+    (cars_train / "train_perfect_preds.txt").write_text(ids)
+    return cars_train
+
+
+def test_training_photos_of_cars_alone_have_the_classes_of_their_annotations(
+    cars_train, request, tmp_path
+):
+    both = read("cars196", cars_train)
+    cut = read("cars196_train", request.getfixturevalue("training_cars"))
+    train = [i for i, part in enumerate(both.parts) if part == "train"]
+    assert cut.paths == tuple(both.paths[i] for i in train)
+    assert cut.labels.tolist() == both.labels[train].tolist()
+    assert (cut.class_names, cut.parts) == (both.class_names, None)
+
+
+def test_training_photos_of_cars_are_no_whole_data_set_and_are_named(training_cars):
+    assert "so give --dataset cars196_train" in refusal("cars196", training_cars)
+
+
+def test_whole_cars_are_not_read_as_the_training_photos(cars_train):
+    assert "so give --dataset cars196" in refusal("cars196_train", cars_train)
+
+
+@pytest.mark.parametrize("line", ["0", "9", "-1", "1.5", "Audi"])
+def test_an_id_that_no_class_of_cars_has_is_named_with_its_line(training_cars, line):
+    (training_cars / "train_perfect_preds.txt").write_text(f"1\n{line}\n1\n")
+    assert "HERE/train_perfect_preds.txt line 2: class must be an id from 1 to" in refusal(
+        "cars196_train", training_cars
+    )
+
+
+def test_more_ids_than_training_photos_of_cars_are_named(training_cars):
+    with (training_cars / "train_perfect_preds.txt").open("a") as ids:
+        ids.write("1\n")
+    assert "cars_train/00004.jpg" in refusal("cars196_train", training_cars)
 
 
 def test_cars_in_one_folder_have_the_classes_and_parts_of_their_annotations(car_ims):
@@ -887,6 +932,7 @@ def test_a_missing_folder_of_characters_is_refused_with_the_way_to_get_it(omnigl
     [
         ("cars196", "car_ims"),
         ("cars196", "cars_train"),
+        ("cars196_train", "training_cars"),
         ("sop", "sop"),
         ("inshop", "inshop"),
         ("grocery", "grocery"),
@@ -919,6 +965,7 @@ def test_a_published_data_set_that_is_not_there_is_refused_with_the_way_to_get_i
     assert "is missing)" in refusal(name, tmp_path)
     obtain = {
         "cars196": "https://github.com/pytorch/vision/issues/7545",
+        "cars196_train": "dml-bench data fetch cars196_train --data-dir",
         "cub": "dml-bench data fetch cub --data-dir",
         "grocery": "dml-bench data fetch grocery --data-dir",
         "inshop": "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",

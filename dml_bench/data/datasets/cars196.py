@@ -10,9 +10,12 @@ import numpy as np
 
 from dml_bench.data.csv_table import require_none
 from dml_bench.data.datasets.dataset import Dataset, Disk, ImageRow, Where, assemble
-from dml_bench.data.datasets.published import has, home
+from dml_bench.data.datasets.published import has, home, lines_of
 from dml_bench.registry import datasets
 
+CLASS_IDS = "train_perfect_preds.txt"
+"""Of the training photos, in the order of their names. The devkit has it as an example of answers;
+copies without annotations have it too."""
 CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
@@ -85,7 +88,7 @@ def cars196(where: Where, *, crop_to_box: bool = False) -> Dataset:
     in the order of their ids. Raises ValueError on a file that is missing or damaged, on
     annotations that make no sense, and on images that don't exist.
     """
-    root = home("cars196", where.data_dir, holds, "car_ims or cars_train")
+    root = home("cars196", where.data_dir, holds, "car_ims or cars_test")
     in_one_folder = has(root, "car_ims") and (
         has(root, "cars_annos.mat") or not has(root, "cars_train")
     )
@@ -98,13 +101,45 @@ def cars196(where: Where, *, crop_to_box: bool = False) -> Dataset:
 
 
 def holds(folder: Path) -> bool:
-    """Whether the folder has one of the folders of images."""
-    return has(folder, "car_ims", "cars_train", "cars_test")
+    """Whether the folder has one of the folders of images that `cars196_train` does without."""
+    return has(folder, "car_ims", "cars_test")
+
+
+@datasets.register(
+    "cars196_train",
+    summary="Stanford Cars, the training photos alone: 196 models of cars, 8,144 images",
+    source="Krause et al. 2013, 3D Representation and Recognition workshop at ICCV",
+    obtain="dml-bench data fetch cars196_train --data-dir DIR downloads a copy",
+)
+def cars196_train(where: Where) -> Dataset:
+    """`data_dir` is the folder of cars_train/, or a folder up to two levels above it; cars_meta.mat
+    and train_perfect_preds.txt, with a class id for each photo, are beside cars_train/ or in
+    devkit/.
+
+    The publisher's photos are whole; of the copy that can be fetched, each is cut to the box of its
+    car. There are no parts. Raises ValueError on a file that is missing or damaged, on ids that
+    make no sense, and on photos that don't exist.
+    """
+    root = home("cars196_train", where.data_dir, holds_train, "cars_train without cars_test")
+    names = class_names(devkit_file(root, "cars_meta.mat", "cars196_train"))
+    ids = devkit_file(root, CLASS_IDS, "cars196_train")
+    listed = []
+    for number, line in lines_of(ids, "restore it"):
+        class_id = int(line) if line.isdecimal() else line
+        photo = Annotation(f"{ids} line {number}", {"class": class_id})
+        listed.append(ImageRow(f"cars_train/{number:05d}.jpg", photo.label(len(names))))
+    rows, faults = Disk(root).present(listed, f"{ids}", "restore them, or the file")
+    return assemble("cars196_train", root, names, rows, faults)
+
+
+def holds_train(folder: Path) -> bool:
+    """Whether the folder has the training photos alone."""
+    return has(folder, "cars_train") and not holds(folder)
 
 
 def one_folder(root: Path, crop_to_box: bool) -> tuple[list[str], list[ImageRow]]:
     """Class names and images of the layout with car_ims/."""
-    file = mat_file(root, "cars_annos.mat")
+    file = devkit_file(root, "cars_annos.mat")
     names = class_names(file)
     rows = [
         ImageRow(
@@ -120,10 +155,10 @@ def one_folder(root: Path, crop_to_box: bool) -> tuple[list[str], list[ImageRow]
 
 def two_folders(root: Path, crop_to_box: bool) -> tuple[list[str], list[ImageRow]]:
     """Class names and images of the layout with cars_train/ and cars_test/."""
-    names = class_names(mat_file(root, "cars_meta.mat"))
+    names = class_names(devkit_file(root, "cars_meta.mat"))
     files = {
-        "train": mat_file(root, "cars_train_annos.mat"),
-        "test": mat_file(root, "cars_test_annos_withlabels.mat"),
+        "train": devkit_file(root, "cars_train_annos.mat"),
+        "test": devkit_file(root, "cars_test_annos_withlabels.mat"),
     }
     rows = [
         ImageRow(
@@ -138,13 +173,12 @@ def two_folders(root: Path, crop_to_box: bool) -> tuple[list[str], list[ImageRow
     return names, rows
 
 
-def mat_file(root: Path, name: str) -> Path:
+def devkit_file(root: Path, name: str, dataset: str = "cars196") -> Path:
     """The file called `name` in `root` or devkit/. Raises ValueError where there is none."""
     files = [folder / name for folder in (root, root / "devkit") if (folder / name).is_file()]
     if not files:
         raise ValueError(
-            f"{root} lacks {name}, also in devkit: restore it;"
-            f" {datasets['cars196'].facts['obtain']}"
+            f"{root} lacks {name}, also in devkit: restore it; {datasets[dataset].facts['obtain']}"
         )
     return files[0]
 

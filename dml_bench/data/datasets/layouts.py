@@ -13,6 +13,7 @@ PUBLISHED = (
     ("cub", cub.holds),
     ("sop", sop.holds),
     ("cars196", cars196.holds),
+    ("cars196_train", cars196.holds_train),
     ("inshop", inshop.lists_items),
     ("grocery", grocery.holds),
     ("omniglot", omniglot.holds),
