@@ -10,7 +10,9 @@ second, so a changed file is refused; it alone holds the configuration. The same
 written as the same bytes.
 
 Answers are stored as what is rare: 0 is the expected class, and any other number one more than a
-class id. Similarities have some steps between the lowest and the highest of their phase.
+class id. Similarities have some steps between the lowest and the highest of their phase. What the
+phases say of one query is alike, so it stands side by side: one array has the classes of all
+phases, another the similarities, and the name of each is the names of its columns.
 """
 
 import hashlib
@@ -58,10 +60,13 @@ __all__ = [
     "write_description",
 ]
 
-VERSION = 3
+VERSION = 4
 """The first lacks the configuration, intervals, single classes and digests of weights; the second
-holds the configuration in both files, and its epochs are larger."""
-READABLE = (1, 2, VERSION)
+holds the configuration in both files, and its epochs are larger; the third has an array for each
+column of answers."""
+READABLE = (1, 2, 3, VERSION)
+SIDE_BY_SIDE = (("nearest", "elected", "logits"), ("similarity",))
+"""Answers of all phases that are the columns of one array."""
 NO_VALUE = ""
 """In a column of epochs, where an epoch lacks the value: null is one that is undefined."""
 LARGEST_ANSWERS = 2**26
@@ -144,8 +149,7 @@ def packed(content: Content) -> bytes:
     if "records" in facts:
         facts["records"] = columns_of(facts["records"])
     text = json.dumps(facts, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    arrays = {name: np.ascontiguousarray(content.arrays[name]) for name in sorted(content.arrays)}
-    data = save(arrays, {"run": text})
+    data = save(side_by_side(content.arrays), {"run": text})
     return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=XZ)
 
 
@@ -186,7 +190,35 @@ def read_content(path: Path, description: Mapping[str, Any]) -> Content:
     facts = json.loads(header["__metadata__"]["run"])
     if isinstance(facts.get("records"), dict):
         facts["records"] = rows_of(facts["records"])
-    return Content({"experiment": description.get("configuration"), **facts}, load(plain))
+    arrays = apart(load(plain))
+    return Content({"experiment": description.get("configuration"), **facts}, arrays)
+
+
+def side_by_side(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same answers as columns of fewer arrays, as `SIDE_BY_SIDE` says, each called by the names
+    of its columns; as they are where phases answer other numbers of queries, and other arrays."""
+    stored = {name: arrays[name] for name in sorted(arrays)}
+    for kinds in SIDE_BY_SIDE:
+        columns = [name for name in stored if name.rpartition(".")[2] in kinds]
+        if len(columns) > 1 and len({stored[name].shape for name in columns}) == 1:
+            stored[" ".join(columns)] = np.stack([stored.pop(name) for name in columns], axis=1)
+    return {name: np.ascontiguousarray(array) for name, array in stored.items()}
+
+
+def apart(stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of which `side_by_side` made columns. Raises ValueError where an array has not as
+    many columns as names."""
+    arrays = {}
+    for names, array in stored.items():
+        columns = names.split(" ")
+        if len(columns) == 1:
+            arrays[names] = array
+            continue
+        if array.ndim != 2 or array.shape[1] != len(columns):
+            raise ValueError(f"answers {names!r} must be {len(columns)} columns, got {array.shape}")
+        for name, column in zip(columns, array.T, strict=True):
+            arrays[name] = np.ascontiguousarray(column)
+    return arrays
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

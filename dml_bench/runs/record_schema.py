@@ -103,7 +103,7 @@ class SessionRecord(Section):
 class Record(Section):
     """One seed of one experiment on one data set."""
 
-    record_version: Literal[3]
+    record_version: Literal[4]
     experiment: Name
     protocol: Name
     profile: str

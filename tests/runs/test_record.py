@@ -255,8 +255,8 @@ def test_a_table_of_records_is_that_of_their_runs(tmp_path):
 def test_a_record_of_another_version_is_refused(tmp_path):
     path = write_record(tmp_path / "results", finish(tmp_path / "runs", experiment(), RIGHT))
     description = record_format.read_description(path)
-    write_json(path, {**description, "record_version": 4})
-    with pytest.raises(ValueError, match="record_version must be 3, got 4"):
+    write_json(path, {**description, "record_version": 5})
+    with pytest.raises(ValueError, match="record_version must be 4, got 5"):
         read_folder(path)
 
 
@@ -361,15 +361,56 @@ def test_a_configuration_stands_in_the_json_alone(tmp_path):
     assert record_format.read_content(path, said).facts["experiment"] is None
 
 
-def test_a_record_of_version_2_is_read_and_written_anew(tmp_path):
-    """It held its configuration in both files, and its epochs as rows."""
+def test_answers_are_read_as_they_were_written_and_stand_side_by_side(tmp_path):
+    """What phases say of a query is alike: apart, they took a fifth more."""
+    rng = np.random.default_rng(0)
+    hard = rng.random(2000) < 0.3
+    arrays = {"query_labels": rng.integers(0, 40, 2000).astype(np.uint8)}
+    for phase in range(5):
+        classes = np.where(hard & (rng.random(2000) < 0.8), rng.integers(1, 40, 2000), 0)
+        arrays[f"{phase}.nearest"] = classes.astype(np.uint8)
+        arrays[f"{phase}.elected"] = np.where(rng.random(2000) < 0.9, classes, 300)
+        arrays[f"{phase}.similarity"] = rng.integers(0, 8, 2000).astype(np.uint8)
+        arrays[f"{phase}.at_r"] = rng.integers(0, 255, (2000, 2)).astype(np.uint8)
+    path = tmp_path / "seed-42.json"
+    record_format.write_content(path, {}, Content({}, arrays))
+    read = record_format.read_content(path, json.loads(path.read_text())).arrays
+    assert read.keys() == arrays.keys()
+    assert all(np.array_equal(read[name], arrays[name]) for name in arrays)
+    apart = lzma.compress(save(arrays), filters=record_format.XZ)
+    assert len(apart) > 1.1 * record_format.answers_file(path).stat().st_size
+
+
+def test_an_array_with_more_columns_than_names_is_refused(tmp_path):
+    path = tmp_path / "seed-42.json"
+    wide = {"all.nearest all.elected": np.zeros((4, 3), np.uint8)}
+    record_format.write_content(path, {}, Content({}, wide))
+    with pytest.raises(ValueError, match=r"must be 2 columns, got \(4, 3\)"):
+        record_format.read_content(path, json.loads(path.read_text()))
+
+
+def test_costs_are_kept_with_six_digits(tmp_path):
+    run = finish(tmp_path / "runs", experiment(), RIGHT)
+    run.summary["cost"]["total_seconds"] = 6.203564300019934
+    recorded = read_folder(write_record(tmp_path / "results", run))
+    assert recorded.summary["cost"]["total_seconds"] == 6.20356
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_record_of_an_earlier_version_is_read_and_written_anew(tmp_path, version):
+    """The second held its configuration in both files and its epochs as rows; the third, an array
+    for each column of answers."""
     path = write_record(tmp_path / "results", finish(tmp_path / "runs", experiment(), RIGHT))
     now, description = read_folder(path), record_format.read_description(path)
     before = (path.read_bytes(), record_format.answers_file(path).read_bytes())
-    data = save(now.content.arrays, {"run": json.dumps(now.content.facts)})
+    facts = dict(now.content.facts)
+    if version == 3:
+        del facts["experiment"]
+        facts["records"] = record_format.columns_of(facts["records"])
+    data = save(now.content.arrays, {"run": json.dumps(facts)})
     record_format.answers_file(path).write_bytes(lzma.compress(data))
     sha256 = hashlib.sha256(record_format.answers_file(path).read_bytes()).hexdigest()
-    write_json(path, {**description, "record_version": 2, "answers_sha256": sha256})
+    write_json(path, {**description, "record_version": version, "answers_sha256": sha256})
     earlier = read_folder(path)
     assert (earlier.experiment, earlier.records) == (now.experiment, now.records)
     assert earlier.metrics == now.metrics
