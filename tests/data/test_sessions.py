@@ -154,6 +154,46 @@ def test_photos_that_were_taken_one_by_one_give_no_line():
         assert estimate_sessions(dataset, 0.2) is None
 
 
+def test_the_first_photos_of_a_shuffled_numbering_are_no_session():
+    """Of each class the first 25 of a list that was shuffled and then numbered: nearly all numbers
+    up to the first class's last one stand in a row, and were one session of most photos."""
+    rng = np.random.default_rng(5)
+    classes = rng.permutation(np.repeat(np.arange(60), rng.integers(25, 70, 60)))
+    first = np.concatenate([np.flatnonzero(classes == label)[:25] for label in range(60)])
+    dataset = replace(
+        BIRDS,
+        paths=tuple(f"{classes[number]}/{number:05}.jpg" for number in first.tolist()),
+        labels=classes[first],
+        class_names=tuple(f"car {label}" for label in range(60)),
+    )
+    dataset.__dict__["captures"] = (Capture(),) * len(first)
+    assert estimate_sessions(dataset, 0.2) is None
+
+
+@pytest.mark.parametrize("times_each", [1, 3])
+def test_trips_are_seen_whether_a_product_is_taken_once_or_several_times_in_a_row(times_each):
+    rng = np.random.default_rng(6)
+    labels: list[int] = []
+    numbers: list[int] = []
+    for trip in range(8):
+        way = np.repeat(rng.permutation(20), times_each)
+        labels += way.tolist()
+        numbers += (500 * trip + np.arange(len(way))).tolist()
+    dataset = replace(
+        BIRDS,
+        paths=tuple(f"{label}/IMG_{n:05}.jpg" for label, n in zip(labels, numbers, strict=True)),
+        labels=np.array(labels),
+        class_names=tuple(f"product {label}" for label in range(20)),
+    )
+    dataset.__dict__["captures"] = (Capture(),) * len(labels)
+    estimate = estimate_sessions(dataset, 0.2)
+    if times_each == 1:
+        assert estimate is None, "no two photos of a product are of one trip"
+    else:
+        assert estimate is not None
+        assert estimate.rule == "numbers"
+
+
 @pytest.mark.parametrize(
     ("names", "sessions"),
     [
