@@ -376,9 +376,11 @@ def assign(table: dict[str, Any], key: str, value: Any) -> None:
 
 def parse_value(text: str, *, is_text: bool = False) -> Any:
     """A TOML value (`0.01`, `true`, `[1, 5]`), or the text itself where it is none (`sgd`,
-    `last:5`), or where text is wanted: a class may be called 42."""
+    `last:5`), or where text is wanted: a class may be called 42, or `"Owl, grey"` with a comma."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
-    return text if is_text and not isinstance(value, str) else value
+    if is_text and (not isinstance(value, str) or (text == f'"{value}"' and "," in value)):
+        return text
+    return value

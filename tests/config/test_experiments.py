@@ -1123,6 +1123,8 @@ def test_reading_an_experiment_twice_gives_the_same_although_it_was_changed_in_b
         ("unseen=last:5", "unseen", "last:5"),
         ("unseen=random:5:1", "unseen", "random:5:1"),
         ('unseen="last:5"', "unseen", "last:5"),
+        ('unseen="Owl, grey"', "unseen", '"Owl, grey"'),
+        ('unseen="Owl, grey",Gull', "unseen", '"Owl, grey",Gull'),
         ("data.skip_unreadable=true", "data.skip_unreadable", True),
         ("evaluate.vote_k=[1, 7]", "evaluate.vote_k", [1, 7]),
         ("model.head.dim=512", "model.head", LINEAR | {"dim": 512}),
