@@ -127,15 +127,12 @@ class HookedEmbedder:
     def _pooled_tokens(self, size: int, prefix: int) -> list[int]:
         """Those of the last layer on which the output depends: the class token, also that of a
         teacher (DeiT), or all patches, of which a maximum may take any."""
-        backbone, last = self.embedder.backbone, self.attentions[-1]
-        name = next(name for name, module in backbone.named_modules() if module is last)
-        layer = backbone.get_submodule(name.rpartition(".")[0])
         tokens: list[Tensor] = []
-        with record_outputs(layer, tokens):
+        with record_outputs(self.attentions[-1], tokens):
             outputs = self(self._blank(size).requires_grad_())
         weights = torch.linspace(1, 2, outputs.shape[1], device=self.device)
         (gradient,) = torch.autograd.grad((outputs * weights).sum(), tokens)
-        is_read = gradient[0].abs().sum(dim=1) > 0
+        is_read = gradient[0].flatten(0, -2).abs().sum(dim=1) > 0  # VOLO has rows of tokens
         is_read[prefix:] = is_read[prefix:].any()
         return is_read.nonzero().flatten().tolist()
 

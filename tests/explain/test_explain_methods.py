@@ -400,6 +400,7 @@ def test_gradient_weighted_attention_keeps_heads_that_raise_the_answer():
         ("test_vit", 64, [0]),
         ("test_vit2", 64, [*range(1, 17)]),
         ("deit_tiny_distilled_patch16_224", 32, [0, 1]),
+        ("vit_tiny_patch16_224", 32, [0]),
     ],
 )
 def test_maps_of_attention_start_from_all_tokens_that_the_embedding_is_made_of(
