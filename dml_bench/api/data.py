@@ -89,18 +89,22 @@ def check_data(
     of a backbone, e.g. efficientnet_lite0.
     The report's `problems` says whether anything must be mended before training.
 
-    Raises ValueError where the data set can't be opened.
+    Raises ValueError where the data set can't be opened, or `overrides` name it or the seed too.
     Source: docs/your_photos.md.
 
     >>> report = db.check_data("cub", "CUB_200_2011")
     >>> report.problems
     False
     """
+    from dml_bench.config.variants import refuse_twice
     from dml_bench.data.check import check, sides
     from dml_bench.data.datasets import open_dataset
     from dml_bench.data.sessions import estimate_sessions
 
-    texts = [f"data.dataset={dataset}", *override_texts(overrides)]
+    texts = override_texts(overrides)
+    refuse_twice(texts, "data.dataset", f"the name {dataset}")
+    refuse_twice(texts, "seed", "--seed")
+    texts.insert(0, f"data.dataset={dataset}")
     config = experiment_of("EPSHN_cosine_resnet18_sgd_aug", texts).data
     progress = callback_or_log(callback).progress
     images = open_dataset(

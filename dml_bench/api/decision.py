@@ -75,6 +75,11 @@ def decide(
         raise ValueError(f"minutes must be a number, got {minutes!r}: give one, e.g. 30")
     if not minutes > 0:
         raise ValueError(f"--minutes must be more than 0, got {minutes:g}: allow some")
+    from dml_bench.config.variants import setting_of
+
+    texts = override_texts(overrides)
+    if any(setting_of(text) == "seed" for text in texts):
+        raise ValueError("decide runs seeds of its own: leave out --set seed")
     from dml_bench.decision.decide import decide as decide_on
     from dml_bench.report.compose import WRITTEN, made_by, write
     from dml_bench.report.decision import compose_decision
@@ -89,7 +94,7 @@ def decide(
         catalogue=optional_path(catalogue),
         cache_dir=cache_folder(cache_dir),
         device=device,
-        overrides=override_texts(overrides),
+        overrides=texts,
         callback=callback_or_log(callback),
     )
     maker = tuple(command) or ("dml_bench.decide", str(photos))

@@ -4,6 +4,7 @@ evidence for each row. They work from the disk, without a network."""
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,6 +268,16 @@ class RunView:
         self.description = run.description
         self.session = run.description["session"]
         self.packages = self.session.get("packages", {})
+        self.sessions = describe_sessions(self.session)
+
+
+def describe_sessions(session: Mapping[str, Any]) -> str:
+    """`, in 3 sessions with another device, code`; empty of a run that one process made."""
+    count = session.get("sessions", 1)
+    if count < 2:
+        return ""
+    keys = dict.fromkeys(chain.from_iterable(session.get("earlier", ())))
+    return f", in {count} sessions" + (f" with another {', '.join(keys)}" if keys else "")
 
 
 def classes_of(row: BoardRow) -> list[tuple[str, list[float], int]]:

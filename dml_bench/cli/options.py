@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dml_bench.cli.completion import complete_experiment, complete_override
+from dml_bench.config.variants import refuse_twice, setting_of
 from dml_bench.system.cache_folder import DEFAULT_CACHE, cache_folder
 from dml_bench.system.printable import printable
 
@@ -489,20 +490,21 @@ def overrides_of(
     *,
     folds: int = 0,
 ) -> list[str]:
-    """The options that change values of an experiment, as --set has them; --folds is the last."""
+    """The options that change values of an experiment, as --set has them; --folds is the last.
+    Raises ValueError where --set sets one of these values too."""
     if demo and dataset:
         raise ValueError(f"--demo brings its own data set; drop it, or drop --dataset {dataset}")
-    overrides = []
-    if dataset:
-        overrides.append(f"data.dataset={dataset}")
-    if skip_unreadable:
-        overrides.append("data.skip_unreadable=true")
-    if holdouts:
-        overrides.append(f"unseen={holdouts}")
-    overrides += set_
-    if folds:
-        overrides.append(f"train.folds={folds}")
-    return overrides
+    options = {
+        "--dataset": f"data.dataset={dataset}" if dataset else "",
+        "--skip-unreadable": "data.skip_unreadable=true" if skip_unreadable else "",
+        "--holdouts": f"unseen={holdouts}" if holdouts else "",
+        "--folds": f"train.folds={folds}" if folds else "",
+    }
+    options = {option: override for option, override in options.items() if override}
+    for option, override in options.items():
+        refuse_twice(set_, setting_of(override), option)
+    last = options.pop("--folds", "")
+    return [*options.values(), *set_, *filter(None, [last])]
 
 
 def split_seeds(text: str) -> list[int]:
@@ -518,8 +520,12 @@ def split_seeds(text: str) -> list[int]:
 
 
 def each_seed(overrides: list[str], text: str) -> list[list[str]]:
-    """The overrides once for each seed; without seeds, with the experiment's own."""
-    return [[*overrides, f"seed={seed}"] for seed in split_seeds(text)] or [overrides]
+    """The overrides once for each seed; without seeds, with the experiment's own. Raises ValueError
+    where --set names a seed too."""
+    seeds = split_seeds(text)
+    if seeds:
+        refuse_twice(overrides, "seed", "--seeds")
+    return [[*overrides, f"seed={seed}"] for seed in seeds] or [overrides]
 
 
 def refuse_beside_print_jobs(print_jobs: bool, ray: str, jobs: int, devices: str) -> None:

@@ -3,15 +3,15 @@ loader."""
 
 import json
 import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import reduce
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
+from functools import cache, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dml_bench.config import Experiment, load
 from dml_bench.config.experiment import components_of
-from dml_bench.config.loader import import_components
+from dml_bench.config.loader import hints_of, import_components
 from dml_bench.registry import UnknownName, near_miss
 
 __all__ = [
@@ -183,21 +183,47 @@ def with_absolute_imports(table: dict[str, Any], folder: Path) -> None:
         table["plugins"] = {**table["plugins"], "imports": absolute}
 
 
-def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """`change` over `base`. A table that names another component replaces the old one with its
-    options."""
+def merge(base: dict[str, Any], change: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """`change` over `base`, both of what is at `where`. Another component replaces the old one with
+    its options; the same one keeps them, by a table or by its name alone."""
     merged = dict(base)
     for key, value in change.items():
-        old: Any = merged.get(key)
-        if isinstance(old, str) and isinstance(value, dict) and "name" not in value:
-            old = {"name": old}
-        same_thing = (
-            isinstance(old, dict)
-            and isinstance(value, dict)
-            and value.get("name", old.get("name")) == old.get("name")
-        )
-        merged[key] = merge(old, value) if same_thing else value
+        path = f"{where}{key}"
+        if path in default_components():
+            merged[key] = merge_component(merged.get(key, {}), value, path)
+        elif isinstance(merged.get(key), dict) and isinstance(value, dict):
+            merged[key] = merge(merged[key], value, f"{path}.")
+        else:
+            merged[key] = value
     return merged
+
+
+def merge_component(old: Any, value: Any, path: str) -> Any:
+    """A component's name or table over that which the parent has."""
+    table = {"name": value} if isinstance(value, str) else value
+    before = {"name": old} if isinstance(old, str) else old
+    if not isinstance(table, dict) or not isinstance(before, dict):
+        return value
+    name = before.get("name", default_components()[path])
+    return merge(before, table, f"{path}.") if table.get("name", name) == name else value
+
+
+@cache
+def default_components() -> dict[str, str | None]:
+    """Where an experiment has components, such as `model.head`, each with the name of that which
+    stands there by default."""
+    return dict(components_by_default(Experiment, ""))
+
+
+def components_by_default(section: type[Any], where: str) -> Iterator[tuple[str, str | None]]:
+    """The same of one section."""
+    hints = hints_of(section)  # type: ignore[arg-type] # a type can be hashed
+    for part in fields(section):
+        if "registry" in part.metadata:
+            yield f"{where}{part.name}", part.metadata["default"]
+        for kind in (hints[part.name], *get_args(hints[part.name])):
+            if isinstance(kind, type) and is_dataclass(kind):
+                yield from components_by_default(kind, f"{where}{part.name}.")
 
 
 def apply_profile(table: dict[str, Any], name: str) -> None:
@@ -361,6 +387,7 @@ def assign_all(table: dict[str, Any], values: dict[str, Any]) -> None:
 def assign(table: dict[str, Any], key: str, value: Any) -> None:
     """Set `a.b.c` in nested tables; below a component given by its bare name, the name is kept."""
     *parents, last = key.split(".")
+    default = default_components().get(".".join(parents))
     for part in parents:
         child = table.setdefault(part, {})
         if isinstance(child, str):
@@ -369,16 +396,18 @@ def assign(table: dict[str, Any], key: str, value: Any) -> None:
             raise ValueError(f"--set {key}: {part} is {child!r}, not a table")
         table[part] = dict(child)
         table = table[part]
-    if parents and last == "name" and table.get("name") != value:
+    if parents and last == "name" and table.get("name", default) != value:
         table.clear()
     table[last] = value
 
 
 def parse_value(text: str, *, is_text: bool = False) -> Any:
     """A TOML value (`0.01`, `true`, `[1, 5]`), or the text itself where it is none (`sgd`,
-    `last:5`), or where text is wanted: a class may be called 42."""
+    `last:5`), or where text is wanted: a class may be called 42, or `"Owl, grey"` with a comma."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
-    return text if is_text and not isinstance(value, str) else value
+    if is_text and (not isinstance(value, str) or (text == f'"{value}"' and "," in value)):
+        return text
+    return value

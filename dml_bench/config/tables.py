@@ -59,7 +59,7 @@ class Family:
             return f"{other}{suffix}"
         settings = suffix.removeprefix(SEPARATOR).split(",")
         kept = [part for part in settings if part.partition("=")[0] not in self.without]
-        return f"{other}{SEPARATOR}{','.join(kept)}"
+        return SEPARATOR.join(filter(None, (other, ",".join(kept))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -78,6 +78,11 @@ class TuningSpace:
         return max(1, round(self.epochs * experiment.train.epochs))
 
     @property
+    def startup_trials(self) -> int:
+        """How many settings are drawn at random before trials learn from those before them."""
+        return max(2, self.trials // 3)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of what can be chosen, by which trials are judged and how long they train."""
         content = {f.name: getattr(self, f.name) for f in fields(self)}

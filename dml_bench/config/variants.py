@@ -3,7 +3,7 @@
 
 import hashlib
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,6 +15,7 @@ __all__ = [
     "Sweep",
     "base_name",
     "is_named",
+    "refuse_twice",
     "setting_of",
     "settings_in",
     "settings_in_short",
@@ -140,14 +141,15 @@ def split_values(text: str) -> Iterator[str]:
     except tomllib.TOMLDecodeError:
         yield from text.split(",")
         return
-    if not any(isinstance(value, list | dict) for value in parsed):
-        yield from text.split(",")
-        return
-    if not any(isinstance(value, dict) for value in parsed):
+    kinds = set(map(type, parsed))
+    if list in kinds and dict not in kinds:
         yield from map(str, parsed)
         return
+    if not any("," in str(value) for value in parsed):
+        yield from text.split(",")
+        return
     part = ""
-    for piece in text.split(","):  # a table stays as it was written, as Python writes no TOML
+    for piece in text.split(","):  # they stay as they were written, as Python writes no TOML
         part = f"{part},{piece}" if part else piece
         if is_toml(part):
             yield part
@@ -165,6 +167,14 @@ def is_toml(text: str) -> bool:
 def setting_of(override: str) -> str:
     """What a key, or a `key=value`, sets: `optimizer` and `optimizer.name` are one setting."""
     return override.partition("=")[0].strip().removesuffix(".name")
+
+
+def refuse_twice(overrides: Iterable[str], key: str, other: str) -> None:
+    """Raises ValueError where one of `key=value` sets what `other`, an option, sets as well: one of
+    the two would be lost."""
+    for override in overrides:
+        if setting_of(override) == key:
+            raise ValueError(f"{key} is set by {other} and by --set {override}: leave one out")
 
 
 def sweep_overrides(sweeps: Sequence[Sweep], overrides: Sequence[str]) -> list[list[str]]:

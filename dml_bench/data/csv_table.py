@@ -108,6 +108,8 @@ BOX_COLUMNS = (
 """Names of the columns with the corners of a box, in pixels of the upright photo."""
 ONE_BOX_COLUMN = "box"
 """The column with all four of these numbers."""
+ONE_HOT = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
+"""What stands in one-hot columns."""
 ROLE_MARKS = ("is_query", "is_gallery")
 """Columns by which open-metric-learning says what a row that is not trained on is used for."""
 MARKS = (
@@ -156,8 +158,9 @@ class CsvTable:
         self, file_column: str, label_column: str, split_column: str, *, boxes: bool = True
     ) -> Roles:
         """The named columns, else those whose name says what they are, else the first for the file
-        and the next for the class, unless all others are one-hot. Columns of `boxes` are looked for
-        unless that is false. Raises ValueError for a column that is not there or named twice."""
+        and the next for the class, or all that are one-hot where that is one of them. Columns of
+        `boxes` are looked for unless that is false. Raises ValueError for a column that is not
+        there or named twice."""
         named = [name for name in (file_column, label_column, split_column) if name]
         for name in named:
             if name not in self.header:
@@ -254,9 +257,12 @@ class CsvTable:
                 " or set the option label_column"
             )
         known = self._first(free, CLASS_COLUMNS)
-        if known is None and len(free) > 1 and self.mostly_one_hot(free):
-            return tuple(free)
-        return (free[0] if known is None else known,)
+        if known is not None:
+            return (known,)
+        marks = [at for at in free if self.mostly_marks(at)]
+        if len(marks) > 1 and free[0] in marks and self.mostly_one_hot(marks):
+            return tuple(marks)
+        return (free[0],)
 
     def _first(self, free: Sequence[int], known: set[str]) -> int | None:
         """The first of these columns whose name is among the known ones."""
@@ -317,6 +323,10 @@ class CsvTable:
             f"rows of {self.file} without a class in column {self.header[label_at]!r}",
             "fill them in or remove them",
         )
+
+    def mostly_marks(self, at: int) -> bool:
+        """Whether most cells of a column are 0 or 1."""
+        return 2 * sum(row[at].strip() in ONE_HOT for row in self.rows) > len(self.rows)
 
     def mostly_one_hot(self, columns: Sequence[int]) -> bool:
         """Whether these columns are meant as one-hot: a few wrong rows must be reported, not turn
@@ -379,7 +389,7 @@ def truth(cell: str) -> bool:
 def hot(row: list[str], columns: Sequence[int]) -> int | None:
     """The place of the only 1 among these columns; None where they are anything but zeros and a
     single 1."""
-    marks = [{"0": 0, "0.0": 0, "1": 1, "1.0": 1}.get(row[at].strip(), 2) for at in columns]
+    marks = [ONE_HOT.get(row[at].strip(), 2) for at in columns]
     return marks.index(1) if sum(marks) == 1 else None
 
 

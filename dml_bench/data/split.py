@@ -692,12 +692,15 @@ def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
 
 def named_classes(rule: str, known: Collection[str], dataset: str) -> list[str]:
     """The classes that names joined by commas mean. Names may hold commas themselves, and may stand
-    between double quotes as in CSV.
+    between double quotes as in CSV; so may all of them together, as in TOML.
 
     Raises UnknownName where a part is the name of no class, ValueError where the rule can be read
     in two ways.
     """
+    quoted = next(csv.reader([rule]), [""])
     ways = ways_to_read(rule.split(","), known)
+    if not ways and len(quoted) == 1 and quoted[0] not in known:
+        ways = ways_to_read(quoted[0].split(","), known)
     if len(ways) > 1:
         one, other = (" and ".join(map(repr, names)) for names in ways)
         raise ValueError(
@@ -706,7 +709,6 @@ def named_classes(rule: str, known: Collection[str], dataset: str) -> list[str]:
         )
     if ways:
         return ways[0]
-    quoted = next(csv.reader([rule]))
     if unknown := [name for name in quoted if name not in known]:
         raise UnknownName(
             f"unseen names the class {unknown[0]!r}, which {dataset} has"

@@ -55,6 +55,10 @@ class HookedEmbedder:
         self.layer = candidates[-1] if candidates else ""
         """The stage whose map Grad-CAM weighs; empty where there is none."""
         self.stage = modules.get(self.layer) if self.layer else None
+        self.side = 0
+        """The patches of a transformer along a side of an image; 0 without `tokens`."""
+        self.pooled: list[int] = []
+        """The tokens of its last layer that it pools."""
         self.offers = set()
         if self._pools_a_map(size):
             self.offers.add("map")
@@ -115,7 +119,22 @@ class HookedEmbedder:
         if len(patches) != 1:
             return False
         count = patches.pop()
-        return math.isqrt(count) ** 2 == count
+        if math.isqrt(count) ** 2 != count:
+            return False
+        self.side, self.pooled = math.isqrt(count), self._pooled_tokens(size, prefix)
+        return True
+
+    def _pooled_tokens(self, size: int, prefix: int) -> list[int]:
+        """Those of the last layer on which the output depends: the class token, also that of a
+        teacher (DeiT), or all patches, of which a maximum may take any."""
+        tokens: list[Tensor] = []
+        with record_outputs(self.attentions[-1], tokens):
+            outputs = self(self._blank(size).requires_grad_())
+        weights = torch.linspace(1, 2, outputs.shape[1], device=self.device)
+        (gradient,) = torch.autograd.grad((outputs * weights).sum(), tokens)
+        is_read = gradient[0].flatten(0, -2).abs().sum(dim=1) > 0  # VOLO has rows of tokens
+        is_read[prefix:] = is_read[prefix:].any()
+        return is_read.nonzero().flatten().tolist()
 
     @torch.no_grad()
     def outputs(self, pixels: Tensor, batch_size: int = 64) -> Tensor:

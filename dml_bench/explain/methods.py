@@ -207,13 +207,9 @@ def enlarged(maps: Tensor, pixels: Tensor) -> Tensor:
 def patch_maps(network: HookedEmbedder, relevance: Tensor) -> Tensor:
     """(batch, tokens, tokens) how much each token depends on each other -> (batch, side, side) how
     much the pooled tokens depend on each patch."""
-    backbone = network.embedder.backbone
-    prefix = int(getattr(backbone, "num_prefix_tokens", 1))
-    pools_class_token = getattr(backbone, "global_pool", "token") == "token"
-    pooled = relevance[:, :1] if pools_class_token else relevance[:, prefix:]
-    patches = pooled[:, :, prefix:].mean(dim=1)
-    side = round(patches.shape[1] ** 0.5)
-    return patches.reshape(-1, side, side)
+    prefix = relevance.shape[-1] - network.side**2
+    patches = relevance[:, network.pooled, prefix:].mean(dim=1)
+    return patches.reshape(-1, network.side, network.side)
 
 
 @contextmanager

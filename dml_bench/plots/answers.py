@@ -164,7 +164,10 @@ def unseen_cost_dots(study: Study) -> ReportFigure:
     low, high = axes.get_xlim()
     limit = max(20.0, 2.5 * float(np.nanmax(np.abs(estimates))))
     axes.set_xlim(max(low, -limit), min(high, limit))
-    return saved(figure, f"{study.slug}-answer-unseen", "Cost of being unseen", "Less is better.")
+    caption = "Less is better."
+    if np.nanmax(np.abs(estimates + error * [[-1], [1]])) > limit:
+        caption += " Intervals that reach the edge go on beyond it."
+    return saved(figure, f"{study.slug}-answer-unseen", "Cost of being unseen", caption)
 
 
 Look: TypeAlias = tuple[str, str, str]

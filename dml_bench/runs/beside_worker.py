@@ -82,7 +82,9 @@ def train_phases(job_spec: dict[str, Any], channel: Channel) -> dict[str, Any]:
 def main() -> int:
     """0 finished, 1 failed, 130 stopped."""
     collect_garbage_rarely()
-    return carry_out(train_phases)
+    # The run's lock was the first process's: when that has died, the same command goes on at once,
+    # or with --force another run, into whose folder nothing of this one may come.
+    return carry_out(train_phases, grace_seconds=0)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class MirroredRun:
     """What the names of its curves stand for."""
     warn: Callable[[str], None]
     """Takes one line on what went wrong. It may be called from another thread."""
+    adds: bool = False
+    """Whether something is added to a run that has ended: nothing is handed over again."""
 
 
 class Mirror:

@@ -24,7 +24,7 @@ from dml_bench.runs import layout, record_format
 from dml_bench.runs.folder import completed, decisive, differing
 from dml_bench.runs.record_description import description_of
 from dml_bench.runs.run import RecordedRun, Run, read_record
-from dml_bench.runs.schema import Session, Summary
+from dml_bench.runs.schema import Summary
 from dml_bench.system.code_digest import code_digest
 from dml_bench.system.files import short_name
 from dml_bench.system.provenance import describe
@@ -334,17 +334,19 @@ def why_other_code(run: RecordedRun) -> str:
     """Whether other code made a record, or which packages changed since; empty where none has."""
     if run.description["code_sha256"] != code_digest():
         return "other code"
-    return other_packages(run.description["session"])
+    session = run.description["session"]
+    for versions in (session, *session.get("earlier", [])):
+        if other := other_packages(session["packages"] | versions.get("packages", {})):
+            return other
+    return ""
 
 
-def other_packages(session: Session | Mapping[str, Any]) -> str:
+def other_packages(packages: Mapping[str, str | None]) -> str:
     """Packages that decide answers and have another version here; empty where none has."""
     here = describe()["packages"]
     changed = []
     for name in DECIDING_PACKAGES:
-        before, now = (
-            public_version(packages.get(name)) for packages in (session["packages"], here)
-        )
+        before, now = (public_version(versions.get(name)) for versions in (packages, here))
         if before != now:
             changed.append(f"{name} {before}, here {now}")
     return ", ".join(changed)

@@ -27,12 +27,16 @@ __all__ = [
     "nearest_digest",
 ]
 
+OF_EACH_SESSION = ("started_at", "command")
+"""What is another for each session."""
+
 
 def description_of(run: Run, recorded: RecordedRun, submitted_by: str) -> dict[str, Any]:
     """What `record_schema.Record` has but its version and the digest of the answers; `recorded` is
     the run as it can be read from its record."""
     session: dict[str, Any] = dict(run.last_session("started_at", "packages"))
     session.pop("command", None)
+    session |= earlier_sessions(run)
     summary = recorded.summary
     numbers, intervals = measured_numbers(recorded)
     configuration: dict[str, Any] = recorded.content.facts["experiment"]
@@ -72,6 +76,30 @@ def description_of(run: Run, recorded: RecordedRun, submitted_by: str) -> dict[s
         }
     )
     return description
+
+
+def earlier_sessions(run: Run) -> dict[str, Any]:
+    """Of a run that was gone on with: the number of its `sessions`, and in what `earlier` ones
+    differed from the last, each difference once. Nothing of a run of one session; a record repeats
+    what it said."""
+    *before, last = run.environment["sessions"]
+    if not before:
+        return {}
+    differences: list[dict[str, Any]] = []
+    for session in before:
+        other = unlike(session, last)
+        if other and other not in differences:
+            differences.append(other)
+    return {"sessions": len(before) + 1, "earlier": differences}
+
+
+def unlike(session: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+    """What a session has elsewise than the last one; of packages, the versions of those alone."""
+    keys = [key for key in session if key not in OF_EACH_SESSION]
+    other = {key: session[key] for key in keys if session[key] != last.get(key)}
+    if isinstance(other.get("packages"), Mapping):
+        other["packages"] = unlike(other["packages"], last.get("packages", {}))
+    return other
 
 
 def configuration_digest(table: Mapping[str, Any]) -> str:

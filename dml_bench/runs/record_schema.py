@@ -88,7 +88,8 @@ class CostRecord(Section):
 
 
 class SessionRecord(Section):
-    """What pages show of the process that made it; other keys are kept as they are."""
+    """What pages show of the process that made it, the last one where a run was gone on with; other
+    keys are kept as they are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -98,6 +99,10 @@ class SessionRecord(Section):
     processor: str = "-"
     device: str = "-"
     packages: dict[str, str | None] = {}
+    sessions: Count = 1
+    """How many processes worked on the run, one after another."""
+    earlier: tuple[dict[str, Any], ...] = ()
+    """In what earlier ones differed from the last: device, versions, code; each difference once."""
 
 
 class Record(Section):

@@ -9,6 +9,7 @@ from dml_bench.config.tables import ExperimentTable, PlannedRow, choose, read_ta
 from dml_bench.config.variants import (
     Sweep,
     base_name,
+    refuse_twice,
     setting_of,
     sweep_overrides,
     variant_name,
@@ -19,6 +20,7 @@ __all__ = [
     "chosen_rows",
     "in_order",
     "resolved_rows",
+    "without_seed",
 ]
 
 
@@ -69,15 +71,17 @@ def chosen_rows(
         )
     chosen = choose(every, only)
     sweep = [Sweep.parse(text) for text in sweeps]
-    if not seeds and not any(is_seed(override) for override in overrides):
+    if seeds:
+        refuse_twice(overrides, "seed", "--seeds")
+    elif without_seed(overrides) == overrides:
         seeds = list(chosen.seeds)
     rows = resolved_rows(chosen, profile, overrides, seeds, sweep)
     return chosen.name, chosen.title, rows
 
 
-def is_seed(override: str) -> bool:
-    """Whether a `key=value` names the seed."""
-    return override.partition("=")[0].strip() == "seed"
+def without_seed(overrides: Sequence[str]) -> list[str]:
+    """The overrides that do not name the seed: for a command that names it by --seeds."""
+    return [override for override in overrides if setting_of(override) != "seed"]
 
 
 def resolved_rows(

@@ -28,7 +28,7 @@ from dml_bench.runs.run import Run, find_run
 from dml_bench.suite import page, record
 from dml_bench.suite.cost import MeasuredRun, core_hours, measured_runs, seconds_of
 from dml_bench.suite.executor import ExecutorSetup, JobResult, Slots, SuitePaths
-from dml_bench.suite.plan import Job, in_order
+from dml_bench.suite.plan import Job, in_order, without_seed
 from dml_bench.suite.progress import SuiteListener
 from dml_bench.system.counted import counted
 from dml_bench.system.locks import held
@@ -130,7 +130,7 @@ def command_of(job: Job, suite: Suite, device: str) -> list[str]:
     overrides = [*suite.overrides, *job.swept]
     if variant_name(name, overrides) != name:
         overrides.append(f"name={name}")  # the suite looks for the run under this name
-    for value in overrides:
+    for value in without_seed(overrides):
         arguments += ["--set", value]
     arguments += ["--seeds", str(job.experiment.seed)]
     options = {

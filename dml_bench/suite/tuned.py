@@ -13,7 +13,7 @@ from dml_bench.config.tables import PlannedRow
 from dml_bench.config.tuning import TuningSpace, read_space, space_for
 from dml_bench.config.variants import base_name, tuned_name, variant_name
 from dml_bench.runs.folder import differing
-from dml_bench.suite.plan import resolve_row
+from dml_bench.suite.plan import resolve_row, without_seed
 from dml_bench.training.tuning import SEARCHES, Search, read_search, search_files
 
 __all__ = [
@@ -162,7 +162,7 @@ def tune_command(
     """The shell command that searches for a row's settings, for each of these seeds."""
     command = ["dml-bench", "tune", row.named_as, *(["--demo"] if profile else [])]
     swept = (setting for setting in row.swept if not setting.startswith("name="))
-    for setting in (*overrides, *swept):
+    for setting in (*without_seed(overrides), *swept):
         command += ["--set", setting]
     command += ["--seeds", ",".join(str(experiment.seed) for experiment in experiments)]
     if data_dir is not None:

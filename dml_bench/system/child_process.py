@@ -37,7 +37,7 @@ Event = dict[str, Any]
 STOP_SECONDS = 15
 """The time from asking processes to stop to killing them."""
 GRACE_SECONDS = 10
-"""How long a process may go on after the end of the one that started it."""
+"""How long a process may go on after the end of the one that started it, to end what it began."""
 
 
 class Starter(Protocol):
@@ -170,14 +170,22 @@ class Channel:
         self.output.flush()
 
 
-def carry_out(work: Callable[[dict[str, Any], Channel], dict[str, Any]]) -> int:
+def carry_out(
+    work: Callable[[dict[str, Any], Channel], dict[str, Any]],
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+) -> int:
     """The program of a child process: `work` on the job, and the event `finished` with what it
-    returns, or `failed`. Returns the exit code: 0 finished, 1 failed, 130 stopped."""
+    returns, or `failed`. Returns the exit code: 0 finished, 1 failed, 130 stopped.
+
+    `grace_seconds` is how long it may go on after the end of the process that started it: 0 where
+    whatever it writes is whole or not there, and must not be written beside the next process.
+    """
     job_input, output = take_pipes()
     channel = Channel(output)
     job_spec = json.loads(job_input.readline())
     try:
-        stop_with(job_input)
+        stop_with(job_input, grace_seconds)
         channel.send("finished", **work(job_spec, channel))
     except KeyboardInterrupt:
         return 130
@@ -207,17 +215,18 @@ def take_pipes() -> tuple[TextIO, TextIO]:
     return job_input, channel
 
 
-def stop_with(job_input: TextIO) -> None:
+def stop_with(job_input: TextIO, grace_seconds: float) -> None:
     """Stop this process as Ctrl-C would when the one that started it closes its pipe or dies, and
-    kill it some seconds later."""
+    kill it some seconds later, or at once where there is no grace."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     def wait() -> None:
         job_input.read()
-        _thread.interrupt_main(signal.SIGTERM)
-        time.sleep(GRACE_SECONDS)
+        if grace_seconds:
+            _thread.interrupt_main(signal.SIGTERM)
+            time.sleep(grace_seconds)
         os._exit(130)
 
     signal.signal(signal.SIGTERM, stop)

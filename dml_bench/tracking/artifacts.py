@@ -53,7 +53,11 @@ def show(
         run.images.require()
     problems: list[str] = []
     mirrored = MirroredRun(
-        experiment=run.experiment, folder=run.folder, run_id=run.wandb_id, warn=problems.append
+        experiment=run.experiment,
+        folder=run.folder,
+        run_id=run.wandb_id,
+        warn=problems.append,
+        adds=True,
     )
     mirror = mirror_in_wandb(mode)(mirrored)
     names = []

@@ -148,6 +148,7 @@ def start(
     warn: Callable[[str], None],
     notes: str = "",
     project: str = "dml_bench",
+    adds: bool = False,
 ) -> WandbMirror:
     """The mirror of a run, at once; `mode` holds whatever the environment says. Files go to
     `directory`/wandb.
@@ -155,7 +156,9 @@ def start(
     `notes` stand on the run's page. `warn` may be called from another thread. With mode `disabled`
     wandb is not imported. A resumed run passes its old `run_id`: online, it goes on where W&B
     stands; offline, wandb can't resume and begins a new folder with the same id at step 0, so the
-    caller logs all earlier records again.
+    caller logs all earlier records again. When it is synced it then replaces what came of the
+    folders before it, unless it `adds` to them: a folder that wandb may resume is appended, and
+    W&B would have its earlier epochs twice.
     """
     if mode == "disabled":
         return WandbMirror(None, directory=directory, warn=warn)
@@ -166,6 +169,7 @@ def start(
         "project": project,
         "notes": notes or None,
         "config": copy.deepcopy(config),
+        "resume": "allow" if adds or mode == "online" else None,
     }
     return WandbMirror(
         functools.partial(connect, mode, directory, run),
@@ -188,6 +192,7 @@ def mirror_in_wandb(mode: Mode) -> StartMirror:
             config=as_table(run.experiment),
             warn=run.warn,
             notes=run.notes,
+            adds=run.adds,
         )
 
     return start_run
@@ -208,7 +213,7 @@ def connect(mode: Mode, directory: Path, run: dict[str, Any]) -> Any:
     if mode == "online" and not wandb.login(prompt=False, verify=False):
         raise NotLoggedIn("no API key; run `wandb login`, or use `--wandb offline`")
     directory.mkdir(parents=True, exist_ok=True)
-    opened = wandb.init(dir=directory, resume="allow", reinit="create_new", **run)
+    opened = wandb.init(dir=directory, reinit="create_new", **run)
     opened.define_metric("epoch")
     opened.define_metric("*", step_metric="epoch")
     return opened

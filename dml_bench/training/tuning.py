@@ -263,7 +263,7 @@ def propose(
     # NumPy has no seeds below 0, and experiments may.
     sequence = np.random.SeedSequence([abs(experiment.seed), len(trials)])
     sampler = optuna.samplers.TPESampler(
-        seed=int(sequence.generate_state(1)[0]), n_startup_trials=max(2, space.trials // 3)
+        seed=int(sequence.generate_state(1)[0]), n_startup_trials=space.startup_trials
     )
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else a line for each study
@@ -385,6 +385,7 @@ class TrialTrainer:
                 "name": self.request.space.name,
                 "digest": self.request.space.digest,
                 "shared": self.request.space.shared,
+                "startup_trials": self.request.space.startup_trials,
             },
             "multiples": [key for key, of_key in ranges.items() if of_key.times],
             "dataset": {
@@ -402,6 +403,7 @@ class TrialTrainer:
         # Settings that came after the search have their defaults.
         before["experiment"] = defined(as_table(load(before["experiment"])))
         before["multiples"] = multiples_in(before)
+        before["space"].setdefault("startup_trials", self.request.space.startup_trials)
         for key, now in defined(content).items():
             if key != "trials" and before[key] != now:
                 raise ValueError(

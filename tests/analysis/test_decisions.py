@@ -204,3 +204,10 @@ def test_a_family_beside_an_experiment_that_is_none_is_refused(tmp_path):
         load_table(path)
     with pytest.raises(UnknownName):
         Family("x", f"{names()[0]}s")
+
+
+def test_a_row_is_compared_beside_the_plain_experiment_where_no_setting_is_left():
+    family = Family("x", "EPSHN_cosine_head", without=("mixing.technique.alpha",))
+    row = "crossentropy_head~mixing.technique.alpha=0.2"
+    assert family.other(row) == "EPSHN_cosine_head"
+    assert family.other(f"{row},data.per_class=5") == "EPSHN_cosine_head~data.per_class=5"

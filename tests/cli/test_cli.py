@@ -192,6 +192,40 @@ def test_what_show_prints_is_itself_a_file_that_is_resolved_to_the_same_experime
         (["run", BASELINE, "--seeds", "x"], ["--seeds x", "whole numbers joined by commas"]),
         (["run", BASELINE, "--seeds", "42,"], ["--seeds 42,", "whole numbers joined by commas"]),
         (["run", BASELINE, "--seeds", "-1"], ["--seeds -1", "whole numbers joined by commas"]),
+        (
+            ["run", BASELINE, "--seeds", "1,2", "--set", "seed=7"],
+            ["seed is set by --seeds and by --set seed=7: leave one out"],
+        ),
+        (
+            ["tune", BASELINE, "--seeds", "1", "--set", "seed=7"],
+            ["seed is set by --seeds and by --set seed=7: leave one out"],
+        ),
+        (
+            ["suite", BASELINE, "--seeds", "1", "--set", "seed=7"],
+            ["seed is set by --seeds and by --set seed=7: leave one out"],
+        ),
+        (
+            ["run", BASELINE, "--dataset", "csv", "--set", "data.dataset.name=folder"],
+            ["data.dataset is set by --dataset and by --set data.dataset.name=folder"],
+        ),
+        (
+            ["suite", "--holdouts", "last:5", "--set", "unseen=last:3"],
+            ["unseen is set by --holdouts and by --set unseen=last:3: leave one out"],
+        ),
+        (
+            ["run", BASELINE, "--folds", "3", "--set", "train.folds=5"],
+            ["train.folds is set by --folds and by --set train.folds=5: leave one out"],
+        ),
+        (
+            ["tune", BASELINE, "--skip-unreadable", "--set", "data.skip_unreadable=false"],
+            ["data.skip_unreadable is set by --skip-unreadable and by --set"],
+        ),
+        (
+            ["data", "check", "csv", "--set", "data.dataset=folder"],
+            ["data.dataset is set by the name csv and by --set data.dataset=folder"],
+        ),
+        (["data", "check", "csv", "--set", "seed=7"], ["seed is set by --seed and by --set seed"]),
+        (["decide", ".", "--set", "seed=7"], ["decide runs seeds of its own: leave out --set"]),
         (["show", "gone.toml"], ["no file gone.toml"]),
         (["data", "fetch", "cars", "--data-dir", "x"], ["'cars'", "did you mean cars196"]),
         (["data", "draw", "--out", "."], ["exists already"]),

@@ -1072,6 +1072,32 @@ def test_experiments_that_extend_each_other_in_a_circle_are_refused(tmp_path):
         resolve(own(tmp_path, 'extends = "b"\n', "a.toml"))
 
 
+@pytest.mark.parametrize(
+    ("parents", "child", "key", "kept"),
+    [
+        ("[model.head]\ndim = 512\n", '[model.head]\nname = "linear"\n', "model.head", 512),
+        ("[model.head]\ndim = 512\n", '[model]\nhead = "linear"\n', "model.head", 512),
+        ("[loss]\ntemperature = 0.5\n", 'loss = "NTXent"\n', "loss", 0.5),
+        ("[loss]\ntemperature = 0.5\n", '[loss]\nname = "NTXent"\n', "loss", 0.5),
+    ],
+)
+def test_a_component_that_is_named_again_keeps_what_the_parent_sets(
+    tmp_path, parents, child, key, kept
+):
+    own(tmp_path, f'extends = "{BASELINE}"\n{parents}', "parent.toml")
+    experiment = resolve(own(tmp_path, f'extends = "parent"\n{child}', "child.toml"))
+    assert kept in at(experiment, key).values()
+
+
+def test_naming_what_stands_there_by_default_keeps_what_is_set_of_it(tmp_path):
+    settings = 'loss = "NTXent"\noptimizer = "sgd"\n[model.head]\ndim = 512\n'
+    mine = own(tmp_path, settings, "parent.toml")
+    child = own(tmp_path, 'extends = "parent"\n[model.head]\nname = "linear"\n', "child.toml")
+    assert at(resolve(child), "model.head")["dim"] == 512
+    assert at(resolve(mine, overrides=["model.head.name=linear"]), "model.head")["dim"] == 512
+    assert at(resolve(mine, overrides=["model.head=linear"]), "model.head")["dim"] == 128
+
+
 def test_an_experiment_that_extends_an_unknown_one_is_answered_with_the_near_miss(tmp_path):
     with pytest.raises(
         UnknownName,
@@ -1123,6 +1149,8 @@ def test_reading_an_experiment_twice_gives_the_same_although_it_was_changed_in_b
         ("unseen=last:5", "unseen", "last:5"),
         ("unseen=random:5:1", "unseen", "random:5:1"),
         ('unseen="last:5"', "unseen", "last:5"),
+        ('unseen="Owl, grey"', "unseen", '"Owl, grey"'),
+        ('unseen="Owl, grey",Gull', "unseen", '"Owl, grey",Gull'),
         ("data.skip_unreadable=true", "data.skip_unreadable", True),
         ("evaluate.vote_k=[1, 7]", "evaluate.vote_k", [1, 7]),
         ("model.head.dim=512", "model.head", LINEAR | {"dim": 512}),

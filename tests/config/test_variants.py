@@ -62,6 +62,7 @@ def test_a_sweep_takes_numbers_words_and_lists():
     assert Sweep.parse("optimizer.lr=0.01, 0.1").values == ("0.01", "0.1")
     assert Sweep.parse("optimizer=sgd,adam").values == ("sgd", "adam")
     assert Sweep.parse("evaluate.vote_k=[1, 3],[5]").values == ("[1, 3]", "[5]")
+    assert Sweep.parse('data.dataset.column="a, b","c"').values == ('"a, b"', '"c"')
 
 
 @pytest.mark.parametrize("text", ["optimizer.lr", "=1,2", "optimizer.lr=", "optimizer.lr=1,,2"])

@@ -337,6 +337,14 @@ def test_one_hot_columns_are_classes_in_the_order_of_the_columns(listed):
     assert dataset.labels.tolist() == [0, 1, 0]
 
 
+def test_one_hot_columns_may_stand_beside_what_the_images_are_grouped_by(listed):
+    rows = ("z.jpg,1,0,north", "x.jpg,0,1,south", "sub/y.jpg,1,0,north")
+    lines(listed / "train.csv", "file,wren,auk,place", *rows)
+    dataset = read("csv", listed)
+    assert dataset.class_names == ("wren", "auk")
+    assert dataset.columns is not None and "place" in dataset.columns
+
+
 def test_a_named_class_column_of_zeros_and_ones_is_not_one_hot(listed):
     lines(listed / "train.csv", "file,kind,blurred", "z.jpg,1,0", "x.jpg,0,1", "sub/y.jpg,1,0")
     assert read("csv", listed, label_column="kind").class_names == ("0", "1")

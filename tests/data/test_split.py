@@ -334,6 +334,14 @@ def test_a_list_of_names_that_can_be_read_in_two_ways_is_asked_about_and_quotes_
     ]
 
 
+def test_a_class_with_a_comma_can_be_held_out_although_its_parts_are_classes_too():
+    dataset = dataset_of({"a": 2, "b": 2, "a,b": 2, "c": 2, "d": 2})
+    for rule, names in (('"a,b"', ["a,b"]), ('"a","b"', ["a", "b"]), ('"b,c"', ["b", "c"])):
+        experiment = resolve("EPSHN_cosine_resnet18_sgd_aug", overrides=[f"unseen={rule}"])
+        held_out = unseen_classes(experiment.unseen, dataset)
+        assert [dataset.class_names[label] for label in held_out] == names
+
+
 def test_an_unknown_class_name_is_refused_with_the_near_miss():
     with pytest.raises(UnknownName, match=r"'Jai', which birds has not \(did you mean jay\?\)"):
         unseen_classes("Jai", dataset_of({"auk": 2, "jay": 2, "wren": 2}))

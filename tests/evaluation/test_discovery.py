@@ -6,14 +6,17 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from dml_bench.evaluation.discovery import (
     agreement_of,
+    alone_as_clusters,
     estimated_number,
     graph_clusters,
     hdbscan_clusters,
     link_similarity,
     linkage_clusters,
+    over_classes,
     ward_clusters,
     without_small,
 )
+from dml_bench.evaluation.statistics import Interval
 
 
 def at_angles(*degrees: float) -> np.ndarray:
@@ -140,3 +143,32 @@ def test_intervals_hold_the_agreement_of_other_classes_of_the_same_kind():
     draws = np.array([of_draw() for _ in range(100)])
     mean = draws[:, 0].mean()
     assert ((draws[:, 1] <= mean) & (mean <= draws[:, 2])).mean() >= 0.88
+
+
+def test_intervals_hold_where_a_few_of_eight_classes_are_no_clusters():
+    rng = np.random.default_rng(1)
+
+    def of_draw() -> Interval:
+        sizes = rng.integers(8, 20, size=8)
+        ids = np.repeat(np.arange(8), sizes)
+        noise = rng.normal(size=(len(ids), 32)) / np.sqrt(32)
+        spread = 0.7 * np.exp(0.5 * rng.normal(size=8))
+        centres = rng.normal(size=(8, 32))
+        centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+        vectors = centres[ids] + spread[ids][:, None] * noise
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        clusters = alone_as_clusters(linkage_clusters(vectors, 0.45))
+        return over_classes(adjusted_rand_score, ids, clusters)
+
+    draws = [of_draw() for _ in range(200)]
+    mean = np.mean([draw.estimate for draw in draws])
+    assert 0.8 < mean < 0.95
+    known = [draw for draw in draws if not np.isnan(draw.low)]
+    assert np.mean([draw.low <= mean <= draw.high for draw in known]) >= 0.92
+
+
+def test_clusters_that_are_classes_have_no_interval_and_bad_ones_end_at_minus_one():
+    ids = np.repeat(np.arange(4), 3)
+    assert np.isnan(over_classes(adjusted_rand_score, ids, ids).low)
+    poor = over_classes(adjusted_rand_score, ids, np.array([0, 1, 2, 0, 0, 0, 3, 1, 4, 5, 6, 7]))
+    assert poor.low == -1 < poor.estimate < poor.high < 1

@@ -392,3 +392,30 @@ def test_gradient_weighted_attention_keeps_heads_that_raise_the_answer():
     maps = explained("attention", looking, pixels(), question)
     assert np.allclose(maps[:, 0, -1], expected[:, 0, -1], rtol=1e-3, atol=1e-7)
     assert np.allclose(maps.mean(dim=(1, 2)), expected.mean(axis=(1, 2)), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "pooled"),
+    [
+        ("test_vit", 64, [0]),
+        ("test_vit2", 64, [*range(1, 17)]),
+        ("deit_tiny_distilled_patch16_224", 32, [0, 1]),
+        ("vit_tiny_patch16_224", 32, [0]),
+    ],
+)
+def test_maps_of_attention_start_from_all_tokens_that_the_embedding_is_made_of(
+    backbone, size, pooled
+):
+    looking = network(f"model.backbone=timm:{backbone}", size=size)
+    assert looking.pooled == pooled
+    side, images = looking.side, pixels(size=size)
+    prefix = 2 if "distilled" in backbone else 1
+    tokens = prefix + side**2
+    flow = np.eye(tokens)[None].repeat(3, axis=0)
+    with torch.no_grad(), attention_weights(looking.attentions) as kept:
+        looking.embedder(images)
+    for weights in kept:
+        flow = (weights.mean(dim=1).double().numpy() + np.eye(tokens)) / 2 @ flow
+    expected = flow[:, pooled, prefix:].mean(axis=1).reshape(3, side, side)
+    maps = explained("rollout", looking, images, ScoreDirection(directions()))
+    assert np.allclose(maps[:, 0, 0], expected[:, 0, 0], atol=1e-5)

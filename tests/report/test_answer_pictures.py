@@ -1,6 +1,7 @@
 """The pictures beside the answers show what the sentences say, on axes that can be read."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,14 @@ from handmade import COST, experiment, finish
 from test_page import overlapping
 from test_report import made, made_rival, only_study, queries, uniform
 
+from dml_bench.evaluation.statistics import Interval
 from dml_bench.plots import answers
-from dml_bench.plots.answers import accuracy_dots, tick_counts, training_scatter
+from dml_bench.plots.answers import (
+    accuracy_dots,
+    tick_counts,
+    training_scatter,
+    unseen_cost_dots,
+)
 from dml_bench.plots.canvas import canvas, log_ticks, style, untrained_place
 
 
@@ -102,3 +109,22 @@ def test_an_axis_of_counts_has_a_tick_at_its_last_one():
     assert tick_counts([(0, 1, 2, 5, 10, 20, 46), (0, 1, 2, 5, 10, 20, 50)]) == [
         *(0, 1, 2, 5, 10, 20, 50),
     ]
+
+
+@pytest.mark.parametrize(("error", "is_cut"), [(0.01, False), (0.2, True)])
+def test_an_interval_of_the_cost_that_is_cut_at_the_edge_is_said(drawn, error, is_cut):
+    line = SimpleNamespace(short="a", name="a")
+    study: Any = SimpleNamespace(
+        slug="s",
+        trained=[line],
+        rivals=[],
+        baseline=None,
+        no_training=None,
+        measure=lambda line, quantity: Interval.around(0.05, error, 2),
+        answers_by_logits=lambda line: False,
+    )
+    with style():
+        unseen_cost_dots(study)
+    [(figure, caption)] = drawn
+    assert ("reach the edge" in caption) == is_cut
+    assert figure.axes[0].get_xlim()[1] <= 20

@@ -22,19 +22,21 @@ import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.diagnostics import Diagnostics, diagnose
 from dml_bench.analysis.recording import record_run
+from dml_bench.board.page import describe_sessions
 from dml_bench.config.experiments import resolve
 from dml_bench.data.datasets import open_dataset
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.statistics import estimate
 from dml_bench.evaluation.thresholds import GuaranteedThreshold
 from dml_bench.registry.registries import UnknownName
-from dml_bench.runs import record, record_format
+from dml_bench.runs import record, record_format, record_schema
 from dml_bench.runs.metrics import measure, metrics_of
 from dml_bench.runs.plain_values import from_plain, to_plain
 from dml_bench.runs.record import OtherRecord, answers_of, find_record, record_path, write_record
 from dml_bench.runs.record_format import Content, packed
 from dml_bench.runs.run import RecordedRun, Run, read_folder, run_folders
 from dml_bench.system.files import write_json
+from dml_bench.system.provenance import describe
 
 RIGHT = {"all": [[1, 1, 0], [1, 0, 0], [1, 1, 1]], "limited": [[1, 0, 0], [1, 1, 0], [0, 0, 1]]}
 KINDS = {
@@ -296,6 +298,40 @@ def test_a_record_of_a_run_of_two_codes_names_neither_when_it_is_written_anew(tm
     assert record_format.read_description(path)["code_sha256"] is None
     record.rewrite_record(path)
     assert path.read_bytes() == before
+
+
+def test_a_record_says_in_what_earlier_sessions_differed_and_what_decides_counts(
+    tmp_path, monkeypatch
+):
+    run = finish(tmp_path / "runs", experiment(), RIGHT)
+    environment = json.loads((run.folder / "environment.json").read_text())
+    [session] = environment.pop("sessions")
+    del environment["digest"]
+    session["packages"] = describe()["packages"]
+    older = {**session["packages"], "torch": "1.0"}
+    first = {**session, "started_at": "2026-01-01", "device": "T4", "packages": older}
+    environment["sessions"] = [first, first, session]
+    write_json(run.folder / "environment.json", environment)
+    path = write_record(tmp_path / "results", read_folder(run.folder))
+    description = record_format.read_description(path)
+    assert description["session"]["sessions"] == 3
+    assert description["session"]["earlier"] == [{"device": "T4", "packages": {"torch": "1.0"}}]
+    assert describe_sessions(description["session"]) == (
+        ", in 3 sessions with another device, packages"
+    )
+    record_schema.SessionRecord.model_validate_json(json.dumps(description["session"]))
+    before = path.read_bytes()
+    record.rewrite_record(path)
+    assert path.read_bytes() == before
+    monkeypatch.setattr(record, "code_digest", lambda: description["code_sha256"])
+    assert record.why_other_code(read_folder(path)).startswith("torch 1.0, here ")
+
+
+def test_a_record_of_one_session_says_nothing_of_others(tmp_path):
+    run = finish(tmp_path / "runs", experiment(), RIGHT)
+    path = write_record(tmp_path / "results", run)
+    session = record_format.read_description(path)["session"]
+    assert not {"sessions", "earlier"} & session.keys()
 
 
 def test_runs_that_hold_out_other_classes_are_recorded_beside_each_other():

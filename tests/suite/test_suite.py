@@ -96,6 +96,11 @@ def test_the_seeds_of_a_table_are_used_where_a_command_names_none(seeds, overrid
     assert len(own.seeds) == 1
 
 
+def test_seeds_that_an_override_contradicts_are_refused():
+    with pytest.raises(ValueError, match="seed is set by --seeds and by --set seed=7"):
+        chosen_rows([], "", [], profile="", overrides=["seed=7"], seeds=[1])
+
+
 def test_only_the_rows_that_match_are_chosen_in_the_table_s_order():
     chosen = choose(read_table("study"), ["*ArcFace*", "EPSHN_euclidean*"])
     assert chosen.rows == (

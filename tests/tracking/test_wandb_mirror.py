@@ -177,6 +177,17 @@ def test_a_resumed_run_keeps_its_id_and_begins_a_folder_at_step_0(mirrored: Mirr
     assert (row["item"]["_step"], row["item"]["epoch"], row["item"]["train_loss"]) == (0, 4, 0.0625)
 
 
+def test_a_run_that_goes_on_offline_replaces_what_was_sent_and_pictures_are_added(
+    mirrored: Mirrored, tmp_path: Path
+) -> None:
+    """wandb appends the folder of a run that it may resume: earlier epochs stood there twice."""
+    assert run_script('begin("offline", adds=True).finish()\nreport()\n', tmp_path).returncode == 0
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    of_sessions = (mirrored.first, mirrored.second, read_back(folder, tmp_path))
+    headers = [of_type(records, "run")[0] for records in of_sessions]
+    assert [header.get("resume", False) for header in headers] == [False, False, True]
+
+
 def test_a_failed_run_is_marked_as_failed(mirrored: Mirrored) -> None:
     assert [end.get("exit_code", 0) for end in of_type(mirrored.first, "exit")] == [0]
     assert [end.get("exit_code", 0) for end in of_type(mirrored.second, "exit")] == [1]

@@ -174,7 +174,7 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_trials(searched, birds, c
     assert stopped.tuned() == straight.tuned()
     older = read_json(stopped.path)
     del older["experiment"]["mixing"]["pair_weight"]  # a setting that came later
-    del older["multiples"]  # said only since
+    del older["multiples"], older["space"]["startup_trials"]  # said only since
     write_json(stopped.path, older)
     again = search_settings(request(birds, cache_dir, tmp_path, trials=3))
     assert again.tuned() == straight.tuned()
@@ -188,6 +188,14 @@ def test_a_search_does_not_go_on_with_another_experiment(searched, birds, cache_
     with pytest.raises(ValueError, match="another validation_classes|another space"):
         wider = replace(SMALL, valid_classes=0.4)
         search_settings(request(birds, cache_dir, out, space=wider))
+
+
+def test_a_search_does_not_go_on_with_another_number_of_random_trials(searched, birds, cache_dir):
+    search, _ = searched
+    out, longer = search.path.parents[3], replace(SMALL, trials=30)
+    assert SMALL.digest == longer.digest
+    with pytest.raises(ValueError, match="holds a search with another space: move it away"):
+        search_settings(request(birds, cache_dir, out, space=longer))
 
 
 def test_a_tuned_run_says_so_and_stands_beside_the_untuned_one(searched, birds, cache_dir):
@@ -424,7 +432,7 @@ def test_shared_multiples_hold_for_what_extends_the_experiment(birds, cache_dir,
     search = search_settings(request(birds, cache_dir, tmp_path, space=shared))
     factor = search.best.settings["optimizer.lr"]
     older = read_json(search.path)
-    del older["multiples"]  # said only since
+    del older["multiples"], older["space"]["startup_trials"]  # said only since
     write_json(search.path, older)
     child = "EPSHN_cosine_resnet18_sgd_aug+ranger_flatcos"
     planned = db.plan_suite([child], overrides=SETTINGS, out=tmp_path)

@@ -298,8 +298,8 @@ def csv_table(
     values, in UTF-8 or in `encoding`.
 
     Unnamed columns are known by their names (path, label, split, ...); else the first is the file,
-    the next the class, unless all others are one-hot (two or more columns of 0 and 1). Files lie in
-    `folder`, or are named relative to `data_dir`; `suffix` is appended to file names without an
+    the next the class, or all one-hot columns where it is one (two or more of 0 and 1). Files lie
+    in `folder`, or are named relative to `data_dir`; `suffix` is appended to file names without an
     image's extension. The cells of all other columns are kept, for `data.group` and `data.time`.
     Columns x0, y0, x1 and y1, or one column box with all four, are the corners of a box in pixels:
     a photo may stand in several rows, each with the box of another product. With `separator` an
