@@ -6,6 +6,9 @@ are each left out of their own search. Photos of classes that are not enrolled a
 images of classes that the network was never trained on, each searched without its own class. Test
 images are reported, and so choose nothing.
 
+Images of the run may be enrolled too, as where its whole folder is: each is left out of its own
+search, and counts as what it is to the run, and not once more as an enrolled one.
+
 Where the split keeps groups whole, a promise is about new groups: validation images count by their
 groups. Enrolled images then choose nothing, as each would find others of its own group.
 """
@@ -15,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from dml_bench.data.images import box_of
 from dml_bench.evaluation.open_set import OpenSetResult, open_set_result
 from dml_bench.evaluation.thresholds import (
     NO_OUTCOMES,
@@ -25,7 +29,9 @@ from dml_bench.evaluation.thresholds import (
     precision_curve,
 )
 from dml_bench.gallery import index_recall
+from dml_bench.gallery.enrol import ImageKey, image_key
 from dml_bench.gallery.index_store import Search, exact_search
+from dml_bench.gallery.mean_search import mean_search, means_without_query
 from dml_bench.gallery.store import Gallery, part_of_split
 from dml_bench.runs.arrays import Embeddings, Part
 from dml_bench.runs.run import Run
@@ -35,6 +41,7 @@ __all__ = [
     "HeldOutQueries",
     "calibration_set",
     "enrolled_queries",
+    "key_in_run",
     "recall_queries",
     "run_queries",
 ]
@@ -200,9 +207,12 @@ def recall_queries(run: Run, phase: str, gallery: Gallery) -> index_recall.Recal
 
 
 def search_outcomes(gallery: Gallery, queries: HeldOutQueries, search: Search) -> SearchOutcomes:
-    """The closest image to each query, other than itself."""
+    """The closest image, or class mean, to each query, which has no part in it itself."""
     if not len(queries.labels):
         return NO_OUTCOMES
+    if search is mean_search:
+        similarity, labels = means_without_query(gallery, queries.embeddings, queries.own_rows)
+        return SearchOutcomes(similarity, labels == queries.labels)
     neighbours = search(gallery, queries.embeddings, queries.labels, 2)
     # A query in the gallery finds itself first, and the second image counts.
     place = (neighbours.indices[:, 0] == queries.own_rows).astype(int)
@@ -235,12 +245,13 @@ def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) 
     """The run's own validation images or queries, with the names that their classes have now."""
     names = current_names(run, gallery, embeddings.gallery_images)
     ids = gallery.class_ids
-    rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
+    rows = rows_of(gallery)
     images = embeddings.images(part)
     labels, own_rows, own_names = [], [], []
-    for path, name in part_of_split(run, images):
-        labels.append(ids.get(names.get(name, name), -1))
-        own_rows.append(rows.get(path, -1))
+    for image, (path, name) in zip(images, part_of_split(run, images), strict=True):
+        row = rows.get(path, rows.get(key_in_run(run, image), -1))
+        labels.append(ids.get(names.get(name, name), -1) if row < 0 else gallery.labels[row])
+        own_rows.append(row)
         own_names.append(name)
     return HeldOutQueries(
         embeddings.vectors(part),
@@ -251,11 +262,42 @@ def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) 
     )
 
 
+def rows_of(gallery: Gallery) -> dict[str | ImageKey, int]:
+    """The rows of a gallery's images by their paths; those of enrolled ones also by their bytes,
+    and a part of a photo by those of the photo."""
+    rows: dict[str | ImageKey, int] = {}
+    of_photos: dict[str | ImageKey, int] = {}
+    for row, entry in enumerate(gallery.entries):
+        rows[entry.path] = row
+        if entry.origin == "enrolled" and entry.sha256:
+            rows[image_key(entry)] = row
+            of_photos[entry.sha256, None] = row
+    return of_photos | rows
+
+
+def key_in_run(run: Run, image: int) -> ImageKey:
+    """Of an image of the run's data set, as `image_key`; its path, where the run is of a version
+    that kept no digests."""
+    kept = run.split[image]
+    if not kept.sha256:
+        return run.images.recorded(image), None
+    return kept.sha256, box_of(kept.path)
+
+
 def enrolled_queries(run: Run, embeddings: Embeddings, gallery: Gallery) -> HeldOutQueries:
-    """The enrolled images. Those that joined a class of the run have its name in the run."""
+    """The enrolled images that are none of the run's own: it trained on these, or has measured on
+    them. Those that joined a class of the run have its name in the run."""
     names = current_names(run, gallery, embeddings.gallery_images)
     names_in_run = {name: name_in_run for name_in_run, name in names.items()}
-    rows = np.flatnonzero(enrolled_rows(gallery))
+    of_run = {key_in_run(run, image) for image in range(len(run.split))}
+    are_new = enrolled_rows(gallery)
+    for row in np.flatnonzero(are_new):
+        entry = gallery.entries[row]
+        # A run that cuts images to the boxes of its data set has none in their paths.
+        are_new[row] = of_run.isdisjoint(
+            [image_key(entry), (entry.sha256, None), (entry.path, None)]
+        )
+    rows = np.flatnonzero(are_new)
     own_names = []
     for row in rows:
         name = gallery.entries[row].class_name

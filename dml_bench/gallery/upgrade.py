@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.data.images import Unreadable, box_of, boxed, photo_file
-from dml_bench.gallery.calibration import current_names
+from dml_bench.gallery.calibration import current_names, key_in_run
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import ImageKey, image_key
 from dml_bench.gallery.index_store import exact_search
@@ -235,12 +235,7 @@ def require_sources(files: Sequence[Path]) -> None:
 def query_places(run: Run, phase: str) -> dict[ImageKey, int]:
     """The places of a phase's test images, by the digests of their files and their boxes."""
     images = run.embeddings(phase).query_images
-    return {query_key(run, image): place for place, image in enumerate(images)}
-
-
-def query_key(run: Run, image: int) -> ImageKey:
-    kept = run.split[image]
-    return kept.sha256, box_of(kept.path)
+    return {key_in_run(run, image): place for place, image in enumerate(images)}
 
 
 def shared_test_images(old: GalleryFile, new: GalleryFile, gallery: Gallery) -> Photos:
@@ -250,7 +245,7 @@ def shared_test_images(old: GalleryFile, new: GalleryFile, gallery: Gallery) -> 
     there = query_places(new.run, new.phase)
     rows, places, images, class_names = [], [], [], []
     for row, image in enumerate(stored.query_images):
-        place = there.get(query_key(old.run, image))
+        place = there.get(key_in_run(old.run, image))
         if place is not None:
             rows.append(row)
             places.append(place)
