@@ -20,6 +20,7 @@ import numpy as np
 
 from dml_bench.data.images import box_of
 from dml_bench.evaluation.open_set import OpenSetResult, open_set_result
+from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.thresholds import (
     NO_OUTCOMES,
     GuaranteedThreshold,
@@ -42,6 +43,7 @@ __all__ = [
     "calibration_set",
     "enrolled_queries",
     "key_in_run",
+    "nearest_others",
     "recall_queries",
     "run_queries",
 ]
@@ -213,12 +215,23 @@ def search_outcomes(gallery: Gallery, queries: HeldOutQueries, search: Search) -
     if search is mean_search:
         similarity, labels = means_without_query(gallery, queries.embeddings, queries.own_rows)
         return SearchOutcomes(similarity, labels == queries.labels)
-    neighbours = search(gallery, queries.embeddings, queries.labels, 2)
+    nearest = nearest_others(gallery, queries.embeddings, queries.own_rows, search)
+    return SearchOutcomes(nearest.similarities[:, 0], nearest.labels[:, 0] == queries.labels)
+
+
+def nearest_others(
+    gallery: Gallery, query: np.ndarray, own_rows: np.ndarray, search: Search = exact_search
+) -> Neighbours:
+    """The nearest image of the gallery to each query, which is not the query itself. That is in the
+    rows `own_rows` (query), or nowhere: -1. The only image of a gallery stays."""
+    neighbours = search(gallery, query, np.full(len(query), -1), 2)
     # A query in the gallery finds itself first, and the second image counts.
-    place = (neighbours.indices[:, 0] == queries.own_rows).astype(int)
-    rows = np.arange(len(place))
-    similarity = neighbours.similarities[rows, place]
-    return SearchOutcomes(similarity, neighbours.labels[rows, place] == queries.labels)
+    place = (neighbours.indices[:, :1] == own_rows[:, None]) & (neighbours.k > 1)
+    return replace(
+        neighbours,
+        indices=np.take_along_axis(neighbours.indices, place.astype(int), axis=1),
+        similarities=np.take_along_axis(neighbours.similarities, place.astype(int), axis=1),
+    )
 
 
 def outcomes_without_own_class(

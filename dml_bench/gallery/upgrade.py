@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.data.images import Unreadable, box_of, boxed, photo_file
-from dml_bench.gallery.calibration import current_names, key_in_run
+from dml_bench.gallery.calibration import (
+    current_names,
+    key_in_run,
+    nearest_others,
+    run_queries,
+)
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import ImageKey, image_key
-from dml_bench.gallery.index_store import exact_search
 from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, run_gallery
 from dml_bench.runs.run import Run
 from dml_bench.system.files import write_csv
@@ -125,6 +129,9 @@ class Photos:
     """(photos, dim) of the new model."""
     source: str
     unreadable: tuple[Unreadable, ...] = ()
+    own_rows: np.ndarray | None = None
+    """(photos) their rows in both galleries, where they don't find themselves; -1 for others. None
+    where each finds whatever is there."""
 
 
 def upgrade_gallery(
@@ -258,6 +265,7 @@ def shared_test_images(old: GalleryFile, new: GalleryFile, gallery: Gallery) -> 
         stored.query[rows],
         new.run.embeddings(new.phase).query[places],
         "test images of both runs",
+        own_rows=run_queries(old.run, stored, "query", gallery).own_rows[rows],
     )
 
 
@@ -280,15 +288,12 @@ def changed_answers(before: Gallery, after: Gallery, queries: Photos) -> tuple[C
     """The photos to which two galleries give other classes."""
     if not queries.images:
         return ()
-    no_labels = np.full(len(queries.images), -1)
-    first = exact_search(before, queries.before, no_labels, 1)
-    second = exact_search(after, queries.after, no_labels, 1)
+    own_rows = np.full(len(queries.images), -1) if queries.own_rows is None else queries.own_rows
+    first = nearest_others(before, queries.before, own_rows)
+    second = nearest_others(after, queries.after, own_rows)
     changed = []
     for row, image in enumerate(queries.images):
-        names = (
-            before.class_names[first.labels[row, 0]],
-            after.class_names[second.labels[row, 0]],
-        )
+        names = before.class_names[first.labels[row, 0]], after.class_names[second.labels[row, 0]]
         if names[0] != names[1]:
             changed.append(
                 ChangedAnswer(

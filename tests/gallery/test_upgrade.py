@@ -147,3 +147,19 @@ def test_the_command_lists_what_changed(
     assert printed.err.endswith(
         f"unreadable: {broken}: not an image, or of a format that is not read\n"
     )
+
+
+def test_answers_to_test_images_change_where_these_are_the_gallery(trained, tmp_path):
+    """Where classes are disjoint each test image is in the gallery, and found itself with either
+    model."""
+    apart = ("protocol=class_disjoint", "data.split=half")
+    folders = trained(*apart).folder, trained(*apart, "seed=43").folder
+    old, new = (db.load_run(folder) for folder in folders)
+    gallery = db.Gallery(old.folder, device="cpu")
+    upgraded = gallery.upgrade(new.folder, folder=tmp_path / "upgraded")
+    answers = [run.neighbours["disjoint"].labels[:, 0] for run in (old, new)]
+    is_other = (answers[0] != answers[1]).tolist()
+    names = [old.images.recorded(image) for image in old.embeddings("disjoint").query_images]
+    expected = [name for name, other in zip(names, is_other, strict=True) if other]
+    assert [answer.image for answer in upgraded.changed] == expected
+    assert upgraded.queries == len(names) > len(expected) > 0
