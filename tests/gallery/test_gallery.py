@@ -34,6 +34,7 @@ from dml_bench.gallery.enrol import (
 from dml_bench.gallery.format import as_json, describe_threshold
 from dml_bench.gallery.index_store import exact_search
 from dml_bench.gallery.mean_search import mean_search
+from dml_bench.gallery.model_card import threshold_cells
 from dml_bench.gallery.predict import (
     AppliedThreshold,
     NoPromise,
@@ -400,6 +401,13 @@ def test_unknown_photos_of_one_class_are_said_to_be_too_few_to_try_a_threshold_o
         " too few classes or groups to try a threshold on: enrol more of them, or set --threshold"
         " by hand, which promises nothing"
     )
+    assert threshold_cells(images.promise(0.95, 0.2))[2:] == [
+        "can't be promised: there are too few classes or groups to try a threshold on"
+    ]
+    alone = replace(images, known=replace(close, groups=np.zeros(200, int)))
+    assert threshold_cells(alone.promise(0.95))[2:] == [
+        "can't be promised: one group says nothing about others"
+    ]
 
 
 def test_a_promise_says_its_bound_what_it_answers_and_on_how_many_images(tmp_path):
