@@ -608,7 +608,11 @@ def test_the_dataset_is_named_for_the_run_and_its_folder_and_its_state_for_what_
     assert BrowsedRun(run).state(1) == before
     assert BrowsedRun(run).state(2) != before
     enrol(run, "all", "/mine/new.jpg", "newcomer", 5)
-    assert BrowsedRun(run).state(1) != before
+    enrolled = BrowsedRun(run).state(1)
+    assert enrolled != before
+    served = GalleryImage("newcomer", "/mine/newer.jpg", "", "enrolled")
+    GalleryPlace(run, "all").append([served], run_gallery(run, "all").embeddings[:1])
+    assert BrowsedRun(run).state(1) != enrolled
 
 
 @pytest.mark.parametrize(
