@@ -13,6 +13,7 @@ Where the split keeps groups whole, a promise is about new groups: validation im
 groups. Enrolled images then choose nothing, as each would find others of its own group.
 """
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -71,6 +72,9 @@ class CalibrationSet:
     """The images that the run trained and validated on, of which validation images are a part."""
     has_groups: bool = False
     """Whether the run's split keeps groups whole."""
+    validates_by_class: bool = False
+    """Whether the run's validation images are of classes that its gallery lacks, so that only
+    enrolled images can choose a threshold."""
     held_out_phase: str
     """A phase whose network was not trained on some classes; empty where the run has none."""
 
@@ -185,6 +189,7 @@ def calibration_set(
         num_carved=sum(image.part in ("train", "valid") for image in run.split),
         held_out_phase=next(iter(run.protocol.held_out(run.summary)), ""),
         has_groups=has_groups,
+        validates_by_class=run.protocol.validates_by_class,
     )
 
 
@@ -332,13 +337,15 @@ def findable(gallery: Gallery, queries: HeldOutQueries) -> HeldOutQueries:
 
 
 def current_names(run: Run, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
-    """The names that the run's classes have in the gallery now, by their names in the run."""
+    """The names that the run's classes have in the gallery now, by their names in the run. Where a
+    gallery of another model has some of a class's images under another name, as before their labels
+    were corrected, the name of most of them."""
     name_in_run = dict(part_of_split(run, images))
-    names = {}
+    names: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in gallery.entries:
         if entry.origin == "run":
-            names[name_in_run[entry.path]] = entry.class_name
-    return names
+            names[name_in_run[entry.path]][entry.class_name] += 1
+    return {name: now.most_common(1)[0][0] for name, now in names.items()}
 
 
 def enrolled_rows(gallery: Gallery) -> np.ndarray:

@@ -186,6 +186,8 @@ def describe_lack(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
         available += f" of {promise.known_groups:,} {noun}"
     if not promise.known:
         available = "there are no validation images"
+        if images.validates_by_class:
+            available = "there are no enrolled images"
         if images.has_groups:
             available += " with a recorded group"
     if promise.unknown_share:
@@ -226,6 +228,8 @@ def groups_needed(promise: GuaranteedThreshold) -> str:
 
 def advice_for_more(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
     """How a run gets as many images as a promise needs."""
+    if images.validates_by_class:
+        return f"enrol more photos{BY_HAND}"
     fraction = math.ceil(100 * (promise.known_needed or 0) / max(images.num_carved, 1)) / 100
     more = f"train with --set data.valid_fraction={fraction:g}"
     if fraction > LARGEST_FRACTION:

@@ -16,7 +16,13 @@ from dml_bench.gallery.calibration import (
 )
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import ImageKey, image_key
-from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, run_gallery
+from dml_bench.gallery.store import (
+    Gallery,
+    GalleryFile,
+    GalleryImage,
+    part_of_split,
+    run_gallery,
+)
 from dml_bench.runs.run import Run
 from dml_bench.system.files import write_csv
 
@@ -91,6 +97,9 @@ class Upgrade:
     test_images: int
     """The number of images in the gallery that are test images of the new run: what that run
     measured on them holds no more."""
+    relabelled: int
+    """The number of the new run's own images that have another class in the gallery than most of
+    their class: it keeps the labels that it had, and the new run may know better ones."""
     unreadable: tuple[Unreadable, ...] = ()
     """Photos to compare that can't be read as images, and are none of `queries`."""
 
@@ -109,6 +118,12 @@ class Upgrade:
             lines.append(
                 f"{self.test_images:,} of these are test images of the new run, which find"
                 " themselves: what it measured doesn't hold for this gallery"
+            )
+        if self.relabelled:
+            lines.append(
+                f"{self.relabelled:,} of these have another class in the new run than in the"
+                " gallery, which keeps its own: if the new labels are right, enrol into the new"
+                " run's gallery instead"
             )
         lines += [answer.describe() for answer in self.changed[:SHOWN]]
         summary = f"of {self.queries:,} {self.source}, {len(self.changed):,} get another class"
@@ -175,8 +190,18 @@ def upgrade_gallery(
             image_key(entry) in queries_of_new or (entry.sha256, None) in queries_of_new
             for entry in enrolled
         ),
+        relabelled=relabelled_images(new, after),
         unreadable=queries.unreadable,
     )
+
+
+def relabelled_images(new: GalleryFile, gallery: Gallery) -> int:
+    """How many of the run's own images have another class in a gallery than it has, apart from
+    classes that were renamed."""
+    images = new.run.embeddings(new.phase).gallery_images
+    names, in_run = current_names(new.run, gallery, images), dict(part_of_split(new.run, images))
+    own = [entry for entry in gallery.entries if entry.origin == "run"]
+    return sum(names[in_run[entry.path]] != entry.class_name for entry in own)
 
 
 def embedded_again(

@@ -845,3 +845,15 @@ def test_images_of_the_run_that_are_enrolled_too_find_others_than_themselves(
         expected.append(nearest == run.split[image].class_name)
     assert calibration.known.correct.tolist() == expected
     assert not len(enrolled_queries(run, embeddings, gallery).labels)
+
+
+def test_a_run_whose_validation_classes_are_not_looked_up_is_told_to_enrol(trained):
+    """It would not help to train with more validation images."""
+    run = open_run(trained("protocol=class_disjoint", "data.split=half").folder)
+    place = GalleryFile(run, "disjoint")
+    with pytest.raises(NoPromise) as lack:
+        threshold_of(place, place.read(), precision=0.95)
+    assert str(lack.value) == (
+        "a precision of 95% can't be promised: there are no enrolled images, and about 59 are"
+        " needed: enrol more photos, or set --threshold by hand, which promises nothing"
+    )
