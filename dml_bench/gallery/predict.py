@@ -179,20 +179,7 @@ def describe_lack(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
     goal = f"a precision of {promise.goal:.0%}"
     if promise.unknown_share:
         goal += f" with {promise.unknown_share:.0%} photos of classes that are not enrolled"
-    kind = "validation images" if images.source == "validation" else "enrolled images"
-    available = f"there are {promise.known:,} {kind}"
-    if promise.known_groups is not None:
-        noun = "group" if promise.known_groups == 1 else "groups"
-        available += f" of {promise.known_groups:,} {noun}"
-    if not promise.known:
-        available = "there are no validation images"
-        if images.validates_by_class:
-            available = "there are no enrolled images"
-        if images.has_groups:
-            available += " with a recorded group"
-    if promise.unknown_share:
-        available += f" and {promise.unknown:,} images of classes that were never trained on"
-    text = f"{goal} can't be promised: {available}"
+    text = f"{goal} can't be promised: {describe_available(promise, images)}"
     if promise.unknown_share and not promise.unknown:
         phase = f"use --phase {images.held_out_phase}, or " if images.held_out_phase else ""
         return f"{text}: {phase}enrol classes that the run does not have"
@@ -207,6 +194,24 @@ def describe_lack(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
     if promise.unknown_share:
         needed = f"about {promise.known_needed:,} and {promise.unknown_needed:,} are needed"
     return f"{text}, and {needed}: {advice_for_more(promise, images)}"
+
+
+def describe_available(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
+    """How many images there are to choose a threshold on."""
+    kind = "validation images" if images.source == "validation" else "enrolled images"
+    available = f"there are {promise.known:,} {kind}"
+    if promise.known_groups is not None:
+        noun = "group" if promise.known_groups == 1 else "groups"
+        available += f" of {promise.known_groups:,} {noun}"
+    if not promise.known:
+        available = (
+            f"there are no {'enrolled' if images.validates_by_class else 'validation'} images"
+        )
+        if images.has_groups:
+            available += " with a recorded group"
+    if promise.unknown_share:
+        available += f" and {promise.unknown:,} images of classes that were never trained on"
+    return available
 
 
 def describe_why_more_would_not_help(promise: GuaranteedThreshold) -> str:
