@@ -42,6 +42,7 @@ __all__ = [
     "CalibrationSet",
     "HeldOutQueries",
     "calibration_set",
+    "current_names",
     "enrolled_queries",
     "key_in_run",
     "nearest_others",

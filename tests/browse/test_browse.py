@@ -176,6 +176,19 @@ def test_images_that_were_enrolled_follow_with_a_new_class_and_a_place_in_their_
     assert images.predicted("limited")[-1] == -1
 
 
+def test_images_that_joined_a_renamed_class_are_of_the_run_s_class(run):
+    gallery = run_gallery(run, "all").renamed("class 0", "Gull")
+    photo = GalleryImage("Gull", "/mine/new.jpg", "", "enrolled")
+    place = GalleryPlace(run, "all")
+    place.path.parent.mkdir()
+    place.write(gallery.joined((photo,), gallery.embeddings[:1]))
+    images = read_browse_table(run)
+    assert images.class_names == {0: "class 0", 1: "class 1", 2: "class 2"}
+    assert (int(images.labels[-1]), bool(images.unseen[-1])) == (0, False)
+    # Three others have a vote each, and the nearest is of its own class.
+    assert images.phases["all"].elected[[0, -1]].tolist() == [0, 0]
+
+
 def test_images_of_a_gallery_in_another_folder_are_shown_and_their_labels_doubted(run, tmp_path):
     enrol(run, "limited", "/mine/new.jpg", "class 0", 61)
     folder = tmp_path / "elsewhere"
