@@ -653,6 +653,18 @@ def test_a_classifier_answers_as_its_logits_did_and_names_no_enrolled_class(
         assert "go by similarity" in line
 
 
+def test_a_classifier_calls_a_renamed_class_as_the_gallery_does(copy_of_trained):
+    folder = copy_of_trained(*CLASSIFIER)
+    run = open_run(folder)
+    predicted = run.logits("all").predicted
+    old = run.class_names[int(predicted[0])]
+    enrol(open_gallery_file(folder, "all", None), rename=((old, "Gull"),))
+    file = run.images.file(run.embeddings("all").query_images[0])
+    said = db.Gallery(folder, device="cpu").predict(file, by="classifier")
+    assert said[0].class_name == "Gull"
+    assert "never names" not in said.notes()[-1]
+
+
 def test_a_run_without_logits_has_no_classifier(run, photos, monkeypatch, capsys):
     line = refusal(monkeypatch, capsys, "predict", run, photos, "--by", "classifier")
     assert "has no classifier, as its loss NTXent has no logits: use --by photo" in line
