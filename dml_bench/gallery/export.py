@@ -179,9 +179,17 @@ def int8_loss(
     int8: Network,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Int8Loss:
-    """Both networks on the run's test images. Raises ValueError where these are gone."""
+    """Both networks on the run's test images of classes in the gallery. Raises ValueError where
+    these are gone, or there are none."""
     embeddings = run.embeddings(phase)
     images, queries = embeddings.query_images, run_queries(run, embeddings, "query", gallery)
+    there = np.flatnonzero(queries.labels >= 0)
+    images, queries = images[there], queries.rows(there)
+    if not len(images):
+        raise ValueError(
+            "no test image of the run is of a class in the gallery, so that the loss of 8 bits"
+            " can't be measured: leave --int8 out"
+        )
     spaced = np.linspace(0, len(images) - 1, min(len(images), MOST_QUERIES))
     chosen = np.unique(spaced.round().astype(int))
     images, queries = images[chosen], queries.rows(chosen)

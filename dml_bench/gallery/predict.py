@@ -133,6 +133,8 @@ def check_unknown_options(
     threshold: float | None, precision: float | None, unknown_share: float
 ) -> None:
     """Raises ValueError where two options choose who is unknown, or one has no effect."""
+    if threshold is not None and math.isnan(threshold):
+        raise ValueError("threshold must be a similarity, got nan: give a number, e.g. 0.9")
     if threshold is not None and precision is not None:
         raise ValueError("threshold and precision both choose who is unknown: give one of them")
     if precision is None and unknown_share:
