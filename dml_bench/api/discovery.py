@@ -137,14 +137,14 @@ def discover(
         raise ValueError(
             "discover clusters unknown photos: give --precision, e.g. 0.9, or --threshold"
         )
-    require_one(threshold, precision)
     from dml_bench.browse.proposals import require_free, write_proposals
     from dml_bench.gallery.discover import choose_clusterer, discover
     from dml_bench.gallery.embedder import GalleryEmbedder
     from dml_bench.gallery.enrol import named_images
-    from dml_bench.gallery.predict import threshold_of
+    from dml_bench.gallery.predict import check_unknown_options, threshold_of
     from dml_bench.gallery.store import GalleryFile, chosen_phase
 
+    check_unknown_options(threshold, precision, 0.0)
     opened, heard = run_of(run), callback_or_log(callback)
     file = GalleryFile(opened, chosen_phase(opened, phase), optional_path(folder))
     require_free(path_of(out))
@@ -206,10 +206,11 @@ def measure_discovery(
     >>> list(db.measure_discovery(run).measure.alone.agreements)
     ['hdbscan', 'ward_estimated', 'ward_known']
     """
-    require_one(threshold, precision)
     from dml_bench.gallery.discovery_measure import measure_discovery
+    from dml_bench.gallery.predict import check_unknown_options
     from dml_bench.gallery.store import GalleryFile, chosen_phase
 
+    check_unknown_options(threshold, precision, 0.0)
     opened = run_of(run)
     named = phase or next(iter(opened.protocol.held_out(opened.summary)), "")
     file = GalleryFile(opened, chosen_phase(opened, named))
@@ -220,11 +221,6 @@ def measure_discovery(
         progress=callback_or_log(callback).progress,
     )
     return MeasuredDiscovery(measure)
-
-
-def require_one(threshold: float | None, precision: float | None) -> None:
-    if threshold is not None and precision is not None:
-        raise ValueError("threshold and precision both choose who is unknown: give one of them")
 
 
 def enrol_command(run: "Run", phase: str, folder: PathLike | None) -> str:

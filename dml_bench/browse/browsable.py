@@ -94,7 +94,8 @@ class BrowsedRun(Browsable):
     def facts(self) -> list[Any]:
         """The files of the run and of its galleries, and where its images lie."""
         folder = self.gallery or layout.gallery(self.run.folder)
-        changed = digests(folder, sorted(folder.glob("*.safetensors")))
+        files = [*folder.glob("*.safetensors"), *folder.glob("*.journal")]
+        changed = digests(folder, sorted(files))
         return [self.run.summary["files"], changed, str(self.run.images.known_root)]
 
     @property

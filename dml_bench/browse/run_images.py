@@ -14,6 +14,7 @@ from dml_bench.browse.images import (
     BrowseTable,
     phase_columns,
 )
+from dml_bench.gallery.calibration import current_names
 from dml_bench.gallery.predict import USUAL_GOAL, USUAL_SHARES, NoPromise, threshold_of
 from dml_bench.gallery.store import GalleryFile, run_gallery
 from dml_bench.runs import layout
@@ -91,7 +92,8 @@ Enrolled = dict[str, tuple[str, dict[str, np.ndarray]]]
 
 def read_enrolled(run: Run, folder: Path | None, known: set[str]) -> Enrolled:
     """The images that were enrolled into the galleries of a run, or those in another folder;
-    without those that are its own."""
+    without those that are its own. A class of the run that a gallery has renamed has its name in
+    the run, as the run's own images of it have."""
     places = [GalleryFile(run, phase, folder) for phase in run.neighbours]
     places = [place for place in places if place.path.exists()]
     if folder is not None and not places:
@@ -102,9 +104,12 @@ def read_enrolled(run: Run, folder: Path | None, known: set[str]) -> Enrolled:
     enrolled: Enrolled = {}
     for place in places:
         gallery = place.read()
+        names = current_names(run, gallery, run.embeddings(place.phase).gallery_images)
+        in_run = {now: name for name, now in names.items()}
         for entry, vector in zip(gallery.entries, gallery.embeddings, strict=True):
             if entry.origin == "enrolled" and entry.path not in known:
-                _, by_phase = enrolled.setdefault(entry.path, (entry.class_name, {}))
+                name = in_run.get(entry.class_name, entry.class_name)
+                _, by_phase = enrolled.setdefault(entry.path, (name, {}))
                 by_phase[place.phase] = vector
     return enrolled
 

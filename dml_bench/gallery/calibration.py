@@ -6,16 +6,22 @@ are each left out of their own search. Photos of classes that are not enrolled a
 images of classes that the network was never trained on, each searched without its own class. Test
 images are reported, and so choose nothing.
 
+Images of the run may be enrolled too, as where its whole folder is: each is left out of its own
+search, and counts as what it is to the run, and not once more as an enrolled one.
+
 Where the split keeps groups whole, a promise is about new groups: validation images count by their
 groups. Enrolled images then choose nothing, as each would find others of its own group.
 """
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from dml_bench.data.images import box_of
 from dml_bench.evaluation.open_set import OpenSetResult, open_set_result
+from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.thresholds import (
     NO_OUTCOMES,
     GuaranteedThreshold,
@@ -25,7 +31,9 @@ from dml_bench.evaluation.thresholds import (
     precision_curve,
 )
 from dml_bench.gallery import index_recall
+from dml_bench.gallery.enrol import ImageKey, image_key
 from dml_bench.gallery.index_store import Search, exact_search
+from dml_bench.gallery.mean_search import mean_search, means_without_query
 from dml_bench.gallery.store import Gallery, part_of_split
 from dml_bench.runs.arrays import Embeddings, Part
 from dml_bench.runs.run import Run
@@ -34,7 +42,10 @@ __all__ = [
     "CalibrationSet",
     "HeldOutQueries",
     "calibration_set",
+    "current_names",
     "enrolled_queries",
+    "key_in_run",
+    "nearest_others",
     "recall_queries",
     "run_queries",
 ]
@@ -62,6 +73,9 @@ class CalibrationSet:
     """The images that the run trained and validated on, of which validation images are a part."""
     has_groups: bool = False
     """Whether the run's split keeps groups whole."""
+    validates_by_class: bool = False
+    """Whether the run's validation images are of classes that its gallery lacks, so that only
+    enrolled images can choose a threshold."""
     held_out_phase: str
     """A phase whose network was not trained on some classes; empty where the run has none."""
 
@@ -176,6 +190,7 @@ def calibration_set(
         num_carved=sum(image.part in ("train", "valid") for image in run.split),
         held_out_phase=next(iter(run.protocol.held_out(run.summary)), ""),
         has_groups=has_groups,
+        validates_by_class=run.protocol.validates_by_class,
     )
 
 
@@ -200,15 +215,29 @@ def recall_queries(run: Run, phase: str, gallery: Gallery) -> index_recall.Recal
 
 
 def search_outcomes(gallery: Gallery, queries: HeldOutQueries, search: Search) -> SearchOutcomes:
-    """The closest image to each query, other than itself."""
+    """The closest image, or class mean, to each query, which has no part in it itself."""
     if not len(queries.labels):
         return NO_OUTCOMES
-    neighbours = search(gallery, queries.embeddings, queries.labels, 2)
+    if search is mean_search:
+        similarity, labels = means_without_query(gallery, queries.embeddings, queries.own_rows)
+        return SearchOutcomes(similarity, labels == queries.labels)
+    nearest = nearest_others(gallery, queries.embeddings, queries.own_rows, search)
+    return SearchOutcomes(nearest.similarities[:, 0], nearest.labels[:, 0] == queries.labels)
+
+
+def nearest_others(
+    gallery: Gallery, query: np.ndarray, own_rows: np.ndarray, search: Search = exact_search
+) -> Neighbours:
+    """The nearest image of the gallery to each query, which is not the query itself. That is in the
+    rows `own_rows` (query), or nowhere: -1. The only image of a gallery stays."""
+    neighbours = search(gallery, query, np.full(len(query), -1), 2)
     # A query in the gallery finds itself first, and the second image counts.
-    place = (neighbours.indices[:, 0] == queries.own_rows).astype(int)
-    rows = np.arange(len(place))
-    similarity = neighbours.similarities[rows, place]
-    return SearchOutcomes(similarity, neighbours.labels[rows, place] == queries.labels)
+    place = (neighbours.indices[:, :1] == own_rows[:, None]) & (neighbours.k > 1)
+    return replace(
+        neighbours,
+        indices=np.take_along_axis(neighbours.indices, place.astype(int), axis=1),
+        similarities=np.take_along_axis(neighbours.similarities, place.astype(int), axis=1),
+    )
 
 
 def outcomes_without_own_class(
@@ -235,12 +264,13 @@ def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) 
     """The run's own validation images or queries, with the names that their classes have now."""
     names = current_names(run, gallery, embeddings.gallery_images)
     ids = gallery.class_ids
-    rows = {entry.path: row for row, entry in enumerate(gallery.entries) if entry.origin == "run"}
+    rows = rows_of(gallery)
     images = embeddings.images(part)
     labels, own_rows, own_names = [], [], []
-    for path, name in part_of_split(run, images):
-        labels.append(ids.get(names.get(name, name), -1))
-        own_rows.append(rows.get(path, -1))
+    for image, (path, name) in zip(images, part_of_split(run, images), strict=True):
+        row = rows.get(path, rows.get(key_in_run(run, image), -1))
+        labels.append(ids.get(names.get(name, name), -1) if row < 0 else gallery.labels[row])
+        own_rows.append(row)
         own_names.append(name)
     return HeldOutQueries(
         embeddings.vectors(part),
@@ -251,11 +281,42 @@ def run_queries(run: Run, embeddings: Embeddings, part: Part, gallery: Gallery) 
     )
 
 
+def rows_of(gallery: Gallery) -> dict[str | ImageKey, int]:
+    """The rows of a gallery's images by their paths; those of enrolled ones also by their bytes,
+    and a part of a photo by those of the photo."""
+    rows: dict[str | ImageKey, int] = {}
+    of_photos: dict[str | ImageKey, int] = {}
+    for row, entry in enumerate(gallery.entries):
+        rows[entry.path] = row
+        if entry.origin == "enrolled" and entry.sha256:
+            rows[image_key(entry)] = row
+            of_photos[entry.sha256, None] = row
+    return of_photos | rows
+
+
+def key_in_run(run: Run, image: int) -> ImageKey:
+    """Of an image of the run's data set, as `image_key`; its path, where the run is of a version
+    that kept no digests."""
+    kept = run.split[image]
+    if not kept.sha256:
+        return run.images.recorded(image), None
+    return kept.sha256, box_of(kept.path)
+
+
 def enrolled_queries(run: Run, embeddings: Embeddings, gallery: Gallery) -> HeldOutQueries:
-    """The enrolled images. Those that joined a class of the run have its name in the run."""
+    """The enrolled images that are none of the run's own: it trained on these, or has measured on
+    them. Those that joined a class of the run have its name in the run."""
     names = current_names(run, gallery, embeddings.gallery_images)
     names_in_run = {name: name_in_run for name_in_run, name in names.items()}
-    rows = np.flatnonzero(enrolled_rows(gallery))
+    of_run = {key_in_run(run, image) for image in range(len(run.split))}
+    are_new = enrolled_rows(gallery)
+    for row in np.flatnonzero(are_new):
+        entry = gallery.entries[row]
+        # A run that cuts images to the boxes of its data set has none in their paths.
+        are_new[row] = of_run.isdisjoint(
+            [image_key(entry), (entry.sha256, None), (entry.path, None)]
+        )
+    rows = np.flatnonzero(are_new)
     own_names = []
     for row in rows:
         name = gallery.entries[row].class_name
@@ -277,13 +338,15 @@ def findable(gallery: Gallery, queries: HeldOutQueries) -> HeldOutQueries:
 
 
 def current_names(run: Run, gallery: Gallery, images: np.ndarray) -> dict[str, str]:
-    """The names that the run's classes have in the gallery now, by their names in the run."""
+    """The names that the run's classes have in the gallery now, by their names in the run. Where a
+    gallery of another model has some of a class's images under another name, as before their labels
+    were corrected, the name of most of them."""
     name_in_run = dict(part_of_split(run, images))
-    names = {}
+    names: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in gallery.entries:
         if entry.origin == "run":
-            names[name_in_run[entry.path]] = entry.class_name
-    return names
+            names[name_in_run[entry.path]][entry.class_name] += 1
+    return {name: now.most_common(1)[0][0] for name, now in names.items()}
 
 
 def enrolled_rows(gallery: Gallery) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The classifier of a run, where its loss has logits: it names the classes that it was trained on,
 and no others."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ class PhotoClassifier:
 
     objective: Objective
     class_names: tuple[str, ...]
-    """(classes) those that the phase was trained on, as the run calls them; or labels, see below.
-    """
+    """(classes) those that the phase was trained on, as the run calls them or the gallery by now;
+    or labels, see below."""
     several: bool = False
     """Whether a photo has several labels: its class is then all that are likelier than not, or the
     likeliest, and its probability that of the least likely of these."""
@@ -35,6 +36,12 @@ class PhotoClassifier:
         probabilities = logits.softmax(dim=1).numpy()
         places = probabilities.argmax(axis=1)
         return [self.class_names[place] for place in places], probabilities.max(axis=1)
+
+    def renamed(self, names: Mapping[str, str]) -> "PhotoClassifier":
+        """The same with other names for some classes; labels keep theirs."""
+        if self.several:
+            return self
+        return replace(self, class_names=tuple(names.get(name, name) for name in self.class_names))
 
     def labelled(self, probabilities: np.ndarray) -> tuple[list[str], np.ndarray]:
         """(photos, labels) -> what `classify` says."""

@@ -19,11 +19,16 @@ from torch.nn import functional
 from dml_bench.data.cache import View, view_of
 from dml_bench.data.datasets import Progress
 from dml_bench.data.images import Unreadable, decode, photo_file
-from dml_bench.gallery.calibration import calibration_set, recall_queries, run_queries
+from dml_bench.gallery.calibration import (
+    calibration_set,
+    nearest_others,
+    recall_queries,
+    run_queries,
+)
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.hub_folder import card_head, hub_config
 from dml_bench.gallery.identity import embedder_digest
-from dml_bench.gallery.index_store import build_index, exact_search
+from dml_bench.gallery.index_store import build_index
 from dml_bench.gallery.indexes import IndexSpec
 from dml_bench.gallery.model_card import Agreement, card
 from dml_bench.gallery.network_formats import FORMATS, Network, open_onnx, quantize
@@ -174,9 +179,17 @@ def int8_loss(
     int8: Network,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Int8Loss:
-    """Both networks on the run's test images. Raises ValueError where these are gone."""
+    """Both networks on the run's test images of classes in the gallery. Raises ValueError where
+    these are gone, or there are none."""
     embeddings = run.embeddings(phase)
     images, queries = embeddings.query_images, run_queries(run, embeddings, "query", gallery)
+    there = np.flatnonzero(queries.labels >= 0)
+    images, queries = images[there], queries.rows(there)
+    if not len(images):
+        raise ValueError(
+            "no test image of the run is of a class in the gallery, so that the loss of 8 bits"
+            " can't be measured: leave --int8 out"
+        )
     spaced = np.linspace(0, len(images) - 1, min(len(images), MOST_QUERIES))
     chosen = np.unique(spaced.round().astype(int))
     images, queries = images[chosen], queries.rows(chosen)
@@ -190,7 +203,7 @@ def int8_loss(
             kept.append(network(pixels))
     progress(len(images), len(images))
     embedded = [np.concatenate(kept) for kept in vectors]
-    answers = [classes_of_nearest(gallery, query, queries.own_rows) for query in embedded]
+    answers = [nearest_others(gallery, query, queries.own_rows).labels[:, 0] for query in embedded]
     return Int8Loss(
         images=len(images),
         precision_at_1=float((answers[0] == queries.labels).mean()),
@@ -198,15 +211,6 @@ def int8_loss(
         other_answers=float((answers[0] != answers[1]).mean()),
         min_cosine=float((embedded[0] * embedded[1]).sum(1).min()),
     )
-
-
-def classes_of_nearest(gallery: Gallery, query: np.ndarray, own_rows: np.ndarray) -> np.ndarray:
-    """(query) class ids of the nearest image of the gallery that is not the query itself, which is
-    in the rows `own_rows` (query), or nowhere: -1."""
-    nearest = exact_search(gallery, query, np.full(len(query), -1), 2)
-    place = (nearest.indices[:, 0] == own_rows) & (nearest.k > 1)
-    classes: np.ndarray = nearest.labels[np.arange(len(query)), place.astype(int)]
-    return classes
 
 
 def readable_images(

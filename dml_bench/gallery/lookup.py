@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypedDict, get_args
 
 from dml_bench.data.datasets import Progress
-from dml_bench.gallery.calibration import recall_queries
+from dml_bench.gallery.calibration import current_names, recall_queries
 from dml_bench.gallery.classifier import PhotoClassifier, open_classifier
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.index_store import OpenIndex, Search, exact_search, open_or_build
@@ -174,6 +174,9 @@ def open_gallery(
     classifier = open_classifier(run, phase) if options.by == "classifier" else None
     spec = parse(options.index) if options.index else None
     gallery = gallery_file.read()
+    if classifier is not None:
+        images = run.embeddings(phase).gallery_images
+        classifier = classifier.renamed(current_names(run, gallery, images))
     open_index = None
     if spec is not None:
         queries = partial(recall_queries, run, phase, gallery)

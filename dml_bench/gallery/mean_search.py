@@ -4,10 +4,11 @@ nearest photo."""
 import numpy as np
 
 from dml_bench.evaluation.class_means import class_means
+from dml_bench.evaluation.few_shot import sums, unit
 from dml_bench.evaluation.search import Neighbours, search
 from dml_bench.gallery.store import Gallery
 
-__all__ = ["mean_search"]
+__all__ = ["mean_search", "means_without_query"]
 
 
 def mean_search(gallery: Gallery, query: np.ndarray, labels: np.ndarray, k: int) -> Neighbours:
@@ -24,3 +25,27 @@ def mean_search(gallery: Gallery, query: np.ndarray, labels: np.ndarray, k: int)
         gallery_labels=gallery.labels,
         query_labels=nearest.query_labels,
     )
+
+
+def means_without_query(
+    gallery: Gallery, query: np.ndarray, own_rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(query) the similarity and (query) the class of the nearest class mean, where the mean of a
+    query's own class is that of its other images, as if the query were not enrolled.
+
+    Args: query: (query, dim) unit vectors. own_rows: (query) their rows in the gallery, -1 for
+    those that are not in it.
+    """
+    nearest = mean_search(gallery, query, np.full(len(query), -1), 2)
+    own = np.where(own_rows >= 0, gallery.labels[own_rows], -1)
+    totals = sums(np.asarray(gallery.embeddings), gallery.labels, len(gallery.class_names))
+    of_others = unit(totals[own] - gallery.embeddings[own_rows])
+    has_others = (own_rows >= 0) & (np.bincount(gallery.labels)[own] > 1)
+    to_own = np.where(has_others, np.einsum("qd,qd->q", query, of_others), -np.inf)
+    rows = np.arange(len(query))
+    to_others = np.where(nearest.labels == own[:, None], -np.inf, nearest.similarities)
+    place = to_others.argmax(axis=1)
+    to_other, other = to_others[rows, place], nearest.labels[rows, place]
+    own_is_nearer = (to_own > to_other) | ((to_own == to_other) & (own < other))
+    labels = np.where(own_is_nearer, own, other)
+    return np.where(own_is_nearer, to_own, to_other).astype(np.float32), labels

@@ -272,8 +272,13 @@ def threshold_cells(promise: GuaranteedThreshold) -> list[str]:
             f"{promise.bound:.1%}",
             f"{promise.coverage:.0%}",
         ]
+    if promise.known_groups == 1:
+        return [*cells, "can't be promised: one group says nothing about others"]
     if promise.known_needed is None:
-        return [*cells, "can't be promised: the most similar images are wrong too often"]
+        lack = "the most similar images are wrong too often"
+        if math.isnan(promise.bound):
+            lack = "there are too few classes or groups to try a threshold on"
+        return [*cells, f"can't be promised: {lack}"]
     needed = f"{promise.known_needed:,} images"
     if promise.unknown_share:
         needed += f" and {promise.unknown_needed:,} of other classes"

@@ -133,6 +133,8 @@ def check_unknown_options(
     threshold: float | None, precision: float | None, unknown_share: float
 ) -> None:
     """Raises ValueError where two options choose who is unknown, or one has no effect."""
+    if threshold is not None and math.isnan(threshold):
+        raise ValueError("threshold must be a similarity, got nan: give a number, e.g. 0.9")
     if threshold is not None and precision is not None:
         raise ValueError("threshold and precision both choose who is unknown: give one of them")
     if precision is None and unknown_share:
@@ -179,18 +181,7 @@ def describe_lack(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
     goal = f"a precision of {promise.goal:.0%}"
     if promise.unknown_share:
         goal += f" with {promise.unknown_share:.0%} photos of classes that are not enrolled"
-    kind = "validation images" if images.source == "validation" else "enrolled images"
-    available = f"there are {promise.known:,} {kind}"
-    if promise.known_groups is not None:
-        noun = "group" if promise.known_groups == 1 else "groups"
-        available += f" of {promise.known_groups:,} {noun}"
-    if not promise.known:
-        available = "there are no validation images"
-        if images.has_groups:
-            available += " with a recorded group"
-    if promise.unknown_share:
-        available += f" and {promise.unknown:,} images of classes that were never trained on"
-    text = f"{goal} can't be promised: {available}"
+    text = f"{goal} can't be promised: {describe_available(promise, images)}"
     if promise.unknown_share and not promise.unknown:
         phase = f"use --phase {images.held_out_phase}, or " if images.held_out_phase else ""
         return f"{text}: {phase}enrol classes that the run does not have"
@@ -205,6 +196,24 @@ def describe_lack(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
     if promise.unknown_share:
         needed = f"about {promise.known_needed:,} and {promise.unknown_needed:,} are needed"
     return f"{text}, and {needed}: {advice_for_more(promise, images)}"
+
+
+def describe_available(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
+    """How many images there are to choose a threshold on."""
+    kind = "validation images" if images.source == "validation" else "enrolled images"
+    available = f"there are {promise.known:,} {kind}"
+    if promise.known_groups is not None:
+        noun = "group" if promise.known_groups == 1 else "groups"
+        available += f" of {promise.known_groups:,} {noun}"
+    if not promise.known:
+        available = (
+            f"there are no {'enrolled' if images.validates_by_class else 'validation'} images"
+        )
+        if images.has_groups:
+            available += " with a recorded group"
+    if promise.unknown_share:
+        available += f" and {promise.unknown:,} images of classes that were never trained on"
+    return available
 
 
 def describe_why_more_would_not_help(promise: GuaranteedThreshold) -> str:
@@ -226,6 +235,8 @@ def groups_needed(promise: GuaranteedThreshold) -> str:
 
 def advice_for_more(promise: GuaranteedThreshold, images: CalibrationSet) -> str:
     """How a run gets as many images as a promise needs."""
+    if images.validates_by_class:
+        return f"enrol more photos{BY_HAND}"
     fraction = math.ceil(100 * (promise.known_needed or 0) / max(images.num_carved, 1)) / 100
     more = f"train with --set data.valid_fraction={fraction:g}"
     if fraction > LARGEST_FRACTION:

@@ -241,8 +241,8 @@ class GalleryFile:
         while seal != seal_of(self.path):
             seal = seal_of(self.path)
             gallery = self._read()
-            additions = self._journal()
-        mine = self._of_this_file(additions)
+            mine = self._of_this_file(self._journal())
+        assert len(gallery.entries) == len(gallery.embeddings)
         if not mine:
             return gallery
         rows = [GalleryImage(*row) for _, entries, _ in mine for row in entries]
@@ -273,6 +273,8 @@ class GalleryFile:
             return file.metadata() or {}
 
     def _read(self) -> Gallery:
+        """The file without its journal. One that is replaced meanwhile has other entries than
+        embeddings, and has to be read again."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -314,7 +316,6 @@ class GalleryFile:
                 f"{self.path} is of a run on other data (fingerprint {then[:12]}; {self.run.folder}"
                 f" has {now[:12]}): remove it and enrol anew, or name another with --gallery DIR"
             )
-        assert len(entries) == len(embeddings)
         return Gallery(entries, embeddings)
 
     @property

@@ -8,11 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from dml_bench.data.images import Unreadable, box_of, boxed, photo_file
-from dml_bench.gallery.calibration import current_names
+from dml_bench.gallery.calibration import (
+    current_names,
+    key_in_run,
+    nearest_others,
+    run_queries,
+)
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import ImageKey, image_key
-from dml_bench.gallery.index_store import exact_search
-from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, run_gallery
+from dml_bench.gallery.store import (
+    Gallery,
+    GalleryFile,
+    GalleryImage,
+    part_of_split,
+    run_gallery,
+)
 from dml_bench.runs.run import Run
 from dml_bench.system.files import write_csv
 
@@ -87,6 +97,9 @@ class Upgrade:
     test_images: int
     """The number of images in the gallery that are test images of the new run: what that run
     measured on them holds no more."""
+    relabelled: int
+    """The number of the new run's own images that have another class in the gallery than most of
+    their class: it keeps the labels that it had, and the new run may know better ones."""
     unreadable: tuple[Unreadable, ...] = ()
     """Photos to compare that can't be read as images, and are none of `queries`."""
 
@@ -105,6 +118,12 @@ class Upgrade:
             lines.append(
                 f"{self.test_images:,} of these are test images of the new run, which find"
                 " themselves: what it measured doesn't hold for this gallery"
+            )
+        if self.relabelled:
+            lines.append(
+                f"{self.relabelled:,} of these have another class in the new run than in the"
+                " gallery, which keeps its own: if the new labels are right, enrol into the new"
+                " run's gallery instead"
             )
         lines += [answer.describe() for answer in self.changed[:SHOWN]]
         summary = f"of {self.queries:,} {self.source}, {len(self.changed):,} get another class"
@@ -125,6 +144,9 @@ class Photos:
     """(photos, dim) of the new model."""
     source: str
     unreadable: tuple[Unreadable, ...] = ()
+    own_rows: np.ndarray | None = None
+    """(photos) their rows in both galleries, where they don't find themselves; -1 for others. None
+    where each finds whatever is there."""
 
 
 def upgrade_gallery(
@@ -168,8 +190,18 @@ def upgrade_gallery(
             image_key(entry) in queries_of_new or (entry.sha256, None) in queries_of_new
             for entry in enrolled
         ),
+        relabelled=relabelled_images(new, after),
         unreadable=queries.unreadable,
     )
+
+
+def relabelled_images(new: GalleryFile, gallery: Gallery) -> int:
+    """How many of the run's own images have another class in a gallery than it has, apart from
+    classes that were renamed."""
+    images = new.run.embeddings(new.phase).gallery_images
+    names, in_run = current_names(new.run, gallery, images), dict(part_of_split(new.run, images))
+    own = [entry for entry in gallery.entries if entry.origin == "run"]
+    return sum(names[in_run[entry.path]] != entry.class_name for entry in own)
 
 
 def embedded_again(
@@ -235,12 +267,7 @@ def require_sources(files: Sequence[Path]) -> None:
 def query_places(run: Run, phase: str) -> dict[ImageKey, int]:
     """The places of a phase's test images, by the digests of their files and their boxes."""
     images = run.embeddings(phase).query_images
-    return {query_key(run, image): place for place, image in enumerate(images)}
-
-
-def query_key(run: Run, image: int) -> ImageKey:
-    kept = run.split[image]
-    return kept.sha256, box_of(kept.path)
+    return {key_in_run(run, image): place for place, image in enumerate(images)}
 
 
 def shared_test_images(old: GalleryFile, new: GalleryFile, gallery: Gallery) -> Photos:
@@ -250,7 +277,7 @@ def shared_test_images(old: GalleryFile, new: GalleryFile, gallery: Gallery) -> 
     there = query_places(new.run, new.phase)
     rows, places, images, class_names = [], [], [], []
     for row, image in enumerate(stored.query_images):
-        place = there.get(query_key(old.run, image))
+        place = there.get(key_in_run(old.run, image))
         if place is not None:
             rows.append(row)
             places.append(place)
@@ -263,6 +290,7 @@ def shared_test_images(old: GalleryFile, new: GalleryFile, gallery: Gallery) -> 
         stored.query[rows],
         new.run.embeddings(new.phase).query[places],
         "test images of both runs",
+        own_rows=run_queries(old.run, stored, "query", gallery).own_rows[rows],
     )
 
 
@@ -285,15 +313,12 @@ def changed_answers(before: Gallery, after: Gallery, queries: Photos) -> tuple[C
     """The photos to which two galleries give other classes."""
     if not queries.images:
         return ()
-    no_labels = np.full(len(queries.images), -1)
-    first = exact_search(before, queries.before, no_labels, 1)
-    second = exact_search(after, queries.after, no_labels, 1)
+    own_rows = np.full(len(queries.images), -1) if queries.own_rows is None else queries.own_rows
+    first = nearest_others(before, queries.before, own_rows)
+    second = nearest_others(after, queries.after, own_rows)
     changed = []
     for row, image in enumerate(queries.images):
-        names = (
-            before.class_names[first.labels[row, 0]],
-            after.class_names[second.labels[row, 0]],
-        )
+        names = before.class_names[first.labels[row, 0]], after.class_names[second.labels[row, 0]]
         if names[0] != names[1]:
             changed.append(
                 ChangedAnswer(

@@ -34,14 +34,18 @@ def spelling(name: str, known: Iterable[str]) -> str:
 
 def label_named(wanted: str, class_names: Mapping[int, str]) -> int:
     """The class id of a name, which may be given without the number before its dot. Raises
-    UnknownName."""
+    UnknownName, also where several classes have that name behind a number."""
     ids = {composed(name): label for label, name in class_names.items()}
-    short = {
-        name.partition(".")[2]: label
-        for name, label in ids.items()
-        if name.partition(".")[0].isdigit()
-    }
-    label = ids.get(composed(wanted), short.get(composed(wanted)))
+    numbered = []
+    for name in ids:
+        number, _, short = name.partition(".")
+        if number.isdigit() and short == composed(wanted):
+            numbered.append(name)
+    label = ids.get(composed(wanted))
+    if label is None and len(numbered) > 1:
+        raise UnknownName(f"class {wanted!r} may be {' or '.join(numbered)}: write its number, too")
+    if label is None and numbered:
+        label = ids[numbered[0]]
     if label is None:
         raise UnknownName(
             f"the run has no class {wanted!r}{near_miss(wanted, list(class_names.values()))}; it"

@@ -72,8 +72,9 @@ class PhotoAnswer(BaseModel):
     closest_class: str = Field(description="Of the closest image, also if it is unknown.")
     similarity: float = Field(description="Of the closest image.")
     confidence: float | None = Field(
-        description="Of validation images that are at least as similar to their closest image, the"
-        " share that is answered right; null where they are fewer than 20."
+        description="Of the images that choose thresholds, validation or enrolled ones, the share"
+        " that is answered right among those at least as similar; null where they are fewer than"
+        " 20."
     )
     vote: Vote
     as_close: list[str] = Field(description="Other classes with an image exactly as close.")

@@ -125,10 +125,10 @@ def monitor(gallery_file: GalleryFile) -> Monitored:
             " enrol classes that the run does not have"
         )
     if not curve.total:
-        raise ValueError(
-            f"{gallery_file.run.folder} has no images to hold answers against: train with --set"
-            " data.valid_fraction=0.2"
-        )
+        step = "train with --set data.valid_fraction=0.2"
+        if images.validates_by_class:
+            step = "enrol photos"
+        raise ValueError(f"{gallery_file.run.folder} has no images to hold answers against: {step}")
     threshold = last.threshold
     if threshold is None:
         # A server that can't keep a precision answers nothing; one that needn't, everything.

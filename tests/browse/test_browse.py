@@ -176,6 +176,19 @@ def test_images_that_were_enrolled_follow_with_a_new_class_and_a_place_in_their_
     assert images.predicted("limited")[-1] == -1
 
 
+def test_images_that_joined_a_renamed_class_are_of_the_run_s_class(run):
+    gallery = run_gallery(run, "all").renamed("class 0", "Gull")
+    photo = GalleryImage("Gull", "/mine/new.jpg", "", "enrolled")
+    place = GalleryPlace(run, "all")
+    place.path.parent.mkdir()
+    place.write(gallery.joined((photo,), gallery.embeddings[:1]))
+    images = read_browse_table(run)
+    assert images.class_names == {0: "class 0", 1: "class 1", 2: "class 2"}
+    assert (int(images.labels[-1]), bool(images.unseen[-1])) == (0, False)
+    # Three others have a vote each, and the nearest is of its own class.
+    assert images.phases["all"].elected[[0, -1]].tolist() == [0, 0]
+
+
 def test_images_of_a_gallery_in_another_folder_are_shown_and_their_labels_doubted(run, tmp_path):
     enrol(run, "limited", "/mine/new.jpg", "class 0", 61)
     folder = tmp_path / "elsewhere"
@@ -608,7 +621,11 @@ def test_the_dataset_is_named_for_the_run_and_its_folder_and_its_state_for_what_
     assert BrowsedRun(run).state(1) == before
     assert BrowsedRun(run).state(2) != before
     enrol(run, "all", "/mine/new.jpg", "newcomer", 5)
-    assert BrowsedRun(run).state(1) != before
+    enrolled = BrowsedRun(run).state(1)
+    assert enrolled != before
+    served = GalleryImage("newcomer", "/mine/newer.jpg", "", "enrolled")
+    GalleryPlace(run, "all").append([served], run_gallery(run, "all").embeddings[:1])
+    assert BrowsedRun(run).state(1) != enrolled
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ def test_all_settings_of_a_look_up_can_be_handed_on_and_none_is_taken_on_trust(g
     assert set(LookupSettings.__annotations__) == {option.name for option in fields(LookupOptions)}
     with pytest.raises(ValueError, match="by must be photo, mean or classifier, got vote"):
         gallery.predict(photos, by="vote")
+    with pytest.raises(ValueError, match="threshold must be a similarity, got nan: give a number"):
+        gallery.predict(photos, threshold=float("nan"))
 
 
 def test_a_look_up_without_a_file_says_how_far_it_is(folder, photos):

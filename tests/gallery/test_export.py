@@ -461,6 +461,26 @@ def test_a_loss_of_8_bits_is_measured_by_the_names_that_classes_have_now(place):
     assert before.precision_at_1 > 0
 
 
+def test_a_loss_of_8_bits_is_measured_on_images_of_classes_in_the_gallery(place):
+    gallery, network = place.read(), GalleryEmbedder(place.run, place.phase, "cpu")
+
+    def exported(pixels: np.ndarray) -> np.ndarray:
+        return unit(torch.from_numpy(network.outputs_of(pixels.copy())))
+
+    *others, last = gallery.class_names
+    for name in others:
+        gallery = gallery.removed(name)
+    loss = int8_loss(place.run, place.phase, gallery, exported, exported)
+    queries = place.run.embeddings(place.phase).query_images
+    of_last = [image for image in queries if place.run.split[image].class_name == last]
+    assert (loss.images, loss.precision_at_1) == (len(of_last), 1)
+    nothing = gallery.renamed(last, "another")
+    newcomer = replace(nothing.entries[0], class_name="newcomer", origin="enrolled")
+    with pytest.raises(ValueError, match="no test image of the run is of a class in the gallery"):
+        only = Gallery((newcomer,), nothing.embeddings[:1])
+        int8_loss(place.run, place.phase, only, exported, exported)
+
+
 def test_a_loss_of_8_bits_is_not_measured_on_images_that_find_themselves(trained):
     """Where classes are disjoint the test images are the gallery."""
     run = trained("protocol=class_disjoint", "data.split=half").folder

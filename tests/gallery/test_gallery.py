@@ -15,7 +15,13 @@ from tiny import dml_bench, refusal, train
 import dml_bench as db
 from dml_bench.config import Data
 from dml_bench.evaluation.thresholds import SearchOutcomes
-from dml_bench.gallery.calibration import CalibrationSet, calibration_set
+from dml_bench.gallery.calibration import (
+    CalibrationSet,
+    HeldOutQueries,
+    calibration_set,
+    enrolled_queries,
+    search_outcomes,
+)
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.enrol import (
     Enrolment,
@@ -28,6 +34,7 @@ from dml_bench.gallery.enrol import (
 from dml_bench.gallery.format import as_json, describe_threshold
 from dml_bench.gallery.index_store import exact_search
 from dml_bench.gallery.mean_search import mean_search
+from dml_bench.gallery.model_card import threshold_cells
 from dml_bench.gallery.predict import (
     AppliedThreshold,
     NoPromise,
@@ -394,6 +401,13 @@ def test_unknown_photos_of_one_class_are_said_to_be_too_few_to_try_a_threshold_o
         " too few classes or groups to try a threshold on: enrol more of them, or set --threshold"
         " by hand, which promises nothing"
     )
+    assert threshold_cells(images.promise(0.95, 0.2))[2:] == [
+        "can't be promised: there are too few classes or groups to try a threshold on"
+    ]
+    alone = replace(images, known=replace(close, groups=np.zeros(200, int)))
+    assert threshold_cells(alone.promise(0.95))[2:] == [
+        "can't be promised: one group says nothing about others"
+    ]
 
 
 def test_a_promise_says_its_bound_what_it_answers_and_on_how_many_images(tmp_path):
@@ -639,6 +653,18 @@ def test_a_classifier_answers_as_its_logits_did_and_names_no_enrolled_class(
         assert "go by similarity" in line
 
 
+def test_a_classifier_calls_a_renamed_class_as_the_gallery_does(copy_of_trained):
+    folder = copy_of_trained(*CLASSIFIER)
+    run = open_run(folder)
+    predicted = run.logits("all").predicted
+    old = run.class_names[int(predicted[0])]
+    enrol(open_gallery_file(folder, "all", None), rename=((old, "Gull"),))
+    file = run.images.file(run.embeddings("all").query_images[0])
+    said = db.Gallery(folder, device="cpu").predict(file, by="classifier")
+    assert said[0].class_name == "Gull"
+    assert "never names" not in said.notes()[-1]
+
+
 def test_a_run_without_logits_has_no_classifier(run, photos, monkeypatch, capsys):
     line = refusal(monkeypatch, capsys, "predict", run, photos, "--by", "classifier")
     assert "has no classifier, as its loss NTXent has no logits: use --by photo" in line
@@ -779,3 +805,67 @@ def test_the_closest_mean_is_not_misled_by_one_photo():
     assert by_mean.labels.tolist() == [[1, 0]]
     assert by_mean.similarities[0, 0] == pytest.approx(np.cos(0.4), abs=1e-6)
     assert [gallery.entries[index].path for index in by_mean.indices[0]] == ["b0.4.jpg", "a2.0.jpg"]
+
+
+def test_an_enrolled_image_has_no_part_in_the_class_mean_that_it_is_searched_with():
+    """Of 12 classes of 2 to 4 images with next to no likeness. An image that is in its own mean
+    finds its class far too often, and the one nearest to its mean was searched without its
+    class."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(12), [2, 3, 4] * 4)
+    vectors = rng.normal(size=(12, 8))[labels] + 2 * rng.normal(size=(len(labels), 8))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    images = zip(labels.tolist(), range(len(labels)), strict=True)
+    entries = tuple(GalleryImage(f"{c:02}", f"{i}.jpg", "", "enrolled") for c, i in images)
+    gallery, rows, nothing = Gallery(entries, vectors), np.arange(len(labels)), np.full(36, "")
+    queries = HeldOutQueries(vectors, labels, rows, nothing, nothing)
+    outcomes = search_outcomes(gallery, queries, mean_search)
+    for row in rows:
+        others = Gallery(entries[:row] + entries[row + 1 :], np.delete(vectors, row, axis=0))
+        nearest = mean_search(others, vectors[row : row + 1], np.array([-1]), 1)
+        assert outcomes.correct[row] == (nearest.labels[0, 0] == labels[row])
+        assert outcomes.similarity[row] == pytest.approx(nearest.similarities[0, 0], abs=1e-6)
+    assert 0 < outcomes.correct.mean() < 0.5
+    elsewhere = search_outcomes(gallery, replace(queries, own_rows=rows * 0 - 1), mean_search)
+    assert elsewhere.correct.mean() > 0.6
+
+
+def test_images_of_the_run_that_are_enrolled_too_find_others_than_themselves(
+    trained, birds, tmp_path
+):
+    """As where a person enrols the folder that the run is of, with what was added to it since."""
+    run = open_run(trained("train.precision=float32", "data.valid_fraction=0.3").folder)
+    place = GalleryFile(run, "all", tmp_path / "gallery")
+    before = calibration_set(run, "all", run_gallery(run, "all"))
+    (folder,) = (path.parent.parent for path in list(birds.rglob("*.jpg"))[:1])
+    copies = Path(shutil.copytree(folder, tmp_path / "copies"))
+    gallery = enrol(place, copies, remove=(run_gallery(run, "all").class_names[0],)).gallery
+    assert len(gallery.entries) == len(run.split)
+    calibration = calibration_set(run, "all", gallery)
+    assert calibration.source == "validation"
+    for part in ("known", "queries"):
+        outcomes, of_run = getattr(calibration, part), getattr(before, part)
+        assert len(outcomes.correct) == len(of_run.correct)
+        assert outcomes.similarity.max() < 1 - 1e-6
+    digests = [entry.sha256 for entry in gallery.entries]
+    embeddings = run.embeddings("all")
+    expected = []
+    for image, vector in zip(embeddings.images("valid"), embeddings.vectors("valid"), strict=True):
+        similarity = gallery.embeddings @ vector
+        similarity[digests.index(run.split[image].sha256)] = -2
+        nearest = gallery.entries[int(similarity.argmax())].class_name
+        expected.append(nearest == run.split[image].class_name)
+    assert calibration.known.correct.tolist() == expected
+    assert not len(enrolled_queries(run, embeddings, gallery).labels)
+
+
+def test_a_run_whose_validation_classes_are_not_looked_up_is_told_to_enrol(trained):
+    """It would not help to train with more validation images."""
+    run = open_run(trained("protocol=class_disjoint", "data.split=half").folder)
+    place = GalleryFile(run, "disjoint")
+    with pytest.raises(NoPromise) as lack:
+        threshold_of(place, place.read(), precision=0.95)
+    assert str(lack.value) == (
+        "a precision of 95% can't be promised: there are no enrolled images, and about 59 are"
+        " needed: enrol more photos, or set --threshold by hand, which promises nothing"
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dml_bench.gallery import store
 from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage
 from dml_bench.runs.run import read_folder
 from dml_bench.system.files import seal_of
@@ -111,4 +112,19 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(place, monkeypat
         return gallery
 
     monkeypatch.setattr(GalleryFile, "_read", read_slowly)
+    assert is_joined(place.read(), FIRST, SECOND)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(store, "mapped"), (GalleryFile, "_of_this_file")])
+def test_that_holds_whenever_it_is_replaced(place, monkeypatch, owner, name):
+    """Between its entries and its embeddings, and after its journal was read."""
+    add(place, SECOND)
+    before = getattr(owner, name)
+
+    def replaced_first(*arguments: object) -> object:
+        monkeypatch.setattr(owner, name, before)
+        place.write(FIRST.joined(SECOND.entries, SECOND.embeddings))
+        return before(*arguments)
+
+    monkeypatch.setattr(owner, name, replaced_first)
     assert is_joined(place.read(), FIRST, SECOND)

@@ -3,6 +3,7 @@ that change are listed."""
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 from tiny import dml_bench
 
 import dml_bench as db
+from dml_bench.gallery.calibration import run_queries
 from dml_bench.gallery.identity import embedder_digest
-from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage
+from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, run_gallery
 from dml_bench.gallery.upgrade import ChangedAnswer, Photos, changed_answers
 
 
@@ -147,3 +149,47 @@ def test_the_command_lists_what_changed(
     assert printed.err.endswith(
         f"unreadable: {broken}: not an image, or of a format that is not read\n"
     )
+
+
+def test_answers_to_test_images_change_where_these_are_the_gallery(trained, tmp_path):
+    """Where classes are disjoint each test image is in the gallery, and found itself with either
+    model."""
+    apart = ("protocol=class_disjoint", "data.split=half")
+    folders = trained(*apart).folder, trained(*apart, "seed=43").folder
+    old, new = (db.load_run(folder) for folder in folders)
+    gallery = db.Gallery(old.folder, device="cpu")
+    upgraded = gallery.upgrade(new.folder, folder=tmp_path / "upgraded")
+    answers = [run.neighbours["disjoint"].labels[:, 0] for run in (old, new)]
+    is_other = (answers[0] != answers[1]).tolist()
+    names = [old.images.recorded(image) for image in old.embeddings("disjoint").query_images]
+    expected = [name for name, other in zip(names, is_other, strict=True) if other]
+    assert [answer.image for answer in upgraded.changed] == expected
+    assert upgraded.queries == len(names) > len(expected) > 0
+
+
+def test_labels_that_were_corrected_since_are_counted_and_rename_no_class(
+    old_folder, new_folder, tmp_path
+):
+    """The old gallery has one image under another class than the new run."""
+    old = GalleryFile(db.load_run(old_folder), "all", tmp_path / "old")
+    before = run_gallery(old.run, "all")
+    place = max(row for row, label in enumerate(before.labels) if label == 0)
+    assert (before.labels == 0).sum() > 2
+    corrected = replace(before.entries[place], class_name=before.class_names[1])
+    old.path.parent.mkdir()
+    old.write(
+        Gallery(
+            (*before.entries[:place], corrected, *before.entries[place + 1 :]), before.embeddings
+        )
+    )
+    gallery = db.Gallery(old_folder, folder=tmp_path / "old", device="cpu")
+    upgraded = gallery.upgrade(new_folder, folder=tmp_path / "new")
+    assert upgraded.relabelled == 1
+    assert "1 of these have another class in the new run than in the gallery" in "".join(
+        upgraded.describe()
+    )
+    new = GalleryFile(db.load_run(new_folder), "all", tmp_path / "new")
+    embeddings = new.run.embeddings("all")
+    queries = run_queries(new.run, embeddings, "query", new.read())
+    names = [new.run.split[image].class_name for image in embeddings.query_images]
+    assert [new.read().class_names[label] for label in queries.labels] == names

@@ -12,6 +12,7 @@ import torch
 from dml_bench import registry
 from dml_bench.cli import catalogue
 from dml_bench.registry import Registry, UnknownName, backbones, checked, losses, optimizers
+from dml_bench.registry.names import label_named
 
 REGISTRIES = {kind: getattr(registry, kind) for kind in catalogue.KINDS if kind != "experiments"}
 EVERY_ENTRY = [
@@ -243,3 +244,12 @@ def test_the_page_of_everything_that_has_a_name_is_what_the_registries_say():
     page = Path(__file__).parents[2] / "docs" / "components.md"
     entries = {kind: catalogue.entries(kind) for kind in catalogue.KINDS}
     assert page.read_text(encoding="utf-8") == catalogue.as_page(entries), "run `make docs`"
+
+
+def test_a_class_is_named_without_its_number_where_no_other_has_the_same_name():
+    names = {0: "001.Gull", 1: "002.Gull", 2: "003.Tern", 3: "Tern"}
+    assert label_named("002.Gull", names) == 1
+    assert label_named("Tern", names) == 3
+    assert label_named("Owl", {5: "005.Owl"}) == 5
+    with pytest.raises(UnknownName, match=r"^class 'Gull' may be 001\.Gull or 002\.Gull: write"):
+        label_named("Gull", names)

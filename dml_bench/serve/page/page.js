@@ -95,7 +95,7 @@ function card(answer, file, threshold) {
   if (unknown) body.append(element("p", { textContent: `No image is similar enough. The closest is of ${answer.closest_class}.` }));
   if (answer.confidence !== null) {
     const share = (100 * answer.confidence).toFixed(1);
-    body.append(element("p", { textContent: `Confidence ${share}%: as many validation images that are at least as similar were answered right.` }));
+    body.append(element("p", { textContent: `Confidence ${share}%: as many calibration images that are at least as similar were answered right.` }));
   }
   body.append(element("ul", { className: "near" }, ...answer.closest.slice(0, NEAR).map(near)));
   const photo = element("img", { src: URL.createObjectURL(file), alt: file.name });
