@@ -273,7 +273,7 @@ def cars(out: Path, data_dir: Path) -> None:
 
 def other_photos_of_cars(folder: Path, data_dir: Path) -> dict[str, list[Path]]:
     photos = published("cars196_train", data_dir, folder / "cache", 0, 1)
-    return {folder_of(name): files[CARS:] for name, files in photos.items()}
+    return {folder_of(name): files[CARS:] for name, files in photos.items() if files[CARS:]}
 
 
 def folder_of(name: str) -> str:
@@ -486,10 +486,11 @@ def regrets(
 def drawn_again(
     labels: np.ndarray, test_labels: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Places of photos, as many of each class as were tested."""
+    """Places of photos, as many of each class as were tested; none of a class without others."""
     places = []
     for label, count in zip(*np.unique(test_labels, return_counts=True), strict=True):
-        places.append(rng.choice(np.flatnonzero(labels == label), count))
+        others = np.flatnonzero(labels == label)
+        places.append(rng.choice(others, count if len(others) else 0))
     return np.concatenate(places)
 
 

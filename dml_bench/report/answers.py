@@ -17,10 +17,10 @@ from dml_bench.plots.canvas import ReportFigure
 from dml_bench.report.format import (
     compared,
     cost_points,
-    cpu_time,
     including_zero,
     number,
     percent,
+    time_taken,
 )
 from dml_bench.runs.run import Run
 from dml_bench.system.counted import counted
@@ -184,7 +184,7 @@ def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
     share = percent(float(refit.unseen[few].mean()))
     return (
         f"{sentence}; a classifier refitted with {refit.ks[few]} finds {share}"
-        f" ({refit.seconds[few].mean():.1f} s)."
+        f" ({time_taken(refit.seconds[few].mean())})."
     )
 
 
@@ -237,7 +237,7 @@ def took(line: TableRow) -> str:
     """`4:53 of CPU time`; where that is not known, `7:30 by the clock`, which nothing is compared
     with."""
     if line.cpu_seconds is not None:
-        return f"{cpu_time(line.cpu_seconds)} of CPU time"
+        return f"{time_taken(line.cpu_seconds)} of CPU time"
     return "an unknown time" if line.cost[0] is None else f"{duration(line.cost[0])} by the clock"
 
 

@@ -14,7 +14,6 @@ __all__ = [
     "compared",
     "cost_cell",
     "cost_points",
-    "cpu_time",
     "draws_cell",
     "hundred",
     "including_zero",
@@ -23,6 +22,7 @@ __all__ = [
     "percent",
     "points",
     "seeds_of",
+    "time_taken",
     "with_unit",
 ]
 
@@ -64,15 +64,17 @@ def cost_cell(key: str, value: float | None) -> str:
     if value is None:
         return "-"
     if key == COST[CPU_TIME].key:
-        return cpu_time(value)
+        return time_taken(value)
     if key.endswith("_bytes"):
         return f"{value / 2**30:.1f} GiB"
     return duration(value) if key.endswith("_seconds") else f"{value:.0f}"
 
 
-def cpu_time(seconds: float) -> str:
-    """`4:53`; under a minute `2.5 s`."""
-    return duration(seconds) if seconds >= 60 else f"{seconds:.1f} s"
+def time_taken(seconds: float) -> str:
+    """`4:53`; under a minute `2.5 s`; `under 0.1 s` where that would be `0.0 s`."""
+    if seconds >= 60:
+        return duration(seconds)
+    return "under 0.1 s" if seconds < 0.05 else f"{seconds:.1f} s"
 
 
 # In sentences: the same text as in a cell, with its unit

@@ -12,7 +12,8 @@ written as the same bytes.
 Answers are stored as what is rare: 0 is the expected class, and any other number one more than a
 class id. Similarities have some steps between the lowest and the highest of their phase. What the
 phases say of one query is alike, so it stands side by side: one array has the classes of all
-phases, another the similarities, and the name of each is the names of its columns.
+phases, another the similarities, and the name of each is the names of its columns. Where that takes
+more, each column is an array.
 """
 
 import hashlib
@@ -149,8 +150,12 @@ def packed(content: Content) -> bytes:
     if "records" in facts:
         facts["records"] = columns_of(facts["records"])
     text = json.dumps(facts, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    data = save(side_by_side(content.arrays), {"run": text})
-    return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=XZ)
+    ways = []
+    # Without training all phases answer the same, and whole columns repeat each other.
+    for arrays in (side_by_side(content.arrays), contiguous(content.arrays)):
+        data = save(arrays, {"run": text})
+        ways.append(lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=XZ))
+    return min(ways, key=len)
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -202,7 +207,12 @@ def side_by_side(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         columns = [name for name in stored if name.rpartition(".")[2] in kinds]
         if len(columns) > 1 and len({stored[name].shape for name in columns}) == 1:
             stored[" ".join(columns)] = np.stack([stored.pop(name) for name in columns], axis=1)
-    return {name: np.ascontiguousarray(array) for name, array in stored.items()}
+    return contiguous(stored)
+
+
+def contiguous(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays as they are stored, by name."""
+    return {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
 
 
 def apart(stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
