@@ -259,7 +259,7 @@ def says_how_seeds_differ(run: Run) -> bool:
     of seeds towards 0, or towards that of failures."""
     if run.experiment.no_drop_because or why_untested(run.experiment):
         return False
-    return not any(collapse.describe_doubts(run.summary))
+    return not collapse.is_no_result(run.summary)
 
 
 def finished_runs(row: PlannedRow, runs: dict[tuple[str, int], Run]) -> tuple[Run, ...]:
@@ -284,11 +284,7 @@ def _line(
         if (e.name, e.seed) in failures
     )
     values = tuple(_value(column, finished, priors) for column in columns)
-    doubted = tuple(
-        f"seed {run.seed}: {doubt}"
-        for run in finished
-        for doubt in collapse.describe_doubts(run.summary)
-    )
+    doubted = tuple(collapse.describe_together({run.seed: run.summary for run in finished}))
     return TableRow(
         row.name,
         short,

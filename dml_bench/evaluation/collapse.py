@@ -9,13 +9,26 @@ import numpy as np
 from dml_bench.evaluation.metrics import decided_by_order
 from dml_bench.evaluation.search import Neighbours
 
-__all__ = ["describe_doubts", "doubts", "widest_angle"]
+__all__ = [
+    "describe_doubts",
+    "describe_together",
+    "doubts",
+    "is_no_result",
+    "widest_angle",
+]
 
 ONE_POINT_DEGREES = 2.0
 """Embeddings all this near their mean are nearly one point; those of trained networks are tens of
 degrees wide."""
 FEW_TIES = 0.001
 """Part of the queries up to which ties are not worth a word."""
+
+
+MANY_TIES = 0.01
+"""From so many on, what a run reaches is no result of its training."""
+DECIDED_BY_ORDER = (
+    ", images of several classes are equally near; the order of the gallery decides their P@1"
+)
 
 
 def widest_angle(embeddings: np.ndarray) -> float:
@@ -51,6 +64,31 @@ def describe_doubts(summary: Mapping[str, Any]) -> Iterator[str]:
         yield from describe_phase(phase, of_phase.get("doubts", {}))
 
 
+def describe_together(summaries: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
+    """The same of several runs by their seeds, with one line for all ties."""
+    shares = []
+    for seed, summary in summaries.items():
+        for phase, of_phase in summary.get("phases", {}).items():
+            reasons = dict(of_phase.get("doubts", {}))
+            shares.append(reasons.pop("queries_decided_by_order", 0.0))
+            for line in describe_phase(phase, reasons):
+                yield f"seed {seed}: {line}"
+    if tied := max(shares, default=0.0):
+        yield f"for up to {tied:.1%} of the queries{DECIDED_BY_ORDER}"
+
+
+def is_no_result(summary: Mapping[str, Any]) -> bool:
+    """Whether the P@1 of some phase says nothing of the training: the embeddings are one point, or
+    the order of the gallery decides more than a hundredth of it."""
+    for of_phase in summary.get("phases", {}).values():
+        reasons = of_phase.get("doubts", {})
+        if "widest_angle_degrees" in reasons:
+            return True
+        if reasons.get("queries_decided_by_order", 0.0) > MANY_TIES:
+            return True
+    return False
+
+
 def describe_phase(phase: str, reasons: dict[str, float]) -> Iterator[str]:
     """A line for each reason to doubt the P@1 of one phase."""
     # An angle of 0 is the surest reason of all, so what counts is whether there is one.
@@ -60,7 +98,4 @@ def describe_phase(phase: str, reasons: dict[str, float]) -> Iterator[str]:
             " their mean; its P@1 is no result: try a smaller optimizer.lr"
         )
     if (tied := reasons.get("queries_decided_by_order")) is not None:
-        yield (
-            f"phase {phase}: for {tied:.1%} of the queries, images of several classes are equally"
-            " near; the order of the gallery decides their P@1"
-        )
+        yield f"phase {phase}: for {tied:.1%} of the queries{DECIDED_BY_ORDER}"

@@ -12,7 +12,13 @@ from tiny import dml_bench, train
 from dml_bench.browse.projection import project
 from dml_bench.evaluation import hubness
 from dml_bench.evaluation import search as searching
-from dml_bench.evaluation.collapse import describe_doubts, doubts, widest_angle
+from dml_bench.evaluation.collapse import (
+    describe_doubts,
+    describe_together,
+    doubts,
+    is_no_result,
+    widest_angle,
+)
 from dml_bench.evaluation.metrics import decided_by_order, map_at_r, r_precision, shortened
 from dml_bench.evaluation.search import (
     Neighbours,
@@ -201,3 +207,20 @@ def test_a_run_that_is_not_finite_ends_with_a_reason_before_anything_is_sealed(
             "miner=none",
         )
     assert not list(tmp_path.rglob("complete.json"))
+
+
+def test_ties_of_all_runs_are_one_line_and_few_are_no_failed_training():
+    """Cars that are published with two classes each gave four lines for each of three seeds, and
+    kept all runs out of what is known of seeds."""
+    few = {"phases": {"all": {"doubts": {"queries_decided_by_order": 0.002}}, "limited": {}}}
+    more = {"phases": {"all": {"doubts": {"queries_decided_by_order": 0.004}}}}
+    [line] = describe_together({42: few, 43: more})
+    assert line.startswith("for up to 0.4% of the queries, images of several classes are equally")
+    assert list(describe_together({42: {"phases": {"all": {}}}})) == []
+    many = {"phases": {"all": {"doubts": {"queries_decided_by_order": 0.02}}}}
+    point = {"phases": {"all": {"doubts": {"widest_angle_degrees": 0.0}}}}
+    assert [is_no_result(summary) for summary in (few, more, many, point)] == [False] * 2 + [
+        True
+    ] * 2
+    [angle] = describe_together({42: point})
+    assert angle.startswith("seed 42: phase all: all embeddings are nearly one point")
