@@ -192,6 +192,8 @@ def know_of_classes(paths: Sequence[str], labels: np.ndarray) -> bool:
         if after == (text, number + 1):
             pairs += 1
             same += label == next_label
+    if not pairs:
+        return False
     sizes = np.bincount(labels)
     expected = pairs * float(np.sum(sizes * (sizes - 1))) / (len(labels) * (len(labels) - 1))
     return abs(same - expected) > DEVIATIONS * math.sqrt(expected)

@@ -170,6 +170,12 @@ def test_the_first_photos_of_a_shuffled_numbering_are_no_session():
     assert estimate_sessions(dataset, 0.2) is None
 
 
+def test_a_single_photo_has_no_sessions():
+    dataset = replace(BIRDS, paths=("a/IMG_0001.jpg",), labels=np.array([0]), class_names=("bird",))
+    dataset.__dict__["captures"] = (Capture(),)
+    assert estimate_sessions(dataset, 0.2) is None
+
+
 @pytest.mark.parametrize("times_each", [1, 3])
 def test_trips_are_seen_whether_a_product_is_taken_once_or_several_times_in_a_row(times_each):
     rng = np.random.default_rng(6)

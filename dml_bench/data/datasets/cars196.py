@@ -128,7 +128,7 @@ def cars196_train(where: Where) -> Dataset:
         class_id = int(line) if line.isdecimal() else line
         photo = Annotation(f"{ids} line {number}", {"class": class_id})
         listed.append(ImageRow(f"cars_train/{number:05d}.jpg", photo.label(len(names))))
-    rows, faults = Disk(root).present(listed, f"{ids}", "restore them, or the file")
+    rows, faults = Disk(root).present(listed, str(ids), "restore them, or the file")
     return assemble("cars196_train", root, names, rows, faults)
 
 
