@@ -33,7 +33,7 @@ from dml_bench.evaluation.search import (
 from dml_bench.protocols import protocol_of
 from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
-from dml_bench.runs.record_format import rounded
+from dml_bench.runs.record_format import COST_DIGITS, rounded
 from dml_bench.runs.schema import EpochRecord, PhaseCost
 from dml_bench.system import distributed, provenance
 from dml_bench.system.files import write_atomically, write_csv, write_json
@@ -248,7 +248,7 @@ def write_answers(
         images["catalogue"] = split.catalogue
     arrays.write_embeddings(folder / layout.EMBEDDINGS, embeddings, images)
     arrays.write_neighbours(folder / layout.NEIGHBOURS, neighbours)
-    write_json(folder / layout.COST, rounded(cost))
+    write_json(folder / layout.COST, rounded(cost, COST_DIGITS))
 
 
 def attacked(run: TrainingState, test: np.ndarray) -> dict[str, Any]:

@@ -269,7 +269,8 @@ def summary_of(run: Run) -> dict[str, Any]:
     """The summary without digests of files, paths of a machine, and the scatter of embeddings,
     which would lengthen a record by a third. Runs of earlier versions measured costs to a
     femtosecond."""
-    summary: dict[str, Any] = {**run.summary, "cost": record_format.rounded(run.summary["cost"])}
+    cost = record_format.rounded(run.summary["cost"], record_format.COST_DIGITS)
+    summary: dict[str, Any] = {**run.summary, "cost": cost}
     if "phases" in summary:
         phases = {}
         for phase, values in summary["phases"].items():

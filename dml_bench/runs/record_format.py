@@ -41,6 +41,7 @@ from dml_bench.system.files import (
 
 __all__ = [
     "ANSWERS_SUFFIX",
+    "COST_DIGITS",
     "DESCRIPTION",
     "LARGEST_ANSWERS",
     "VERSION",
@@ -70,6 +71,8 @@ SIDE_BY_SIDE = (("nearest", "elected", "logits"), ("similarity",))
 """Answers of all phases that are the columns of one array."""
 NO_VALUE = ""
 """In a column of epochs, where an epoch lacks the value: null is one that is undefined."""
+COST_DIGITS = 8
+"""Of seconds and rates; the clock's others say nothing, and take space."""
 LARGEST_ANSWERS = 2**26
 """Bytes that the second file may unpack to: it may come from anybody."""
 ANSWERS_SUFFIX = ".safetensors.xz"

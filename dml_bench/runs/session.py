@@ -39,7 +39,7 @@ from dml_bench.runs import folder as run_folder
 from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase, labelling_cost
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.mirror import Mirror, MirroredRun
-from dml_bench.runs.record_format import rounded
+from dml_bench.runs.record_format import COST_DIGITS, rounded
 from dml_bench.runs.request import RunRequest
 from dml_bench.runs.schema import (
     BegunEnvironment,
@@ -552,7 +552,7 @@ class RunSession:
             **metrics,
             "cost": {
                 **costs,
-                "total_seconds": rounded(total_seconds(costs.values())),
+                "total_seconds": rounded(total_seconds(costs.values()), COST_DIGITS),
                 "device": session["device"],
                 "precision": session["precision"],
                 "processes": session["processes"],

@@ -434,11 +434,11 @@ def test_an_array_with_more_columns_than_names_is_refused(tmp_path):
         record_format.read_content(path, json.loads(path.read_text()))
 
 
-def test_costs_are_kept_with_six_digits(tmp_path):
+def test_costs_are_kept_with_eight_digits(tmp_path):
     run = finish(tmp_path / "runs", experiment(), RIGHT)
     run.summary["cost"]["total_seconds"] = 6.203564300019934
     recorded = read_folder(write_record(tmp_path / "results", run))
-    assert recorded.summary["cost"]["total_seconds"] == 6.20356
+    assert recorded.summary["cost"]["total_seconds"] == 6.2035643
 
 
 @pytest.mark.parametrize("version", [2, 3])
