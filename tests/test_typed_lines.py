@@ -256,6 +256,8 @@ class Typist:
         (settings,) = {tuple(self.small(experiment, own)) for experiment in experiments}
         arguments += [part for setting in settings for part in ("--set", setting)]
         dataset = experiments[0].data.dataset.name
+        if DATA.get(dataset) == "parts":
+            arguments = without_option(arguments, "--dataset")  # it is replaced by a folder
         if dataset in DATA:
             arguments = [*without_option(arguments, "--data-dir"), "--data-dir", DATA[dataset]]
         if command.name == "run" and not any(one.startswith("name=") for one in own):
