@@ -13,12 +13,14 @@ import sys, time
 from dml_bench.system.child_process import carry_out
 
 def work(job_spec, channel):
-    channel.send("note", text="at work")
-    while True:
-        try:
+    try:
+        channel.send("note", text="at work")
+        while True:
             time.sleep(0.05)
-        except KeyboardInterrupt:
-            channel.send("note", text="asked to stop")
+    except KeyboardInterrupt:
+        channel.send("note", text="asked to stop")
+    while True:
+        time.sleep(0.05)
 
 sys.exit(carry_out(work, grace_seconds=float(sys.argv[1])))
 """
