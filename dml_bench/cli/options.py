@@ -494,17 +494,16 @@ def overrides_of(
     Raises ValueError where --set sets one of these values too."""
     if demo and dataset:
         raise ValueError(f"--demo brings its own data set; drop it, or drop --dataset {dataset}")
-    options = {
+    first = {
         "--dataset": f"data.dataset={dataset}" if dataset else "",
         "--skip-unreadable": "data.skip_unreadable=true" if skip_unreadable else "",
         "--holdouts": f"unseen={holdouts}" if holdouts else "",
-        "--folds": f"train.folds={folds}" if folds else "",
     }
-    options = {option: override for option, override in options.items() if override}
-    for option, override in options.items():
-        refuse_twice(set_, setting_of(override), option)
-    last = options.pop("--folds", "")
-    return [*options.values(), *set_, *filter(None, [last])]
+    last = {"--folds": f"train.folds={folds}" if folds else ""}
+    for option, override in (first | last).items():
+        if override:
+            refuse_twice(set_, setting_of(override), option)
+    return [*filter(None, first.values()), *set_, *filter(None, last.values())]
 
 
 def split_seeds(text: str) -> list[int]:

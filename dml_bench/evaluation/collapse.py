@@ -22,8 +22,6 @@ ONE_POINT_DEGREES = 2.0
 degrees wide."""
 FEW_TIES = 0.001
 """Part of the queries up to which ties are not worth a word."""
-
-
 MANY_TIES = 0.01
 """From so many on, what a run reaches is no result of its training."""
 DECIDED_BY_ORDER = (
@@ -58,35 +56,39 @@ def doubts(gallery: np.ndarray, neighbours: Neighbours) -> dict[str, dict[str, f
     return {"doubts": reasons} if reasons else {}
 
 
+def doubts_in(summary: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each phase of a run's summary, with the reasons to doubt its P@1."""
+    for phase, of_phase in summary.get("phases", {}).items():
+        yield phase, of_phase.get("doubts", {})
+
+
 def describe_doubts(summary: Mapping[str, Any]) -> Iterator[str]:
     """A line for each doubt in the summary of a run."""
-    for phase, of_phase in summary.get("phases", {}).items():
-        yield from describe_phase(phase, of_phase.get("doubts", {}))
+    for phase, reasons in doubts_in(summary):
+        yield from describe_phase(phase, reasons)
 
 
 def describe_together(summaries: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
     """The same of several runs by their seeds, with one line for all ties."""
-    shares = []
+    most_tied = 0.0
     for seed, summary in summaries.items():
-        for phase, of_phase in summary.get("phases", {}).items():
-            reasons = dict(of_phase.get("doubts", {}))
-            shares.append(reasons.pop("queries_decided_by_order", 0.0))
-            for line in describe_phase(phase, reasons):
+        for phase, reasons in doubts_in(summary):
+            others = dict(reasons)
+            most_tied = max(most_tied, others.pop("queries_decided_by_order", 0.0))
+            for line in describe_phase(phase, others):
                 yield f"seed {seed}: {line}"
-    if tied := max(shares, default=0.0):
-        yield f"for up to {tied:.1%} of the queries{DECIDED_BY_ORDER}"
+    if most_tied:
+        yield f"for up to {most_tied:.1%} of the queries{DECIDED_BY_ORDER}"
 
 
 def is_no_result(summary: Mapping[str, Any]) -> bool:
     """Whether the P@1 of some phase says nothing of the training: the embeddings are one point, or
     the order of the gallery decides more than a hundredth of it."""
-    for of_phase in summary.get("phases", {}).values():
-        reasons = of_phase.get("doubts", {})
-        if "widest_angle_degrees" in reasons:
-            return True
-        if reasons.get("queries_decided_by_order", 0.0) > MANY_TIES:
-            return True
-    return False
+    return any(
+        "widest_angle_degrees" in reasons
+        or reasons.get("queries_decided_by_order", 0.0) > MANY_TIES
+        for _, reasons in doubts_in(summary)
+    )
 
 
 def describe_phase(phase: str, reasons: dict[str, float]) -> Iterator[str]:
