@@ -106,7 +106,11 @@ def answers_fit(submission: Submission) -> Iterator[Finding]:
         )
     phases = facts["similarities"]
     for phase, ends in phases.items():
-        for name in ("nearest", "elected", "similarity"):
+        names = ["nearest", "elected"]
+        is_main = phase == submission.run.protocol.main_phase
+        if is_main or len(phases) <= 2 or f"{phase}.similarity" in arrays:
+            names.append("similarity")
+        for name in names:
             answers = arrays.get(f"{phase}.{name}")
             if answers is None or answers.shape != labels.shape:
                 have = "none" if answers is None else f"{len(answers):,}"

@@ -15,8 +15,8 @@ __all__ = ["from_plain", "to_plain"]
 MOST_POINTS = 33
 """Of a curve. A longer one keeps so many of its points, evenly spaced, the first and the last among
 them; arrays of one value that have the same length keep the same points."""
-DIGITS = {1: 4, 2: 3}
-"""Significant digits of the numbers in arrays, by their dimensions; those alone have six."""
+DIGITS = 3
+"""Significant digits of the numbers in arrays; those alone have six."""
 
 Value = TypeVar("Value")
 
@@ -27,7 +27,7 @@ def to_plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, np.ndarray):
-        return defined(rounded(thinned(value).tolist(), DIGITS[value.ndim]))
+        return defined(rounded(thinned(value).tolist(), DIGITS))
     if isinstance(value, np.generic):
         return to_plain(value.item())
     if isinstance(value, Mapping):

@@ -48,7 +48,7 @@ IMAGE_SETS = ("query_images", "gallery_images")
 """The arrays of short digests."""
 FINE_STEPS, COARSE_STEPS = 63, 7
 """The last step of a similarity: of a run with one hold-out, and of one with several, whose record
-would be too large."""
+would be too large. It has similarities of the main phase alone."""
 DECIDING_PACKAGES = (
     "torch",
     "torchvision",
@@ -174,12 +174,15 @@ def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Conten
         "query_labels": small(main.query_labels),
         "gallery_counts": small(np.bincount(main.gallery_labels, minlength=num_classes)),
     }
-    similarities, last_step = {}, FINE_STEPS if len(run.neighbours) <= 2 else COARSE_STEPS
+    few_phases = len(run.neighbours) <= 2
+    similarities, last_step = {}, FINE_STEPS if few_phases else COARSE_STEPS
     for phase, neighbours in run.neighbours.items():
         assert np.array_equal(neighbours.query_labels, main.query_labels)
         of_phase, similarities[phase] = answers_of(
             neighbours, last_step, measures_ranking=run.protocol.measures_ranking
         )
+        if not few_phases and phase != run.protocol.main_phase:
+            del of_phase["similarity"]
         logits = run.logits(phase)
         if logits.path.is_file():
             of_phase["logits"] = record_format.encoded_classes(

@@ -10,10 +10,11 @@ second, so a changed file is refused; it alone holds the configuration. The same
 written as the same bytes.
 
 Answers are stored as what is rare: 0 is the expected class, and any other number one more than a
-class id. Similarities have some steps between the lowest and the highest of their phase. What the
-phases say of one query is alike, so it stands side by side: one array has the classes of all
-phases, another the similarities, and the name of each is the names of its columns. Where that takes
-more, each column is an array.
+class id. Similarities have some steps between the lowest and the highest of their phase; of a run
+with several hold-outs only phase `all` has any. What the phases say of one query is alike, so it
+stands side by side: one array has the classes of all phases, another the similarities, and the name
+of each is the names of its columns. Where that takes more, each column is an array. Names of
+classes that the JSON lists are in the JSON alone.
 """
 
 import hashlib
@@ -62,11 +63,11 @@ __all__ = [
     "write_description",
 ]
 
-VERSION = 4
+VERSION = 5
 """The first lacks the configuration, intervals, single classes and digests of weights; the second
 holds the configuration in both files, and its epochs are larger; the third has an array for each
-column of answers."""
-READABLE = (1, 2, 3, VERSION)
+column of answers; the fourth has the similarities of all phases, and class names in both files."""
+READABLE = (1, 2, 3, 4, VERSION)
 SIDE_BY_SIDE = (("nearest", "elected", "logits"), ("similarity",))
 """Answers of all phases that are the columns of one array."""
 NO_VALUE = ""
@@ -121,7 +122,7 @@ def answers_file(path: Path) -> Path:
 
 def write_content(path: Path, description: Mapping[str, Any], content: Content) -> None:
     """Write both files. The JSON is last, so that it never stands beside older answers unseen."""
-    answers = packed(content)
+    answers = packed(content, listed_classes(description))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(answers_file(path), lambda file: file.write(answers))
     write_description(path, description, hashlib.sha256(answers).hexdigest())
@@ -145,11 +146,20 @@ def canonical_text(description: Mapping[str, Any]) -> str:
     return LIST_OF_NUMBERS.sub(in_a_line, text) + "\n"
 
 
-def packed(content: Content) -> bytes:
-    """The bytes of the second file, the same for the same content."""
+def listed_classes(description: Mapping[str, Any]) -> list[str]:
+    """The names that stand in the JSON, in the order of class ids; none of more classes than it
+    lists."""
+    return list(description.get("classes", {}).get("rows", ()))
+
+
+def packed(content: Content, listed: Sequence[str]) -> bytes:
+    """The bytes of the second file, the same for the same content; `listed` are the names of
+    classes that the JSON has."""
     from safetensors.numpy import save
 
     facts = {name: value for name, value in content.facts.items() if name != "experiment"}
+    if facts.get("class_names") == listed:
+        del facts["class_names"]
     if "records" in facts:
         facts["records"] = columns_of(facts["records"])
     text = json.dumps(facts, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -198,8 +208,11 @@ def read_content(path: Path, description: Mapping[str, Any]) -> Content:
     facts = json.loads(header["__metadata__"]["run"])
     if isinstance(facts.get("records"), dict):
         facts["records"] = rows_of(facts["records"])
-    arrays = apart(load(plain))
-    return Content({"experiment": description.get("configuration"), **facts}, arrays)
+    said = {
+        "experiment": description.get("configuration"),
+        "class_names": listed_classes(description),
+    }
+    return Content({**said, **facts}, apart(load(plain)))
 
 
 def side_by_side(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -108,7 +108,7 @@ class SessionRecord(Section):
 class Record(Section):
     """One seed of one experiment on one data set."""
 
-    record_version: Literal[4]
+    record_version: Literal[5]
     experiment: Name
     protocol: Name
     profile: str

@@ -381,7 +381,8 @@ class RecordedRun(Run):
             ]
             columns[f"{phase}_correct"] = list(map(str, (nearest == labels).tolist()))
             similarities = neighbours.similarities[:, 0].astype(float).round(6)
-            columns[f"{phase}_similarity"] = list(map(str, similarities.tolist()))
+            if not np.isnan(similarities).any():
+                columns[f"{phase}_similarity"] = list(map(str, similarities.tolist()))
             elected = self.elected(phase).tolist()
             columns[f"{phase}_vote"] = [names.get(label, UNNAMED) for label in elected]
         rows = zip(*columns.values(), strict=True)
@@ -397,7 +398,8 @@ class RecordedRun(Run):
 
     @cached_property
     def neighbours(self) -> dict[str, Neighbours]:
-        """By phase, the nearest image of each query, as the first gallery image of its class."""
+        """By phase, the nearest image of each query, as the first gallery image of its class. A
+        similarity that the record lacks is NaN."""
         return {phase: self.nearest(phase) for phase in self.content.facts["similarities"]}
 
     @cached_property
@@ -412,11 +414,13 @@ class RecordedRun(Run):
         first_of_class = np.cumsum(counts) - counts
         labels = arrays["query_labels"].astype(np.int64)
         classes = record_format.decoded_classes(arrays[f"{phase}.nearest"], labels)
-        similarities = record_format.decoded_similarities(
-            arrays[f"{phase}.similarity"],
-            facts["similarities"][phase],
-            facts.get("last_step", FINE_STEPS),
-        )
+        similarities = np.full(len(labels), np.nan, np.float32)
+        if f"{phase}.similarity" in arrays:
+            similarities = record_format.decoded_similarities(
+                arrays[f"{phase}.similarity"],
+                facts["similarities"][phase],
+                facts.get("last_step", FINE_STEPS),
+            )
         at_r = arrays.get(f"{phase}.at_r")
         first_relevant = arrays.get(f"{phase}.first_relevant")
         return Neighbours(

@@ -252,7 +252,7 @@ def test_missing_answers_are_refused(submitted):
 
 def test_a_stale_record_is_refused_with_the_command_that_writes_it_anew(submitted):
     path = submitted()
-    text = path.read_text().replace('"record_version": 4', '"record_version": 3')
+    text = path.read_text().replace('"record_version": 5', '"record_version": 3')
     seal_anew(path, text)
     (finding,) = findings_of(path)
     assert finding.name == "earlier version"
@@ -412,7 +412,7 @@ def test_records_of_a_linked_folder_are_said_not_to_be_checked(
 
 def test_a_version_that_is_no_whole_number_is_said_to_be_none(submitted):
     path = submitted()
-    seal_anew(path, path.read_text().replace('"record_version": 4', '"record_version": 4.0'))
+    seal_anew(path, path.read_text().replace('"record_version": 5', '"record_version": 5.0'))
     (finding,) = findings_of(path)
     assert "must be a whole number, got a number with a decimal point" in finding.text
 
