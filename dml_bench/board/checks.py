@@ -88,6 +88,17 @@ def answers_are_all(submission: Submission) -> Iterator[Finding]:
         yield refused("answers", f"last_step must be a number from 1 to 255, got {last_step!r}")
 
 
+def answers_of_phase(submission: Submission, phase: str) -> list[str]:
+    """Those that each query must have. Of several hold-outs, only the main phase has similarities
+    of necessity."""
+    names = ["nearest", "elected"]
+    has_few = len(submission.facts["similarities"]) <= 2
+    is_main = phase == submission.run.protocol.main_phase
+    if is_main or has_few or f"{phase}.similarity" in submission.run.content.arrays:
+        names.append("similarity")
+    return names
+
+
 def answers_fit(submission: Submission) -> Iterator[Finding]:
     """One answer for each query in each phase, each a class that is in the gallery."""
     arrays, facts = submission.run.content.arrays, submission.facts
@@ -106,11 +117,7 @@ def answers_fit(submission: Submission) -> Iterator[Finding]:
         )
     phases = facts["similarities"]
     for phase, ends in phases.items():
-        names = ["nearest", "elected"]
-        is_main = phase == submission.run.protocol.main_phase
-        if is_main or len(phases) <= 2 or f"{phase}.similarity" in arrays:
-            names.append("similarity")
-        for name in names:
+        for name in answers_of_phase(submission, phase):
             answers = arrays.get(f"{phase}.{name}")
             if answers is None or answers.shape != labels.shape:
                 have = "none" if answers is None else f"{len(answers):,}"

@@ -158,10 +158,15 @@ def is_of_run(description: Mapping[str, Any], run: Run) -> bool:
 
 def rewrite_record(path: Path, submitted_by: str | None = None) -> None:
     """Write a record anew from its answers, as this version does: what an earlier one left out is
-    added. None keeps who handed it in."""
+    added, and intervals are this version's. None keeps who handed it in."""
     recorded = read_record(path)
     name = recorded.description.get("submitted_by", "") if submitted_by is None else submitted_by
     description = description_of(recorded, recorded, name)
+    summary = recorded.content.facts["summary"]
+    for metric, ends in description["intervals"].items():
+        for place, value in zip((f"{metric}_low", f"{metric}_high"), ends, strict=True):
+            if place in summary:
+                summary[place] = value
     record_format.write_content(path, description, recorded.content)
 
 

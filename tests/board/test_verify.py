@@ -1109,6 +1109,18 @@ def test_a_record_of_the_repository_is_written_anew_as_the_same_bytes(submitted)
     assert path.read_bytes() == before
 
 
+def test_intervals_of_an_earlier_method_are_refused_until_the_record_is_written_anew(submitted):
+    path = submitted()
+
+    def with_an_earlier_interval(content):
+        content.facts["summary"]["precision_drop_seen_classes_low"] -= 0.01
+
+    answer_otherwise(path, with_an_earlier_interval)
+    assert refused_for(path) == {"summary"}
+    assert db.submit_run(path) == path
+    assert findings_of(path) == ()
+
+
 def test_verify_names_each_refusal_and_ends_with_exit_code_1(submitted, monkeypatch, capsys):
     path, forged = submitted(), submitted(BIRDS.format(EPSHN, 43))
     say_otherwise(forged, lambda said: said["numbers"].__setitem__("test_accuracy", 1.0))

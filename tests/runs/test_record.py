@@ -374,7 +374,7 @@ def test_forty_classes_of_forty_queries_and_five_phases_fit_into_ten_kilobytes()
         neighbours = Neighbours(classes, similarities.astype(np.float32), np.arange(40), labels)
         of_phase, _ = answers_of(neighbours, 7, measures_ranking=False)
         arrays |= {f"{phase}.{name}": array for name, array in of_phase.items()}
-    assert len(packed(Content({}, arrays))) < 10_000
+    assert len(packed(Content({}, arrays), [])) < 10_000
 
 
 def test_epochs_are_read_as_they_were_written(tmp_path):
