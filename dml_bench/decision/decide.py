@@ -202,7 +202,7 @@ def decide(  # noqa: PLR0913 - what a person can choose
         rows, skipped = run_rows(planned, parts, clock, cache_dir, device, callback)
         finished = FinishedRows(rows, skipped, unavailable)
         choice = choose(finished.rows)
-        write_json(file, {**choice.as_table(), **finished.as_table(out)})
+        write_json(file, {**choice.as_table(), **finished.as_table(out), "seconds": clock.spent})
     decision = open_final(parts, finished, choice, device, clock, callback)
     write_json(out / DECISION, decision.as_table())
     return decision
@@ -222,6 +222,8 @@ class FinishedRows:
     """Rows for which the time did not suffice."""
     unavailable: Mapping[str, str]
     """By row, why it can't be run here."""
+    earlier_seconds: float = 0.0
+    """What an earlier session took until it had chosen."""
 
     def as_table(self, out: Path) -> dict[str, Any]:
         """For JSON: the folders of runs, relative to that of the decision."""
@@ -241,7 +243,8 @@ def read_rows(file: Path) -> FinishedRows:
     rows = {}
     for label, folders in made["folders"].items():
         rows[label] = tuple(read_folder(file.parent / folder) for folder in folders)
-    return FinishedRows(rows, tuple(made["skipped"]), made["unavailable"])
+    skipped, seconds = tuple(made["skipped"]), made.get("seconds", 0.0)
+    return FinishedRows(rows, skipped, made["unavailable"], earlier_seconds=seconds)
 
 
 def made_before(choice: Selection, file: Path) -> Selection:
@@ -391,7 +394,7 @@ def open_final(
         skipped=finished.skipped,
         unavailable=finished.unavailable,
         unreadable=tuple(sorted(unreadable)),
-        seconds=clock.seconds - clock.left,
+        seconds=finished.earlier_seconds + clock.spent,
         minutes=clock.seconds / 60,
     )
 

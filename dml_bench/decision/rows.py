@@ -139,7 +139,12 @@ class Clock:
     @property
     def left(self) -> float:
         """Seconds."""
-        return self.start + self.seconds - time.monotonic()
+        return self.seconds - self.spent
+
+    @property
+    def spent(self) -> float:
+        """Seconds."""
+        return time.monotonic() - self.start
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """On which device a run computes, and in which precision."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,8 +18,8 @@ def choose_device(name: str) -> torch.device:
     own. Raises ValueError for a device that is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.split(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be auto, cpu or cuda, got {name!r}")
+    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:1, got {name!r}")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(
             "no CUDA device is visible to torch; --device cpu, or see `dml-bench doctor`"

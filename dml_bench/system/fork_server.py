@@ -5,6 +5,7 @@ and with what a new process has otherwise: the server computes nothing, so no nu
 thread of a pool is there to be forked. What a job imports, changes or breaks stays in its fork.
 """
 
+import atexit
 import gc
 import importlib
 import os
@@ -210,10 +211,16 @@ def tell(facts: Connection, number: int) -> None:
         facts.send(number)
 
 
+def say_no_more() -> None:
+    """At the very end: what importing Triton leaves would fill a screen of each run's log."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def main(number: str, module: str) -> Any:
     """The server, and then each fork. What can't be imported or prepared here is the fork's to
     report, in its own log."""
     collect_garbage_rarely()
+    atexit.register(say_no_more)  # the first to be registered is the last to be called
     requests = socket.socket(fileno=int(number))
     with suppress(Exception):
         importlib.import_module(module).prepare()

@@ -238,6 +238,9 @@ def test_the_page_names_each_way_to_answer_and_stays_once_the_final_part_was_ope
     again = decided(photos, tmp_path / "out", cache_dir, minutes=9000)
     assert again.decision.known == made.decision.known
     assert again.decision.choice.as_table() == made.decision.choice.as_table()
+    until_chosen = read_json(tmp_path / "out" / "choice.json")["seconds"]
+    assert until_chosen < made.decision.seconds
+    assert until_chosen < again.decision.seconds, "what the first session took counts"
     # As if a version with another rule had chosen.
     file = tmp_path / "out" / "choice.json"
     before = read_json(file)

@@ -44,8 +44,11 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(ValueError, match="no CUDA device is visible to torch; --device cpu, or"):
         choose_device("cuda")
-    with pytest.raises(ValueError, match="--device must be auto, cpu or cuda, got 'tpu'"):
+    with pytest.raises(ValueError, match="--device must be auto, cpu, cuda or cuda:1, got 'tpu'"):
         choose_device("tpu")
+    for name in ("cpu:abc", "cuda:", "cudafoo"):
+        with pytest.raises(ValueError, match=f"cuda:1, got '{name}'"):
+            choose_device(name)
 
 
 def test_processes_of_a_gpu_exchange_by_nccl_and_decide_by_gloo(monkeypatch):

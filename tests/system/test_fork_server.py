@@ -98,6 +98,17 @@ def test_what_can_not_be_imported_is_reported_by_the_fork(server, folder):
     assert "No module named 'no_module_of_that_name'" in (folder / "log").read_text()
 
 
+def test_what_triton_leaves_at_the_end_stands_in_no_log(server, folder):
+    """nanobind wrote thirty lines of leaks into the log of every run."""
+    pytest.importorskip("triton")
+    text = PROGRAM.replace("import os, sys, tempfile", "import atexit, os, sys, tempfile, triton")
+    text += "\natexit.register(print, 'its last words', file=sys.stderr)\n"
+    (folder / "with_triton.py").write_text(text)
+    end(start(server, folder, "with_triton"), "x")
+    server.__exit__()
+    assert (folder / "log").read_text() == "its last words\nits last words\n", "fork and server"
+
+
 def test_a_fork_or_its_server_may_be_killed_and_the_next_one_works(server, folder):
     for_later = start(server, folder)
     killed = start(server, folder)
