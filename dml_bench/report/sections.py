@@ -110,7 +110,8 @@ def holdouts(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[B
 def claims(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """What was claimed of the experiments, and what else was to be decided."""
     decisions = study.decisions
-    yield decided.claims_data(decisions.claims)
+    if decisions.claims:
+        yield decided.claims_data(decisions.claims)
     if decisions.contrasts:
         yield decided.contrasts_data(decisions.contrasts)
     if decisions.survivals:

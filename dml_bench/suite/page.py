@@ -140,7 +140,9 @@ def claims_document(report: SuiteReport) -> Document:
     blocks = made_by(report)
     blocks += with_short_names(decided_blocks(decisions), names_of(report))
     splits = {line.name: group.split for group in report.groups for line in group.lines}
-    blocks += [full_names(report), claims_data(decisions.claims).beside_split(splits)]
+    blocks.append(full_names(report))
+    if decisions.claims:
+        blocks.append(claims_data(decisions.claims).beside_split(splits))
     if decisions.contrasts:
         blocks.append(contrasts_data(decisions.contrasts).beside_split(splits))
     if decisions.survivals:
