@@ -647,6 +647,17 @@ for trained, changed in (("network", AUGMENTED), ("last2", set())):
         f"crossentropy_{trained}",
         {"loss.name", "loss.margin", "loss.scale", "train.proxy_lr_factor"},
     )
+SMALL_CLASSIFIER, SMALL_EPSHN = "crossentropy_network_96px", "EPSHN_cosine_network_96px"
+HEADS |= {
+    SMALL_CLASSIFIER: (
+        "crossentropy_network",
+        {"images.size", "augment.random_crop_from", "train.epochs", "evaluate.every"},
+    ),
+    SMALL_EPSHN: (SMALL_CLASSIFIER, LOSS | {"loss.temperature", "loss.label_smoothing"}),
+    f"{SMALL_CLASSIFIER}+randomsamplepairing": (SMALL_CLASSIFIER, SAMPLE_PAIRING),
+    **{f"{small}+mixup": (small, MIXUP) for small in (SMALL_CLASSIFIER, SMALL_EPSHN)},
+    **{f"{small}+tta": (small, {"evaluate.tta"}) for small in (SMALL_CLASSIFIER, SMALL_EPSHN)},
+}
 CHARACTERS = "crossentropy_characters"
 FROM_SOFTMAX = {"loss.name", "loss.label_smoothing"}
 HEADS |= {
