@@ -95,7 +95,7 @@ def test_the_numbers_of_a_benchmark_are_as_they_were_written(path):
     assert read_json(ROOT / path)
 
 
-def test_answers_weigh_at_most_16_kb_a_run_28_with_four_rotated_hold_outs_and_25_mb_with_all():
+def test_answers_weigh_at_most_16_kb_a_run_25_with_four_rotated_hold_outs_and_25_mb_with_all():
     total = 0
     for path in tracked("results"):
         size = (ROOT / path).stat().st_size
@@ -110,7 +110,7 @@ def test_answers_weigh_at_most_16_kb_a_run_28_with_four_rotated_hold_outs_and_25
         are_random = "label_noise=0.8" in path.parts[-2]
         # The 600 epochs of five networks.
         is_long = "train.epochs=120" in path.parts[-2]
-        most = 28 + 5 * is_long if "-x-" in path.parts[-3] else 16 + are_random
+        most = 25 + 5 * is_long if "-x-" in path.parts[-3] else 16 + are_random
         assert size <= most * 1024, path
     assert total <= 25_000_000
 
