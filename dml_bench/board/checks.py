@@ -89,14 +89,12 @@ def answers_are_all(submission: Submission) -> Iterator[Finding]:
 
 
 def answers_of_phase(submission: Submission, phase: str) -> list[str]:
-    """Those that each query must have. Of several hold-outs, only the main phase has similarities
-    of necessity."""
-    names = ["nearest", "elected"]
-    has_few = len(submission.facts["similarities"]) <= 2
-    is_main = phase == submission.run.protocol.main_phase
-    if is_main or has_few or f"{phase}.similarity" in submission.run.content.arrays:
-        names.append("similarity")
-    return names
+    """Those that each query must have; earlier versions have similarities of all phases."""
+    main_phase, phases = submission.run.protocol.main_phase, submission.facts["similarities"]
+    is_there = f"{phase}.similarity" in submission.run.content.arrays
+    if is_there or record_format.keeps_similarities(phase, main_phase, len(phases)):
+        return ["nearest", "elected", "similarity"]
+    return ["nearest", "elected"]
 
 
 def answers_fit(submission: Submission) -> Iterator[Finding]:

@@ -179,14 +179,15 @@ def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Conten
         "query_labels": small(main.query_labels),
         "gallery_counts": small(np.bincount(main.gallery_labels, minlength=num_classes)),
     }
-    few_phases = len(run.neighbours) <= 2
-    similarities, last_step = {}, FINE_STEPS if few_phases else COARSE_STEPS
+    similarities, last_step = {}, FINE_STEPS if len(run.neighbours) <= 2 else COARSE_STEPS
     for phase, neighbours in run.neighbours.items():
         assert np.array_equal(neighbours.query_labels, main.query_labels)
         of_phase, similarities[phase] = answers_of(
             neighbours, last_step, measures_ranking=run.protocol.measures_ranking
         )
-        if not few_phases and phase != run.protocol.main_phase:
+        if not record_format.keeps_similarities(
+            phase, run.protocol.main_phase, len(run.neighbours)
+        ):
             del of_phase["similarity"]
         logits = run.logits(phase)
         if logits.path.is_file():

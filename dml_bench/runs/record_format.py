@@ -56,6 +56,7 @@ __all__ = [
     "encoded_fractions",
     "encoded_similarities",
     "is_record",
+    "keeps_similarities",
     "read_content",
     "read_description",
     "rounded",
@@ -285,6 +286,11 @@ def encoded_classes(classes: np.ndarray, expected: np.ndarray) -> np.ndarray:
 def decoded_classes(codes: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """(query) int64 class ids."""
     return np.where(codes == 0, expected, codes.astype(np.int64) - 1)
+
+
+def keeps_similarities(phase: str, main_phase: str, num_phases: int) -> bool:
+    """Whether a record has the similarities of a phase: of a run with one hold-out, of both."""
+    return phase == main_phase or num_phases <= 2
 
 
 def encoded_similarities(values: np.ndarray, last_step: int) -> tuple[np.ndarray, list[float]]:
