@@ -179,9 +179,10 @@ def doubled(trials: list[Trial]) -> list[str]:
     """P@1 of the profile's epochs and of twice as many, where trials did that and nothing else."""
     pairs: dict[str, list[tuple[float, float]]] = {}
     for trial in trials:
-        name, seed = trial["experiment"], seed_of(trial)
-        twice = f"train.epochs={2 * experiment_of(name, []).train.epochs}"
-        if {*trial["settings"]} - {f"seed={seed}"} != {DEMO_BIRDS, twice}:
+        name = trial["experiment"]
+        plain = experiment_of(name, [])
+        seed, twice = trial["changed"].get("seed", plain.seed), 2 * plain.train.epochs
+        if {*trial["settings"]} - {f"seed={seed}"} != {DEMO_BIRDS, f"train.epochs={twice}"}:
             continue
         record = min(RECORDS.glob(f"*/{name}/seed-{seed}.json"))
         numbers = json.loads(record.read_text(encoding="utf-8"))["numbers"]
@@ -193,13 +194,6 @@ def doubled(trials: list[Trial]) -> list[str]:
         row = [f"{once:.1f}", f"{twice:.1f}", f"{twice - once:+.1f}"]
         body.append([name, str(experiment_of(name, []).train.epochs), str(len(of_seeds)), *row])
     return table(["experiment", "epochs", "seeds", "P@1 once", "P@1 twice", "points"], body)
-
-
-def seed_of(trial: Trial) -> int:
-    """The seed that its settings name, or that of the experiments."""
-    seeds = [setting.removeprefix("seed=") for setting in trial["settings"]]
-    named = [int(seed) for seed in seeds if seed.isdigit()]
-    return named[0] if named else experiment_of(trial["experiment"], []).seed
 
 
 def rows(trials: list[Trial]) -> list[str]:

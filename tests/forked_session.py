@@ -153,6 +153,9 @@ class ForkedSession:
         self.no_file_left_at: float | None = None
         self.last_file = ""
         self.config._tmp_path_factory.getbasetemp()  # which all processes are to share
+        # Not before coverage is measured.
+        from dml_bench.system.fork_server import say_no_more
+
         atexit.register(say_no_more)
         for _ in range(min(count, len(self.files))):
             self.begin_worker()
@@ -253,11 +256,6 @@ class ForkedSession:
                 if os.waitpid(worker.pid, os.WNOHANG)[0]:
                     self.workers.remove(worker)
             time.sleep(0.05)
-
-
-def say_no_more() -> None:
-    """When the session ends: nanobind would fill a screen with what importing Triton leaves."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def save_coverage() -> None:

@@ -26,13 +26,11 @@ from dml_bench.report.format import hundred, interval_cell
 from dml_bench.system.counted import counted
 
 __all__ = [
-    "claims_data",
-    "contrasts_data",
     "count_verdicts",
+    "data_of",
     "decided_blocks",
     "describe_verdict",
     "summary",
-    "survivals_data",
 ]
 
 RULE = (
@@ -237,6 +235,16 @@ def tone_of(contrast: Contrast) -> Tone:
         return "soft"
     is_better = (contrast.direction == "lower") == contrast.lower_is_better
     return "good" if is_better else "bad"
+
+
+def data_of(decisions: Decisions) -> Iterator[Data]:
+    """The claims, the family's comparisons, and those that survive tuning; none without rows."""
+    if decisions.claims:
+        yield claims_data(decisions.claims)
+    if decisions.contrasts:
+        yield contrasts_data(decisions.contrasts)
+    if decisions.survivals:
+        yield survivals_data(decisions.survivals)
 
 
 def claims_data(claims: Sequence[ClaimResult]) -> Data:

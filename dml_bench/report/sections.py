@@ -110,12 +110,7 @@ def holdouts(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[B
 def claims(study: Study, diagnostics: Mapping[str, Diagnostics]) -> Iterator[Block]:
     """What was claimed of the experiments, and what else was to be decided."""
     decisions = study.decisions
-    if decisions.claims:
-        yield decided.claims_data(decisions.claims)
-    if decisions.contrasts:
-        yield decided.contrasts_data(decisions.contrasts)
-    if decisions.survivals:
-        yield decided.survivals_data(decisions.survivals)
+    yield from decided.data_of(decisions)
     if decisions.claims or decisions.contrasts:
         blocks = decided.decided_blocks(decisions)
         blocks.insert(1, Text(BESIDE_ANSWERS, "soft"))

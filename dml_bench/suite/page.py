@@ -11,10 +11,8 @@ from dml_bench.analysis.decisions import Decisions
 from dml_bench.analysis.table import Group
 from dml_bench.report import csv, markdown, terminal
 from dml_bench.report.decisions import (
-    claims_data,
-    contrasts_data,
+    data_of,
     decided_blocks,
-    survivals_data,
 )
 from dml_bench.report.document import (
     Block,
@@ -141,10 +139,5 @@ def claims_document(report: SuiteReport) -> Document:
     blocks += with_short_names(decided_blocks(decisions), names_of(report))
     splits = {line.name: group.split for group in report.groups for line in group.lines}
     blocks.append(full_names(report))
-    if decisions.claims:
-        blocks.append(claims_data(decisions.claims).beside_split(splits))
-    if decisions.contrasts:
-        blocks.append(contrasts_data(decisions.contrasts).beside_split(splits))
-    if decisions.survivals:
-        blocks.append(survivals_data(decisions.survivals).beside_split(splits))
+    blocks += [data.beside_split(splits) for data in data_of(decisions)]
     return Document(f"{report.title}: what was decided", tuple(blocks))

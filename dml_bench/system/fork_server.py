@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from dml_bench.system.memory import collect_garbage_rarely
 
-__all__ = ["Fork", "ForkServer"]
+__all__ = ["Fork", "ForkServer", "say_no_more"]
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -212,7 +212,7 @@ def tell(facts: Connection, number: int) -> None:
 
 
 def say_no_more() -> None:
-    """At the very end: what importing Triton leaves would fill a screen of each run's log."""
+    """At the very end of a process: what importing Triton leaves would fill a screen of its log."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
