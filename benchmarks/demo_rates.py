@@ -182,7 +182,8 @@ def doubled(trials: list[Trial]) -> list[str]:
         name = trial["experiment"]
         plain = experiment_of(name, [])
         seed, twice = trial["changed"].get("seed", plain.seed), 2 * plain.train.epochs
-        if {*trial["settings"]} - {f"seed={seed}"} != {DEMO_BIRDS, f"train.epochs={twice}"}:
+        settings = [DEMO_BIRDS, f"train.epochs={twice}", f"seed={seed}"]
+        if trial["changed"] != changed(experiment_of(name, settings)):
             continue
         record = min(RECORDS.glob(f"*/{name}/seed-{seed}.json"))
         numbers = json.loads(record.read_text(encoding="utf-8"))["numbers"]
