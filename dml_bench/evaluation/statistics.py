@@ -45,6 +45,7 @@ __all__ = [
     "interval",
     "query_share",
     "seeds_to_detect",
+    "share_of_width_kept",
     "smallest_detectable",
 ]
 
@@ -286,11 +287,9 @@ class Interval:
         components: Components | None = None,
     ) -> "Interval":
         """Student's t, of a share in logits; without bounds where there is no standard error."""
-        from scipy.special import stdtrit
-
         low = high = math.nan
         if standard_error > 0:
-            reach = float(stdtrit(degrees_of_freedom, (1 + level) / 2)) * standard_error
+            reach = reach_of(Spread(standard_error, degrees_of_freedom), level)
             if within == PROPORTION and 0 < estimate < 1:
                 low, high = share_within(estimate, reach)
             else:
@@ -561,6 +560,23 @@ def seeds_to_detect(
         else:
             too_few = middle
     return float(many)
+
+
+def share_of_width_kept(measured: Interval) -> float:
+    """The part of an interval's width that would stay with endless seeds: what comes of the classes
+    and of their queries. nan where it can't be known: a single seed, or no interval."""
+    components = measured.components
+    if components is None or components.num_seeds < 2 or not measured.standard_error > 0:
+        return math.nan
+    with_seeds = components.with_seeds(MOST_SEEDS).spread()
+    return reach_of(with_seeds, measured.level) / reach_of(components.spread(), measured.level)
+
+
+def reach_of(spread: Spread, level: float) -> float:
+    """By Student's t, half the width of an interval of this level."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(spread.degrees_of_freedom, (1 + level) / 2)) * spread.standard_error
 
 
 def centred(table: list[Cells], average: Average) -> np.ndarray:

@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from dml_bench.analysis.diagnostics import Diagnostics
 from dml_bench.analysis.study import QUANTITIES, Study
 from dml_bench.analysis.table import Group, TableRow
 from dml_bench.config import Experiment, as_table
 from dml_bench.evaluation.few_shot import FewShotCurve, RefitCurve
-from dml_bench.evaluation.statistics import Interval
+from dml_bench.evaluation.statistics import Interval, share_of_width_kept
 from dml_bench.protocols.metric import Column as TableColumn
 from dml_bench.report.document import Block, Cell, Column, Data, Items, Row, Table, Text
 from dml_bench.report.format import cost_cell, cost_points, draws_cell, interval_cell, number
@@ -209,14 +211,23 @@ def means_blocks(study: Study) -> Iterator[Block]:
     mean = study.pooled("cost") if len(study.methods) > 1 and study.has_drop else None
     if mean is None:
         return
-    yield Text(
-        f"Mean of the {len(study.methods)} methods: not training on a class costs"
-        f" {cost_points(mean)}.",
-        "soft",
-    )
+    sentence = f"Mean of the {len(study.methods)} methods: not training on a class costs"
+    yield Text(f"{sentence} {cost_points(mean)}.{what_more_seeds_bring(study)}", "soft")
     metric = QUANTITIES["cost"]
     row = [metric, len(study.methods), *numbers_of(mean, has_interval=True)]
     yield Data("means", ["metric", "methods", "mean", "low", "high"], [row])
+
+
+def what_more_seeds_bring(study: Study) -> str:
+    """A sentence for who would run more seeds; none where no method has several."""
+    costs = [study.measure(line, "cost") for line in study.methods]
+    kept = np.array([share_of_width_kept(cost) for cost in costs if cost is not None])
+    if np.isnan(kept).all():
+        return ""
+    return (
+        f" With any number of seeds a method's interval would keep {np.nanmedian(kept):.0%} of its"
+        " width (median): by so much classes and images differ."
+    )
 
 
 # Beside the classifier

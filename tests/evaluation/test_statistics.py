@@ -23,6 +23,7 @@ from dml_bench.evaluation.statistics import (
     interval,
     query_share,
     seeds_to_detect,
+    share_of_width_kept,
     smallest_detectable,
 )
 
@@ -300,6 +301,19 @@ def test_more_seeds_make_up_for_differing_seeds_but_not_for_few_classes():
     assert seeds_to_detect(interval(seeds_that_differ(5, 0.02)), 0.001) == math.inf
     assert seeds_to_detect(interval(seeds_that_differ(3, 0.0)), 0.2) == 2
     assert math.isnan(seeds_to_detect(interval(seeds_that_differ(1, 0.0)), 0.2))
+
+
+@pytest.mark.parametrize("deviation", [0.0, 0.01, 0.05])
+def test_of_a_width_so_much_is_kept_as_an_interval_of_hundreds_of_seeds_has(deviation: float):
+    few, many = (interval(seeds_that_differ(seeds, deviation)) for seeds in (8, 800))
+    width = (many.high - many.low) / (few.high - few.low)
+    assert share_of_width_kept(few) == pytest.approx(width, rel=0.15)
+
+
+def test_what_is_kept_of_a_width_is_less_the_more_seeds_differ_and_unknown_of_a_single_seed():
+    kept = [share_of_width_kept(interval(seeds_that_differ(5, by))) for by in (0.0, 0.02, 0.1)]
+    assert 1 > kept[0] > kept[1] > kept[2] > 0
+    assert math.isnan(share_of_width_kept(interval(seeds_that_differ(1, 0.0))))
 
 
 def test_the_same_number_of_seeds_is_expected_to_give_the_same_interval():
