@@ -137,6 +137,8 @@ def why_not_beside(run: Run, others: Sequence[Run]) -> str:
             return f"{other.folder} has the same experiment on other parts of the images"
         if other.seed == run.seed:
             return f"{other.folder} has the same experiment with the same seed"
+        if not run.protocol.label_sets and other.class_names != run.class_names:
+            return f"{other.folder} has the same experiment on queries of other classes"
     return ""
 
 

@@ -7,58 +7,60 @@ own, and where that decides nothing, both are for review.
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set
-from functools import cache
 from itertools import combinations
 from pathlib import Path
-from stat import S_ISLNK
 
 import numpy as np
 
-from dml_bench.board.submission import Finding, Refused, read_answers
+from dml_bench.board.mates import Mate, Tables, answers_of, of_files, short_digest
+from dml_bench.board.submission import Finding
 from dml_bench.config.experiment import FIRST_SEED
 from dml_bench.data.publications import published_as
 from dml_bench.registry import datasets
-from dml_bench.runs import record_format, record_schema
 from dml_bench.runs.folder import differing_in_a_row
-from dml_bench.runs.layout import records_below
 from dml_bench.runs.record_schema import Record
 
-__all__ = ["Mate", "answered_alike", "beside_others", "readable", "recorded_again"]
+__all__ = ["answered_alike", "beside_others", "recorded_again"]
 
-Mate = tuple[Path, Record]
 SHOWN_SEEDS = 8
 COPIED, COPIED_ERRORS = 0.99, 0.9
 """Shares of all answers, and of those where one of two is wrong, from which one is taken for a copy
 of the other: trained rows of a table have at most .96 in common, as other seeds have."""
 
 
-def beside_others(
-    path: Path, record: Record, read_table: Callable[[Path], list[Mate]]
-) -> Iterator[Finding]:
-    """What is wrong or odd of one submission beside those of its table, which `read_table`
-    reads."""
-    own = path.absolute()
-    others = [mate for mate in read_table(own.parent.parent) if mate[0] != own]
-    of_row = [mate for mate in others if mate[0].parent == own.parent]
-    same_seed = [mate for mate in others if mate[1].seed == record.seed]
+def beside_others(path: Path, record: Record, tables: Tables) -> Iterator[Finding]:
+    """What is wrong or odd of one submission beside those that are ranked with it."""
+    own = Mate(path.absolute(), record)
+    others = tables.mates(own)
+    beside = [mate for mate in others if mate.path.parents[1] == own.path.parents[1]]
+    of_name = [mate for mate in others if mate.path.parent.name == own.path.parent.name]
+    of_row = [mate for mate in of_name if mate.path.parent == own.path.parent]
+    same_seed = [mate for mate in others if mate.record.seed == record.seed]
     division = record.settings["data"]
-    divided_alike = [mate for mate in same_seed if mate[1].settings["data"] == division]
+    divided_alike = [mate for mate in same_seed if mate.record.settings["data"] == division]
     yield from other_settings(record, of_row)
+    yield from same_place(own, [mate for mate in of_name if mate.path.parent != own.path.parent])
+    of_images = of_fingerprint(record, others)
+    of_split = [mate for mate in of_images if split_of(mate) == split_of(own)]
     for name, noun, mates, value_of in (
-        ("protocol", "protocol", others, lambda mate: mate.protocol),
-        ("split kind", "split", others, lambda mate: mate.split.kind),
+        ("protocol", "protocol", others, lambda mate: mate.record.protocol),
+        ("split kind", "split", others, lambda mate: mate.record.split.kind),
         ("data revision", "fingerprint", unpublished(record, others), fingerprint_of),
-        ("data facts", "data set", of_fingerprint(record, others), data_facts_of),
-        ("class count", "number of classes", others, lambda mate: mate.dataset.num_classes),
-        ("query set", "queries", same_seed, lambda mate: mate.queries_sha256[:12]),
-        ("split facts", "split", divided_alike, lambda mate: mate.split.fingerprint[:12]),
+        ("data facts", "data set", of_images, data_facts_of),
+        ("class count", "number of classes", others, lambda mate: mate.record.dataset.num_classes),
+        ("query set", "queries", same_seed, queries_of),
+        ("split facts", "split", divided_alike, split_of),
+        ("split facts", "division", of_split, division_of),
+        ("split facts", "digest of the gallery", readable_answers(own, of_split), gallery_of),
+        ("query set", "digest of the queries", asked_alike(own, of_images), classes_of_queries),
+        ("query set", "digest of class names", *names_in_common(own, of_images)),
     ):
-        yield from disagreement(record, mates, name, noun, value_of)
-    yield from chosen_seeds(record.seed, {record.seed, *(mate.seed for _, mate in of_row)})
-    for other, mate in others:
-        if mate.nearest_sha256 == record.nearest_sha256:
-            yield same_answers(path, record, other, mate)
-    yield from nearly_same_answers(own, record, others)
+        yield from disagreement(own, mates, name, noun, value_of)
+    yield from chosen_seeds(record.seed, {record.seed, *(mate.record.seed for mate in of_row)})
+    for mate in beside if record.trained else others:  # `verify_all` looks at the other tables
+        if mate.record.nearest_sha256 == record.nearest_sha256 and not is_again(own, mate):
+            yield same_answers(own, mate)
+    yield from nearly_same_answers(own, others)
 
 
 def chosen_seeds(seed: int, of_row: Set[int]) -> Iterator[Finding]:
@@ -90,6 +92,33 @@ def came_first(one: Record, other: Record) -> bool:
     return one.submitted_by != other.submitted_by and first < second
 
 
+def same_place(own: Mate, elsewhere: Sequence[Mate]) -> Iterator[Finding]:
+    """A finding where another folder has a row of the same name with other settings, or another run
+    of the same seed: a table shows one of them."""
+    for mate in elsewhere:
+        is_other = bool(differing_in_a_row(mate.record.settings, own.record.settings))
+        is_other |= mate.record.seed == own.record.seed and not is_again(own, mate)
+        if is_other and not came_first(own.record, mate.record):
+            yield Finding(
+                "refused" if came_first(mate.record, own.record) else "review",
+                "place",
+                f"{mate.path} is of another row of this name in the same table: give it another"
+                " name",
+            )
+            return
+
+
+def is_again(own: Mate, mate: Mate) -> bool:
+    """Whether one person recorded a run a second time, for another collection of results: such rows
+    stand once."""
+    return (
+        own.path.parents[1] != mate.path.parents[1]
+        and own.record.submitted_by == mate.record.submitted_by
+        and own.record.settings == mate.record.settings
+        and own.record.nearest_sha256 == mate.record.nearest_sha256
+    )
+
+
 def other_settings(record: Record, of_row: Sequence[Mate]) -> Iterator[Finding]:
     """A refusal where another seed of the row has other settings. Of one person's both are refused:
     nobody knows which was meant."""
@@ -106,21 +135,21 @@ def other_settings(record: Record, of_row: Sequence[Mate]) -> Iterator[Finding]:
 
 
 def disagreement(
-    record: Record,
+    own: Mate,
     mates: Sequence[Mate],
     name: str,
     noun: str,
-    value_of: Callable[[Record], Hashable],
+    value_of: Callable[[Mate], Hashable],
 ) -> Iterator[Finding]:
     """A refusal where the repository's own records have another value, and none of them this one;
     a review where that decides nothing."""
-    value = value_of(record)
-    others = [mate for _, mate in mates if value_of(mate) != value]
-    own_side = [mate for _, mate in mates if value_of(mate) == value]
-    is_ours = any(not mate.submitted_by for mate in (record, *own_side))
-    is_theirs = any(not mate.submitted_by for mate in others)
+    value = value_of(own)
+    others = [mate for mate in mates if value_of(mate) != value]
+    own_side = [mate for mate in mates if value_of(mate) == value]
+    is_ours = any(not mate.record.submitted_by for mate in (own, *own_side))
+    is_theirs = any(not mate.record.submitted_by for mate in others)
     if others and (is_theirs or not is_ours):
-        other = next(mate for mate in others if is_theirs != bool(mate.submitted_by))
+        other = next(mate for mate in others if is_theirs != bool(mate.record.submitted_by))
         yield Finding(
             "review" if is_ours or not is_theirs else "refused",
             name,
@@ -128,8 +157,57 @@ def disagreement(
         )
 
 
-def fingerprint_of(mate: Record) -> str:
-    return mate.dataset.fingerprint[:12]
+def fingerprint_of(mate: Mate) -> str:
+    return mate.record.dataset.fingerprint[:12]
+
+
+def queries_of(mate: Mate) -> str:
+    return mate.record.queries_sha256[:12]
+
+
+def split_of(mate: Mate) -> str:
+    return mate.record.split.fingerprint[:12]
+
+
+def division_of(mate: Mate) -> str:
+    split = mate.record.split
+    parts = f"{split.train_images:,}, {split.valid_images:,} and {split.test_images:,} images"
+    return parts if split.gallery_images is None else f"{parts}, gallery {split.gallery_images:,}"
+
+
+def gallery_of(mate: Mate) -> str:
+    return answers_of(mate).gallery
+
+
+def classes_of_queries(mate: Mate) -> str:
+    return answers_of(mate).queries
+
+
+def names_in_common(
+    own: Mate, mates: Sequence[Mate]
+) -> tuple[list[Mate], Callable[[Mate], Hashable]]:
+    """Those whose answers can be read, and what gives the names of the classes that all have."""
+    kept = readable_answers(own, mates)
+    named = [set(answers_of(mate).class_names) for mate in kept]
+    common = sorted(set.intersection(*named, set(answers_of(own).class_names))) if kept else []
+
+    def names_of(mate: Mate) -> str:
+        names = [answers_of(mate).class_names[label] for label in common]
+        return short_digest(repr(names).encode())
+
+    return kept, names_of
+
+
+def readable_answers(own: Mate, mates: Sequence[Mate]) -> list[Mate]:
+    """Those whose answers can be read; none where its own can't."""
+    if not answers_of(own).can_be_read:
+        return []
+    return [mate for mate in mates if answers_of(mate).can_be_read]
+
+
+def asked_alike(own: Mate, mates: Sequence[Mate]) -> list[Mate]:
+    """Those of the same queries."""
+    return readable_answers(own, [mate for mate in mates if queries_of(mate) == queries_of(own)])
 
 
 def unpublished(record: Record, others: Sequence[Mate]) -> Sequence[Mate]:
@@ -139,13 +217,13 @@ def unpublished(record: Record, others: Sequence[Mate]) -> Sequence[Mate]:
 
 def of_fingerprint(record: Record, others: Sequence[Mate]) -> list[Mate]:
     fingerprint = record.dataset.fingerprint
-    return [mate for mate in others if mate[1].dataset.fingerprint == fingerprint]
+    return [mate for mate in others if mate.record.dataset.fingerprint == fingerprint]
 
 
-def data_facts_of(mate: Record) -> str:
+def data_facts_of(mate: Mate) -> str:
     """What one fingerprint decides: numbers of images and classes, and what was drawn."""
-    dataset = mate.settings["data"]["dataset"]
-    facts = f"{mate.dataset.num_images:,} images of {mate.dataset.num_classes:,} classes"
+    dataset, sizes = mate.record.settings["data"]["dataset"], mate.record.dataset
+    facts = f"{sizes.num_images:,} images of {sizes.num_classes:,} classes"
     name = dataset["name"]
     if name not in datasets.names() or datasets[name].facts["needs_data_dir"]:
         return facts
@@ -153,13 +231,13 @@ def data_facts_of(mate: Record) -> str:
     return f"{facts}, drawn with {', '.join(options)}"
 
 
-def same_answers(path: Path, record: Record, other: Path, mate: Record) -> Finding:
+def same_answers(own: Mate, mate: Mate) -> Finding:
     """Two submissions that answer every query alike."""
-    name = f"{other.parent.name}/{other.name}"
-    if not record.trained and not mate.trained:
-        again = came_first(mate, record)
-        if record.submitted_by == mate.submitted_by:
-            again = (record.seed, str(path.absolute())) > (mate.seed, str(other))
+    name, (path, record), (other, theirs) = mate.name, own, mate
+    if not record.trained and not theirs.trained:
+        again = came_first(theirs, record)
+        if record.submitted_by == theirs.submitted_by:
+            again = (record.seed, str(path)) > (theirs.seed, str(other))
         if again:
             return Finding(
                 "refused",
@@ -167,69 +245,51 @@ def same_answers(path: Path, record: Record, other: Path, mate: Record) -> Findi
                 f"without training all seeds give the same answers, and {name} has them already",
             )
         return Finding("review", "submitted once", f"{name} has the same answers")
-    if record.submitted_by != mate.submitted_by:
-        people = " and ".join(repr(by) for by in (record.submitted_by, mate.submitted_by))
+    if record.submitted_by != theirs.submitted_by:
+        people = " and ".join(repr(by) for by in (record.submitted_by, theirs.submitted_by))
         return Finding("review", "same answers", f"{name} has the same ones, by {people}")
     unlike = {
-        "other weights": record.weights != mate.weights,
-        "another seed": record.seed != mate.seed,
-        "other settings": record.settings != mate.settings,
+        "other weights": record.weights != theirs.weights,
+        "another seed": record.seed != theirs.seed,
+        "other settings": record.settings != theirs.settings,
     }
     by = next((noun for noun, differs in unlike.items() if differs), "")
     text = f"{name} has the same ones by {by}" if by else f"{name} is the same run"
     return Finding("review", "same answers", text)
 
 
-def nearly_same_answers(path: Path, record: Record, others: Sequence[Mate]) -> Iterator[Finding]:
-    """A copy of which a few answers were changed."""
+def nearly_same_answers(own: Mate, others: Sequence[Mate]) -> Iterator[Finding]:
+    """A copy of which a few answers were changed, or exchanged among the queries of a class."""
+    record = own.record
     if not record.trained:
         return
-    alike = [
-        (other, mate)
-        for other, mate in others
-        if mate.trained
-        and mate.queries_sha256 == record.queries_sha256
-        and mate.nearest_sha256 != record.nearest_sha256
-    ]
-    answers = nearest_of(path, record.answers_sha256) if alike else None
-    for other, mate in alike:
-        theirs = nearest_of(other, mate.answers_sha256)
-        if answers is None or theirs is None or answers.shape != theirs.shape:
+    trained = [mate for mate in others if mate.record.trained]
+    for mate in asked_alike(own, trained):
+        ours, theirs = answers_of(own), answers_of(mate)
+        is_exact = mate.record.nearest_sha256 == record.nearest_sha256
+        if is_exact or ours.nearest.shape != theirs.nearest.shape:
             continue
-        same, wrong = answers == theirs, (answers != 0) | (theirs != 0)
+        same, wrong = ours.nearest == theirs.nearest, (ours.nearest != 0) | (theirs.nearest != 0)
         if wrong.any() and same.mean() >= COPIED and same[wrong].mean() >= COPIED_ERRORS:
-            name = f"{other.parent.name}/{other.name}"
             share = f"{same.mean():.2%} of the answers, errors too"
-            yield Finding("review", "same answers", f"{name} has {share}")
+            yield Finding("review", "same answers", f"{mate.name} has {share}")
+        elif wrong.any() and np.array_equal(ours.right, theirs.right):
+            text = f"{mate.name} has as many right in each class and phase, by other queries"
+            yield Finding("review", "same answers", text)
 
 
-@cache
-def nearest_of(path: Path, answers_sha256: str) -> np.ndarray | None:
-    """What was answered to each query in each phase; None where it can't be read."""
-    if record_format.answers_file(path).is_symlink():
-        return None
-    try:
-        # The answers alone are read: of which configuration they are has no part in them.
-        said = {"answers_sha256": answers_sha256, "configuration": {}}
-        arrays = read_answers(path, said).arrays
-        names = sorted(name for name in arrays if name.endswith(".nearest"))
-        return np.concatenate([arrays[name].ravel() for name in names])
-    except (Refused, ValueError):
-        return None
-
-
-def answered_alike(paths: Sequence[Path]) -> Iterator[tuple[Path, Path, bool]]:
+def answered_alike(paths: Sequence[Path]) -> Iterator[tuple[Mate, Mate, bool]]:
     """Both orders of each pair of trained submissions of different experiments that answer every
     query alike, and whether their settings are the same."""
     by_answers: dict[tuple[str, str], list[Mate]] = {}
-    for path, record in of_files(paths):
-        if record.trained:
-            key = record.queries_sha256, record.nearest_sha256
-            by_answers.setdefault(key, []).append((path, record))
+    for mate in of_files(paths):
+        if mate.record.trained:
+            key = mate.record.queries_sha256, mate.record.nearest_sha256
+            by_answers.setdefault(key, []).append(mate)
     for alike in by_answers.values():
-        for (one, record), (other, mate) in combinations(alike, 2):
-            if one.parent != other.parent:
-                same = record.settings == mate.settings
+        for one, other in combinations(alike, 2):
+            if one.path.parent != other.path.parent:
+                same = one.record.settings == other.record.settings
                 yield one, other, same
                 yield other, one, same
 
@@ -240,43 +300,9 @@ def recorded_again(paths: Sequence[Path]) -> dict[Path, Path]:
     of the two may come from other machines, which give other bits."""
     seeds = Counter(path.parent for path in paths)
     again: dict[Path, Path] = {}
-    for path, other, same in answered_alike(paths):
-        if same and submitter(path) == submitter(other):
-            folder, first = path.parent, other.parent
+    for one, other, same in answered_alike(paths):
+        if same and one.record.submitted_by == other.record.submitted_by:
+            folder, first = one.path.parent, other.path.parent
             if (-seeds[first], str(first)) < (-seeds[folder], str(folder)):
                 again.setdefault(folder, first)
     return again
-
-
-def submitter(path: Path) -> str:
-    [(_, record)] = of_files([path])
-    return record.submitted_by
-
-
-def readable(folder: Path) -> list[Mate]:
-    """The submissions of a table that can be read; what can't is refused by itself."""
-    return of_files(records_below(folder))
-
-
-def of_files(paths: Sequence[Path]) -> list[Mate]:
-    mates = []
-    for path in paths:
-        stat = path.lstat()
-        if S_ISLNK(stat.st_mode):
-            continue
-        record = read_once(path, stat.st_mtime_ns, stat.st_size)
-        if record is not None:
-            mates.append((path, record))
-    return mates
-
-
-@cache
-def read_once(path: Path, modified: int, size: int) -> Record | None:
-    """None where it can't be read. A table of 40 files would else be read 40 times."""
-    if size > record_schema.LARGEST_BYTES:
-        return None
-    try:
-        record = record_schema.read(record_format.read_description(path))
-        return record if record.settings else None
-    except (OverflowError, ValueError):
-        return None

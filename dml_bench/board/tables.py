@@ -19,6 +19,7 @@ from dml_bench.evaluation.statistics import Interval, estimate
 from dml_bench.protocols.metric import Metric
 from dml_bench.report.tables import OWN_RULE
 from dml_bench.runs.metrics import metrics_of
+from dml_bench.runs.pairing import pairing_key
 from dml_bench.runs.run import RecordedRun, Run
 
 __all__ = ["KINDS", "BoardRow", "BoardTable", "table_of"]
@@ -227,7 +228,7 @@ class TableScores:
             by_key = {}
             for run in self.runs[line.name]:
                 held_out = held_out_by(run) if metric.depends_on_holdouts else ()
-                by_key[run.seed, run.queries_digest, held_out] = metric.scores(run)
+                by_key[pairing_key(run), held_out] = metric.scores(run)
             scored[line.name] = Scored(by_key, is_fixed=bool(line.no_drop_because))
         return scored
 
@@ -238,12 +239,12 @@ def held_out_by(run: Run) -> HeldOut:
 
 def stand_ins(fixed: Sequence[Run], trained: Sequence[Run]) -> list[Run]:
     """The runs without training as those of other seeds, with the classes held out there."""
-    by_queries = {run.queries_digest: run for run in fixed}
-    own = {(run.seed, run.queries_digest, held_out_by(run)) for run in fixed}
+    by_queries = {pairing_key(run)[1:]: run for run in fixed}
+    own = {(pairing_key(run), held_out_by(run)) for run in fixed}
     runs = []
     for other in trained:
-        key = (other.seed, other.queries_digest, held_out_by(other))
-        base = by_queries.get(other.queries_digest)
+        key = (pairing_key(other), held_out_by(other))
+        base = by_queries.get(pairing_key(other)[1:])
         if base is None or key in own or set(base.neighbours) != set(other.neighbours):
             continue
         own.add(key)

@@ -1,15 +1,15 @@
 """`dml-bench verify`: what is wrong with submissions, by name."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
 from dml_bench.board import checks
 from dml_bench.board.against_images import check_images, needs_folder
+from dml_bench.board.mates import Tables
 from dml_bench.board.rerun import run_again
 from dml_bench.board.submission import Finding, Refused, Submission, open_submission
-from dml_bench.board.table_mates import Mate, answered_alike, beside_others, readable
+from dml_bench.board.table_mates import answered_alike, beside_others
 from dml_bench.runs.layout import records_below
 from dml_bench.system.callbacks import Callback
 
@@ -91,17 +91,15 @@ def links_below(paths: Sequence[Path]) -> list[Path]:
     return [link for link in below if link.is_symlink() and link.is_dir()]
 
 
-def verify(
-    path: Path, request: VerifyRequest, read_table: Callable[[Path], list[Mate]] = readable
-) -> Verified:
-    """Check one submission, beside those of its table, which `read_table` reads. Nothing that it
-    names is imported."""
+def verify(path: Path, request: VerifyRequest, tables: Tables | None = None) -> Verified:
+    """Check one submission, beside those of its table: of its folder, without `tables`. Nothing
+    that it names is imported."""
     try:
         submission = open_submission(path)
         findings = [*first_findings(submission)]
         if not findings:
             findings = [
-                *measured_findings(submission, read_table),
+                *measured_findings(submission, tables or Tables()),
                 *further_findings(submission, request),
             ]
     except Refused as refusal:
@@ -116,16 +114,20 @@ def verify_all(paths: Sequence[Path], request: VerifyRequest) -> list[Verified]:
     below = submissions_below(paths)
     for link in links_below(paths):
         request.callback.warn(f"{link} is a link, so nothing in it is checked: name it too")
-    read_once = cache(readable)  # a table of 300 would else be listed 300 times
+    tables = Tables(below)
     for path in below:
-        verified[path] = verify(path, request, read_once)
+        verified[path] = verify(path, request, tables)
         request.callback.progress("checking submissions", len(verified), len(below))
     sound = [path for path, one in verified.items() if not one.is_refused]
-    for path, other, same in answered_alike(sound):
-        if not same and path.parents[1] != other.parents[1]:  # else `beside_others` says it
-            finding = Finding("review", "same answers", f"{other} has the same, by other settings")
-            findings = (*verified[path].findings, finding)
-            verified[path] = replace(verified[path], findings=findings)
+    for one, other, same in answered_alike(sound):
+        people = [mate.record.submitted_by for mate in (one, other)]
+        is_again = same and people[0] == people[1]
+        if is_again or one.path.parents[1] == other.path.parents[1]:  # `beside_others` says it
+            continue
+        by = "other people" if same else "other settings"
+        text = f"{other.path} has the same, by {by}"
+        findings = (*verified[one.path].findings, Finding("review", "same answers", text))
+        verified[one.path] = replace(verified[one.path], findings=findings)
     return list(verified.values())
 
 
@@ -134,12 +136,10 @@ def first_findings(submission: Submission) -> Iterator[Finding]:
         yield from contained(check, submission)
 
 
-def measured_findings(
-    submission: Submission, read_table: Callable[[Path], list[Mate]]
-) -> Iterator[Finding]:
+def measured_findings(submission: Submission, tables: Tables) -> Iterator[Finding]:
     for check in checks.CHECKS:
         yield from contained(check, submission)
-    yield from beside_others(submission.path, submission.record, read_table)
+    yield from beside_others(submission.path, submission.record, tables)
 
 
 def contained(check: checks.Check, submission: Submission) -> Iterator[Finding]:

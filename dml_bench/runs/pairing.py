@@ -5,6 +5,7 @@ A seed draws the split, so runs of two experiments with the same seed normally h
 queries. They have not where the experiments divide the images by other rules.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,8 @@ __all__ = [
     "runs_in_common",
 ]
 
-PairingKey = tuple[int, str]
-"""The seed of a run and the digest of its queries."""
+PairingKey = tuple[int, str, str]
+"""The seed of a run, the digest of its queries, and one of their classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,10 @@ class NotPaired(ValueError):
 
 
 def pairing_key(run: Run) -> PairingKey:
-    """Runs of different experiments are compared query by query where this is the same."""
-    return run.seed, run.queries_digest
+    """Runs of different experiments are compared query by query where this is the same. A record of
+    others may say that it is of the same queries, and have them in other classes."""
+    labels = run.neighbours[run.protocol.main_phase].query_labels
+    return run.seed, run.queries_digest, hashlib.sha256(labels.tobytes()).hexdigest()
 
 
 def runs_in_common(*experiments: Sequence[Run]) -> list[tuple[Run, ...]]:
