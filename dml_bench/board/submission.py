@@ -65,14 +65,7 @@ class Submission:
 
 def open_submission(path: Path) -> Submission:
     """Raises Refused."""
-    for file in (path, record_format.answers_file(path)):
-        if file.is_symlink():  # to anything on the machine that reads it
-            raise Refused("damaged", f"{file} is a link: put the file itself in its place")
-    size = path.stat().st_size if path.is_file() else 0
-    if size > record_schema.LARGEST_BYTES:
-        raise Refused(
-            "size", f"a record has at most {record_schema.LARGEST_BYTES:,} bytes, got {size:,}"
-        )
+    require_plain_file(path, record_schema.LARGEST_BYTES)
     try:
         description = record_format.read_description(path)
     except ValueError as problem:
@@ -99,6 +92,18 @@ def open_submission(path: Path) -> Submission:
     return Submission(path, record, run)
 
 
+def require_plain_file(file: Path, most: int) -> None:
+    """Raises Refused for a link, which may lead to anything on the machine that reads it, for what
+    would be read without end, and for more than `most` bytes. A missing file is said elsewhere."""
+    if file.is_symlink():
+        raise Refused("damaged", f"{file} is a link: put the file itself in its place")
+    if file.exists() and not file.is_file():
+        raise Refused("damaged", f"{file} is no file: put the file in its place")
+    size = file.stat().st_size if file.exists() else 0
+    if size > most:
+        raise Refused("size", f"{file.name} must have at most {most:,} bytes, got {size:,}")
+
+
 def require_canonical(path: Path, description: dict[str, Any]) -> None:
     """Raises Refused where the same values would be written otherwise."""
     wanted = record_format.canonical_text(description)
@@ -112,6 +117,7 @@ def read_answers(path: Path, description: dict[str, Any]) -> record_format.Conte
     """Raises Refused where the answers are missing, others, or no answers at all."""
     from safetensors import SafetensorError
 
+    require_plain_file(record_format.answers_file(path), record_format.LARGEST_PACKED)
     damages = ValueError, KeyError, TypeError, EOFError, RecursionError, lzma.LZMAError
     try:
         content = record_format.read_content(path, description)

@@ -12,11 +12,14 @@ from dml_bench.board.submission import Finding, Refused, Submission, open_submis
 from dml_bench.board.table_mates import answered_alike, beside_others
 from dml_bench.runs.layout import records_below
 from dml_bench.system.callbacks import Callback
+from dml_bench.system.printable import printable
 
 __all__ = ["Verified", "VerifyRequest", "verify", "verify_all"]
 
 SHOWN = 4
 """Findings of a name that are shown; forged numbers come by the dozen."""
+LONGEST_TEXT = 1000
+"""Letters of a finding that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,11 +66,18 @@ class Verified:
             key = finding.verdict, finding.name
             shown[key] = shown.get(key, 0) + 1
             if shown[key] <= SHOWN:
-                lines.append(f"{finding.verdict}: {finding.name}: {finding.text}")
+                lines.append(f"{finding.verdict}: {finding.name}: {in_a_line(finding.text)}")
         for (verdict, name), count in shown.items():
             if count > SHOWN:
                 lines.append(f"{verdict}: {name}: {count - SHOWN} more like these")
         return lines
+
+
+def in_a_line(text: str) -> str:
+    """The beginning of a text that may hold what a submission says: of any length, and with what a
+    terminal would obey."""
+    line = " ".join(printable(text[: LONGEST_TEXT + 1]).split())
+    return line if len(text) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}..."
 
 
 def submissions_below(paths: Sequence[Path]) -> list[Path]:
@@ -148,7 +158,7 @@ def contained(check: checks.Check, submission: Submission) -> Iterator[Finding]:
     wrong = AssertionError, AttributeError, LookupError, OverflowError, TypeError, ValueError
     try:
         yield from check(submission)
-    except wrong as error:
+    except (*wrong, RecursionError) as error:
         text = f"they can't be measured ({type(error).__name__}: {error}): record the run again"
         yield Finding("refused", "answers", text)
 

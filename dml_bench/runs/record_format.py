@@ -45,6 +45,7 @@ __all__ = [
     "COST_DIGITS",
     "DESCRIPTION",
     "LARGEST_ANSWERS",
+    "LARGEST_PACKED",
     "VERSION",
     "Content",
     "answers_file",
@@ -77,6 +78,10 @@ COST_DIGITS = 8
 """Of seconds and rates; the clock's others say nothing, and take space."""
 LARGEST_ANSWERS = 2**26
 """Bytes that the second file may unpack to: it may come from anybody."""
+LARGEST_PACKED = 2**25
+"""Bytes that it may have itself."""
+MOST_MEMORY = 2**27
+"""Bytes that unpacking may take, twice what it takes: a file says itself how much it wants."""
 ANSWERS_SUFFIX = ".safetensors.xz"
 UNDEFINED_FRACTION = 255
 DESCRIPTION: Shape = {
@@ -198,7 +203,7 @@ def read_content(path: Path, description: Mapping[str, Any]) -> Content:
         raise ValueError(f"{answers} can't be read: {problem.strerror}; {REMEDY}") from None
     if hashlib.sha256(data).hexdigest() != description["answers_sha256"]:
         raise ValueError(f"{answers} was changed after it was written; {REMEDY}")
-    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, MOST_MEMORY)
     plain = unpacker.decompress(data, LARGEST_ANSWERS)
     if len(plain) >= LARGEST_ANSWERS:
         raise ValueError(f"{answers} must hold under {LARGEST_ANSWERS:,} bytes; {REMEDY}")
