@@ -17,7 +17,11 @@ from dml_bench.board.against_settings import (
     is_of_the_configured_images,
     trained_as_configured,
 )
-from dml_bench.board.leaks import answers_are_no_accident, gallery_has_no_query
+from dml_bench.board.leaks import (
+    answers_are_no_accident,
+    gallery_has_no_query,
+    phases_are_of_their_training,
+)
 from dml_bench.board.submission import Finding, Submission, refused
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.publications import PUBLICATIONS
@@ -375,6 +379,7 @@ CHECKS: tuple[Check, ...] = (
     counts_are_possible,
     gallery_has_no_query,
     answers_are_no_accident,
+    phases_are_of_their_training,
     holdouts_are_possible,
     stands_in_its_table,
     is_of_the_published_images,

@@ -1,15 +1,18 @@
 """Whether queries were looked up among images that hold themselves, which has happened to
-published leaderboards."""
+published leaderboards; and whether phases are of the training that they say."""
 
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 
+from dml_bench.board.mates import are_copied
 from dml_bench.board.submission import Finding, Submission, refused
 from dml_bench.evaluation.metrics import precision_at_1
 from dml_bench.runs.record import IMAGE_SETS
+from dml_bench.runs.run import RecordedRun
 
-__all__ = ["answers_are_no_accident", "gallery_has_no_query"]
+__all__ = ["answers_are_no_accident", "gallery_has_no_query", "phases_are_of_their_training"]
 
 TOLERATED_COPIES = 0.01
 """Published data sets hold some photos twice. From this share of the queries on it is a leak."""
@@ -90,11 +93,10 @@ def answers_are_no_accident(submission: Submission) -> Iterator[Finding]:
     """Scores that come of the query lying in its own gallery: nearly all right, as it finds itself,
     or nearly all wrong, as itself doesn't count as right."""
     run = submission.run
-    counts = run.content.arrays["gallery_counts"].astype(np.int64)
+    chance = chance_of(run)
     known = submission.record.copies_in_gallery or 0
     for phase, neighbours in run.neighbours.items():
         labels = neighbours.query_labels
-        chance = float((counts[labels] / counts.sum()).mean())
         right = int(precision_at_1(neighbours).sum())
         itself = int((neighbours.similarities[:, 0] >= ITSELF).sum()) - known
         if itself > SOME * len(labels) and right > 3 * chance * len(labels):
@@ -117,3 +119,47 @@ def probability_of_at_most(right: int, queries: int, chance: float) -> float:
     from scipy.special import bdtr
 
     return float(bdtr(right, queries, chance))
+
+
+def phases_are_of_their_training(submission: Submission) -> Iterator[Finding]:
+    """Without training all phases have the same features. Those that trained on other classes
+    answer otherwise: the answers of one phase, given twice, would cost nothing to be unseen."""
+    run, arrays = submission.run, submission.run.content.arrays
+    for first, second in combinations(run.neighbours, 2):
+        codes, others = (arrays[f"{phase}.nearest"] for phase in (first, second))
+        if submission.record.trained and have_one_training(run, first, second):
+            share = float((codes == others).mean())
+            yield Finding(
+                "review",
+                "same answers",
+                f"phases {first} and {second}, which trained on other classes, have {share:.2%} of"
+                " the answers in common, errors too",
+            )
+        elif not submission.record.trained and not np.array_equal(codes, others):
+            yield refused(
+                "trained",
+                f"nothing was trained, and phases {first} and {second} answer otherwise, as only"
+                " other features do",
+            )
+            return
+
+
+def have_one_training(run: RecordedRun, first: str, second: str) -> bool:
+    """Whether two phases make the same errors, of which there are some, and not by guessing. A
+    classifier on features that stay as they are has other logits."""
+    arrays, neighbours = run.content.arrays, run.neighbours[first]
+    ours, theirs = (arrays.get(f"{phase}.logits") for phase in (first, second))
+    if ours is not None and theirs is not None and not np.array_equal(ours, theirs):
+        return False
+    right = float(precision_at_1(neighbours).mean())
+    is_guess = right < 3 * chance_of(run)
+    is_perfect = right > 1 - SOME
+    codes, others = (arrays[f"{phase}.nearest"] for phase in (first, second))
+    return not is_guess and not is_perfect and are_copied(codes, others)
+
+
+def chance_of(run: RecordedRun) -> float:
+    """How many queries find their class in a gallery of the same images in any order."""
+    counts = run.content.arrays["gallery_counts"].astype(np.int64)
+    labels = run.content.arrays["query_labels"]
+    return float((counts[labels] / counts.sum()).mean())

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dml_bench.board.mates import Mate, Tables, answers_of, of_files, short_digest
+from dml_bench.board.mates import (
+    Mate,
+    Tables,
+    answers_of,
+    are_copied,
+    of_files,
+    short_digest,
+)
 from dml_bench.board.submission import Finding
 from dml_bench.config.experiment import FIRST_SEED
 from dml_bench.data.publications import published_as
@@ -23,9 +30,6 @@ from dml_bench.runs.record_schema import Record
 __all__ = ["answered_alike", "beside_others", "recorded_again"]
 
 SHOWN_SEEDS = 8
-COPIED, COPIED_ERRORS = 0.99, 0.9
-"""Shares of all answers, and of those where one of two is wrong, from which one is taken for a copy
-of the other: trained rows of a table have at most .96 in common, as other seeds have."""
 
 
 def beside_others(path: Path, record: Record, tables: Tables) -> Iterator[Finding]:
@@ -269,11 +273,10 @@ def nearly_same_answers(own: Mate, others: Sequence[Mate]) -> Iterator[Finding]:
         is_exact = mate.record.nearest_sha256 == record.nearest_sha256
         if is_exact or ours.nearest.shape != theirs.nearest.shape:
             continue
-        same, wrong = ours.nearest == theirs.nearest, (ours.nearest != 0) | (theirs.nearest != 0)
-        if wrong.any() and same.mean() >= COPIED and same[wrong].mean() >= COPIED_ERRORS:
-            share = f"{same.mean():.2%} of the answers, errors too"
+        if are_copied(ours.nearest, theirs.nearest):
+            share = f"{(ours.nearest == theirs.nearest).mean():.2%} of the answers, errors too"
             yield Finding("review", "same answers", f"{mate.name} has {share}")
-        elif wrong.any() and np.array_equal(ours.right, theirs.right):
+        elif ours.nearest.any() and np.array_equal(ours.right, theirs.right):
             text = f"{mate.name} has as many right in each class and phase, by other queries"
             yield Finding("review", "same answers", text)
 

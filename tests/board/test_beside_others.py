@@ -79,7 +79,7 @@ def fewer_queries(content):
         (other_labels, {"query set"}),
         (another_gallery, {"split facts"}),
         (other_names, {"query set"}),
-        (fewer_queries, {"query set", "split facts"}),
+        (fewer_queries, {"query set", "settings", "split facts"}),
     ],
 )
 def test_the_same_queries_have_the_same_classes_and_the_same_split_the_same_gallery(
