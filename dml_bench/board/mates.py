@@ -49,8 +49,10 @@ class Tables:
 
     def __init__(self, paths: Sequence[Path] = ()):
         self.elsewhere: dict[Hashable, list[Mate]] = {}
+        self.by_folder: dict[str, list[Mate]] = {}
         for mate in of_files([path.absolute() for path in paths]):
             self.elsewhere.setdefault(rules_of(mate.record), []).append(mate)
+            self.by_folder.setdefault(str(mate.path.parent).casefold(), []).append(mate)
         self.readable = cache(readable)  # a table of 300 would else be listed 300 times
 
     def mates(self, own: Mate) -> list[Mate]:
@@ -59,6 +61,15 @@ class Tables:
         by_path = {mate.path: mate for mate in mates}
         by_path.pop(own.path, None)
         return list(by_path.values())
+
+    def in_other_case(self, own: Mate) -> list[Mate]:
+        """Those of folders whose names differ from its own in nothing but upper and lower case."""
+        folder = str(own.path.parent).casefold()
+        alike = [
+            *self.by_folder.get(folder, ()),
+            *(mate for mate in self.mates(own) if str(mate.path.parent).casefold() == folder),
+        ]
+        return [mate for mate in alike if mate.path.parent != own.path.parent]
 
 
 def rules_of(record: Record) -> Hashable:

@@ -1,9 +1,10 @@
 """Methods that stand in tables of several data sets: the rows of a table over data sets
 (`experiments/tables/reality.toml`), and rows of the same name."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +171,7 @@ class Aggregate:
 
 def aggregates_of(tables: Sequence[BoardTable]) -> list[Aggregate]:
     """One for each protocol, kind of split and rotation of hold-outs that several data sets have;
-    of a data set the table with most rows, and of methods those that all have."""
+    of a data set the table with most rows, and of methods those that two of them rank."""
     alike: dict[str, dict[str, BoardTable]] = {}
     for table in tables:
         group = table.study.group
@@ -188,16 +189,21 @@ def aggregates_of(tables: Sequence[BoardTable]) -> list[Aggregate]:
 
 
 def of_same_names(title: str, tables: Sequence[BoardTable]) -> list[Aggregate]:
-    """By the main metric; empty where fewer than two rows are ranked on two data sets."""
+    """By the main metric, the rows that at least two data sets rank; empty where fewer than two of
+    them are ranked on two data sets."""
     metric = tables[0].main_metric
-    in_all = set.intersection(*(set(table.rankings[metric].ranges) for table in tables))
+    ranked = [set(table.rankings[metric].ranges) for table in tables if metric in table.rankings]
+    counts = Counter(chain.from_iterable(ranked))
     data_sets = []
     for table in tables:
-        rows = {row.name: row for row in table.rows if row.name in in_all}
-        data_sets.append(DataSet(table, rows))
-    rivals = [row.name for row in tables[0].rows if row.kind == RIVAL and row.name in in_all]
+        rows = {row.name: row for row in table.rows if counts[row.name] > 1}
+        data_set = DataSet(table, rows)
+        if len(data_set.ranked(list(rows), metric)) > 1:
+            data_sets.append(data_set)
+    every_row = {row.name: row for one in data_sets for row in one.rows.values()}
+    rivals = [name for name, row in every_row.items() if row.kind == RIVAL]
     aggregate = aggregate_of(title, metric, data_sets, rivals[0] if rivals else "")
-    return [aggregate] if len(in_all) > 1 and aggregate is not None else []
+    return [] if aggregate is None else [aggregate]
 
 
 # The rows of a table over data sets

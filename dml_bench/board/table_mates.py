@@ -44,6 +44,7 @@ def beside_others(path: Path, record: Record, tables: Tables) -> Iterator[Findin
     divided_alike = [mate for mate in same_seed if mate.record.settings["data"] == division]
     yield from other_settings(record, of_row)
     yield from same_place(own, [mate for mate in of_name if mate.path.parent != own.path.parent])
+    yield from other_case(own, tables.in_other_case(own))
     of_images = of_fingerprint(record, others)
     of_split = [mate for mate in of_images if split_of(mate) == split_of(own)]
     for name, noun, mates, value_of in (
@@ -108,6 +109,20 @@ def same_place(own: Mate, elsewhere: Sequence[Mate]) -> Iterator[Finding]:
                 "place",
                 f"{mate.path} is of another row of this name in the same table: give it another"
                 " name",
+            )
+            return
+
+
+def other_case(own: Mate, mates: Sequence[Mate]) -> Iterator[Finding]:
+    """A finding where a folder has the name of another but for upper and lower case: file systems
+    that make no difference hold one of the two."""
+    for mate in mates:
+        if not came_first(own.record, mate.record):
+            yield Finding(
+                "refused" if came_first(mate.record, own.record) else "review",
+                "place",
+                f"its folder and {mate.path.parent} differ in upper and lower case alone: give it"
+                " another name",
             )
             return
 

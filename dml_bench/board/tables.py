@@ -1,6 +1,7 @@
 """The tables of the board: one for each protocol, data revision, split kind and rule of hold-outs,
 with the ranges of ranks of its rows."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +22,12 @@ from dml_bench.report.tables import OWN_RULE
 from dml_bench.runs.metrics import metrics_of
 from dml_bench.runs.pairing import pairing_key
 from dml_bench.runs.run import RecordedRun, Run
+from dml_bench.system.files import short_name
 
 __all__ = ["KINDS", "BoardRow", "BoardTable", "table_of"]
 
+LONGEST_SLUG = 150
+"""Bytes of the name of a table's folder without its digest."""
 KINDS = ("metric learning", "classifier", "linear probe", "no training")
 
 
@@ -119,7 +123,7 @@ def table_of(study: Study, verified: Mapping[str, Verified]) -> BoardTable:
         if metric.ranked
     }
     rows = [row_of(line, study, metrics, verified) for line in group.lines]
-    rows = [replace(row, rivals=rivals_of(row, rows, metrics)) for row in rows]
+    rows = [replace(row, rivals=rivals_of(row, rows, metrics, rankings)) for row in rows]
     return BoardTable(study, slug_of(study), tuple(metrics), rankings, tuple(rows))
 
 
@@ -164,20 +168,23 @@ def kind_of(line: TableRow) -> str:
 
 
 def rivals_of(
-    row: BoardRow, rows: Sequence[BoardRow], metrics: Sequence[Metric]
+    row: BoardRow,
+    rows: Sequence[BoardRow],
+    metrics: Sequence[Metric],
+    rankings: Mapping[str, Ranking],
 ) -> dict[str, float | None]:
-    """Against the classifier on the same backbone; nothing of what is untested."""
+    """Against the first classifier on the same backbone with which a metric's ranking compares it;
+    nothing where there is none."""
     backbone = row.experiment.model.backbone.name
-    rows = [] if row.line.untested else [other for other in rows if not other.line.untested]
     rivals: dict[str, float | None] = {}
     for metric in metrics:
         if not metric.ranked:
             continue
         rivals[metric.name] = None
+        compared = {contrast.second for contrast in rankings[metric.name].of(row.name)}
         for other in rows:
             same_backbone = other.experiment.model.backbone.name == backbone
-            both = metric.name in row.seeds and metric.name in other.seeds
-            if other.kind == "classifier" and other is not row and same_backbone and both:
+            if other.kind == "classifier" and same_backbone and other.name in compared:
                 rivals[metric.name] = improvement(row, other, metric)
                 break
     return rivals
@@ -190,8 +197,12 @@ def improvement(row: BoardRow, other: BoardRow, metric: Metric) -> float:
 
 
 def slug_of(study: Study) -> str:
-    key = f"{study.group.slug}-{study.distinction}-{study.fingerprint[:6]}"
-    return re.sub(r"[^\w.]+", "-", key).strip("-")
+    """For names of files. It ends with a digest of what it leaves out: signs, as of a pattern, and
+    what is too long."""
+    key = f"{study.group.title_with_split}, {study.distinction}, {study.fingerprint}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.]+", "-", f"{study.group.slug}-{study.distinction}").strip("-")
+    return f"{short_name(name, LONGEST_SLUG)}-{digest}"
 
 
 HeldOut = tuple[tuple[str, tuple[int, ...]], ...]

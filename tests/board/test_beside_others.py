@@ -108,6 +108,15 @@ def test_a_row_in_another_folder_does_not_take_the_place_of_a_row_of_its_name(re
     assert "somebody" not in index.read_text().partition('id="refused"')[0]
 
 
+def test_a_name_that_differs_in_case_alone_is_no_name_of_its_own(results):
+    """Where file systems make no difference, one of the two would be written over the other."""
+    own = results / TABLE / EPSHN
+    path = row_of_its_own(record_of(45), results, EPSHN.upper(), "somebody", answers_of_its_own)
+    text = f"its folder and {own} differ in upper and lower case alone: give it another name"
+    assert said_of(path, results) == {("place", text)}
+    assert said_of(own / "seed-42.json", results) == set()
+
+
 def test_seeds_in_another_folder_are_no_seeds_of_a_row_with_other_settings(results):
     """The first of the two would be shown, and the other one left out."""
     path = row_of_its_own(

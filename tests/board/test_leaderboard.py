@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 from chromium import CHROMIUM, PATIENCE, needs_chromium
-from forgery import answer_otherwise, hand_in, say_otherwise
+from forgery import answer_otherwise, hand_in, row_of_its_own, say_otherwise
 from tiny import dml_bench, refusal
 
 import dml_bench as db
@@ -209,6 +209,31 @@ def test_rows_beat_the_classifier_on_their_own_backbone_with_a_probability(table
     assert (rows["crossentropy"].kind, rows["frozen"].kind) == ("classifier", "no training")
 
 
+def test_a_row_that_is_not_comparable_beats_no_classifier(tables):
+    """Of a single seed the probability is 0 or 1."""
+    [row] = [row for row in tables["grocery"].rows if row.name.startswith("EPSHN")]
+    assert tables["grocery"].rankings["precision_at_1_macro"].not_comparable[row.name] == (
+        "1 of 3 seeds"
+    )
+    assert set(row.rivals.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    "patterns", [("(a+b)", "(a*b)"), (f"({'a' * 260})",)], ids=["alike", "long"]
+)
+def test_tables_of_patterns_have_pages_each(patterns, tmp_path):
+    """Their names are those of folders, in which signs are left out and 255 bytes have room."""
+    for pattern in patterns:
+        rule = {"data__split": "grouped", "data__group": f"regex:{pattern}"}
+        record = RESULTS / BIRDS / BASELINE / "seed-42.json"
+        row_of_its_own(record, tmp_path / "results", "mine", "me", **rule)
+    db.write_leaderboard(tmp_path / "results", tmp_path / "site")
+    pages = list((tmp_path / "site" / "rows").rglob("mine.html"))
+    assert len(pages) == len(patterns)
+    for page in pages:
+        assert page.parent.name in (tmp_path / "site" / "index.html").read_text()
+
+
 def test_every_link_of_the_site_leads_to_a_file_of_the_site(site):
     pages = sorted(site.rglob("*.html"))
     assert len(pages) == 1 + 8
@@ -373,23 +398,38 @@ def test_methods_of_several_data_sets_have_a_mean_rank_and_from_five_on_a_profil
     assert aggregate_of("precision drop", metric, [DataSet(table, rows)], BASELINE) is None
 
 
+def table_as(
+    table: BoardTable, dataset: str, unseen: str = "last:10", kept: tuple[str, ...] = ()
+) -> BoardTable:
+    """The rows of one table, or some of them, as if they were of this data set and these
+    hold-outs."""
+    lines = []
+    for line in table.study.group.lines:
+        runs = []
+        for run in line.runs:
+            facts = {**run.summary, "dataset": {**run.summary["dataset"], "name": dataset}}
+            changed = replace(run.experiment, unseen=unseen)
+            runs.append(replace(run, summary=facts, experiment=changed))
+        if not kept or line.name in kept:
+            lines.append(replace(line, runs=tuple(runs)))
+    group = replace(table.study.group, lines=tuple(lines))
+    return table_of(replace(table.study, group=group), {})
+
+
+def test_a_data_set_without_the_rows_of_two_others_takes_nothing_from_them(tables):
+    """One submission on images of one's own would take the methods over data sets off the board."""
+    table = tables["demo"]
+    two = [table_as(table, "demo"), table_as(table, "other")]
+    (aggregate,) = aggregates_of(two)
+    assert len(aggregate.methods) == 3
+    (with_another,) = aggregates_of([*two, table_as(table, "mine", kept=(BASELINE,))])
+    assert [one.name for one in with_another.data_sets] == ["demo", "other"]
+    assert [m.mean_rank for m in with_another.methods] == [m.mean_rank for m in aggregate.methods]
+
+
 def test_rotated_hold_outs_of_one_data_set_are_not_averaged_with_a_single_one_of_another(tables):
     """A data set with both has a table of each, and the larger stood for either."""
-
-    def of(dataset: str, unseen: str) -> BoardTable:
-        """The rows of one table, as if they were of this data set and these hold-outs."""
-        lines = []
-        for line in table.study.group.lines:
-            runs = []
-            for run in line.runs:
-                facts = {**run.summary, "dataset": {**run.summary["dataset"], "name": dataset}}
-                changed = replace(run.experiment, unseen=unseen)
-                runs.append(replace(run, summary=facts, experiment=changed))
-            lines.append(replace(line, runs=tuple(runs)))
-        group = replace(table.study.group, lines=tuple(lines))
-        return table_of(replace(table.study, group=group), {})
-
-    table = tables["demo"]
+    of = partial(table_as, tables["demo"])
     rotated, single = "random:10 x 4", "last:10"
     assert aggregates_of([of("demo", single), of("other", rotated)]) == []
     both = [of("demo", single), of("demo", rotated), of("other", single), of("other", rotated)]
