@@ -35,7 +35,7 @@ SHOWN_SEEDS = 8
 def beside_others(path: Path, record: Record, tables: Tables) -> Iterator[Finding]:
     """What is wrong or odd of one submission beside those that are ranked with it."""
     own = Mate(path.absolute(), record)
-    others = tables.mates(own)
+    others = sorted(tables.mates(own), key=is_handed_in)  # each check says the first that differs
     beside = [mate for mate in others if mate.path.parents[1] == own.path.parents[1]]
     of_name = [mate for mate in others if mate.path.parent.name == own.path.parent.name]
     of_row = [mate for mate in of_name if mate.path.parent == own.path.parent]
@@ -44,7 +44,7 @@ def beside_others(path: Path, record: Record, tables: Tables) -> Iterator[Findin
     divided_alike = [mate for mate in same_seed if mate.record.settings["data"] == division]
     yield from other_settings(record, of_row)
     yield from same_place(own, [mate for mate in of_name if mate.path.parent != own.path.parent])
-    yield from other_case(own, tables.in_other_case(own))
+    yield from other_case(own, sorted(tables.in_other_case(own), key=is_handed_in))
     of_images = of_fingerprint(record, others)
     of_split = [mate for mate in of_images if split_of(mate) == split_of(own)]
     for name, noun, mates, value_of in (
@@ -88,13 +88,14 @@ def listed(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {shown}{more}"
 
 
-def came_first(one: Record, other: Record) -> bool:
-    """Whether one is kept and another by somebody else is not: nobody handed it in, or it was run
-    earlier."""
-    first, second = (
-        (bool(record.submitted_by), record.session.started_at) for record in (one, other)
-    )
-    return one.submitted_by != other.submitted_by and first < second
+def is_handed_in(mate: Mate) -> bool:
+    return bool(mate.record.submitted_by)
+
+
+def is_kept(one: Record, other: Record) -> bool:
+    """Whether one is kept and another is not: one came with the repository, and somebody handed the
+    other in. When a run began is what it says itself, and decides nothing."""
+    return not one.submitted_by and bool(other.submitted_by)
 
 
 def same_place(own: Mate, elsewhere: Sequence[Mate]) -> Iterator[Finding]:
@@ -103,9 +104,9 @@ def same_place(own: Mate, elsewhere: Sequence[Mate]) -> Iterator[Finding]:
     for mate in elsewhere:
         is_other = bool(differing_in_a_row(mate.record.settings, own.record.settings))
         is_other |= mate.record.seed == own.record.seed and not is_again(own, mate)
-        if is_other and not came_first(own.record, mate.record):
+        if is_other and not is_kept(own.record, mate.record):
             yield Finding(
-                "refused" if came_first(mate.record, own.record) else "review",
+                "refused" if is_kept(mate.record, own.record) else "review",
                 "place",
                 f"{mate.path} is of another row of this name in the same table: give it another"
                 " name",
@@ -117,9 +118,9 @@ def other_case(own: Mate, mates: Sequence[Mate]) -> Iterator[Finding]:
     """A finding where a folder has the name of another but for upper and lower case: file systems
     that make no difference hold one of the two."""
     for mate in mates:
-        if not came_first(own.record, mate.record):
+        if not is_kept(own.record, mate.record):
             yield Finding(
-                "refused" if came_first(mate.record, own.record) else "review",
+                "refused" if is_kept(mate.record, own.record) else "review",
                 "place",
                 f"its folder and {mate.path.parent} differ in upper and lower case alone: give it"
                 " another name",
@@ -140,12 +141,13 @@ def is_again(own: Mate, mate: Mate) -> bool:
 
 def other_settings(record: Record, of_row: Sequence[Mate]) -> Iterator[Finding]:
     """A refusal where another seed of the row has other settings. Of one person's both are refused:
-    nobody knows which was meant."""
+    nobody knows which was meant; those of two people are for review."""
     for other, mate in of_row:
         keys = differing_in_a_row(mate.settings, record.settings)
-        if keys and not came_first(record, mate):
+        if keys and not is_kept(record, mate):
+            is_by_another = record.submitted_by != mate.submitted_by
             yield Finding(
-                "refused",
+                "review" if is_by_another and not is_kept(mate, record) else "refused",
                 "settings",
                 f"{other.name} of its row has other settings ({', '.join(keys[:4])}): seeds of a"
                 " row differ in nothing but the seed, so give it another name",
@@ -254,7 +256,7 @@ def same_answers(own: Mate, mate: Mate) -> Finding:
     """Two submissions that answer every query alike."""
     name, (path, record), (other, theirs) = mate.name, own, mate
     if not record.trained and not theirs.trained:
-        again = came_first(theirs, record)
+        again = is_kept(theirs, record)
         if record.submitted_by == theirs.submitted_by:
             again = (record.seed, str(path)) > (theirs.seed, str(other))
         if again:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forgery import answers_of_its_own, row_of_its_own
+from forgery import answers_of_its_own, row_of_its_own, say_otherwise
 
 from dml_bench.analysis.collect import collect
 from dml_bench.board.leaderboard import write_site
@@ -16,7 +16,12 @@ from dml_bench.system.callbacks import Callback
 RESULTS = Path(__file__).parents[2] / "results"
 TABLE = "demo/stratified-last-10"
 EPSHN, ARCFACE = "EPSHN_cosine_resnet18_sgd_aug", "ArcFace_cosine_resnet18_sgd_aug"
+FROZEN = RESULTS / "demo/stratified-random-10-x-4/frozen_resnet18/seed-42.json"
 SEEDS = (42, 43, 44)
+
+
+def record_of(seed: int, name: str = EPSHN) -> Path:
+    return RESULTS / TABLE / name / f"seed-{seed}.json"
 
 
 @pytest.fixture
@@ -28,10 +33,6 @@ def results(tmp_path) -> Path:
         if not path.name.startswith(tuple(f"seed-{seed}." for seed in SEEDS)):
             path.unlink()
     return folder
-
-
-def record_of(seed: int, name: str = EPSHN) -> Path:
-    return RESULTS / TABLE / name / f"seed-{seed}.json"
 
 
 def said_of(path: Path, results: Path, verdict: str = "refused") -> set[tuple[str, str]]:
@@ -138,6 +139,19 @@ def test_a_run_that_somebody_else_hands_in_again_elsewhere_is_for_review(results
         "same answers",
         f"{results / TABLE / EPSHN / 'seed-42.json'} has the same, by other people",
     ) in (said_of(path, results, "review"))
+
+
+@pytest.mark.parametrize("record", [record_of(43), FROZEN], ids=["settings", "submitted once"])
+def test_a_run_that_says_it_began_earlier_gets_no_other_one_refused(record, tmp_path):
+    """The time of its beginning is one more thing that a submission says of itself."""
+    results = tmp_path / "results"
+    settings = {} if record == FROZEN else {"seed": 43, "optimizer__lr": 0.3}
+    honest = row_of_its_own(record.with_name("seed-42.json"), results, "mine", "somebody")
+    later = row_of_its_own(record, results, "mine" if settings else "copied", "mallory", **settings)
+    say_otherwise(later, lambda said: said["session"].update(started_at="1999-01-01"))
+    for path in (honest, later):
+        assert said_of(path, results) == set()
+        assert {"settings", "submitted once"} & names_of(said_of(path, results, "review"))
 
 
 def test_a_row_in_another_folder_is_compared_with_those_of_its_table(results):
