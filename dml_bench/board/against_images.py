@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 
 from dml_bench.board.submission import Finding, Submission
+from dml_bench.data.csv_table import inside
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import DataFacts, differing_data
 from dml_bench.data.split import Split, split_of
@@ -32,6 +33,11 @@ def check_images(
     kinds = {record.kind for record in experiment.plugins.components} if experiment.plugins else ()
     if "dataset" in kinds:
         yield Finding("unchecked", "images", "its data set is a plug-in, which is never imported")
+        return
+    table = str(experiment.data.dataset.options.get("table", ""))
+    if not inside(table):
+        text = f"its table {table} is outside of the folder of the images, where nothing is read"
+        yield Finding("unchecked", "images", text)
         return
     folder = data_dir if needs_folder(submission) else None
     try:

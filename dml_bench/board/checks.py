@@ -22,6 +22,11 @@ from dml_bench.board.leaks import (
     gallery_has_no_query,
     phases_are_of_their_training,
 )
+from dml_bench.board.possible_answers import (
+    has_one_value_a_query,
+    logits_choose_trained_classes,
+    ranking_is_possible,
+)
 from dml_bench.board.submission import Finding, Submission, refused
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.publications import PUBLICATIONS
@@ -137,6 +142,7 @@ def answers_fit(submission: Submission) -> Iterator[Finding]:
             if classes.min() < 0 or classes.max() >= len(counts) or not counts[classes].all():
                 yield refused("answers", f"phase {phase} answers a class without gallery images")
                 return
+    yield from has_one_value_a_query(submission)
 
 
 FIRST: tuple[Check, ...] = (arrays_are_counts, answers_are_all, answers_fit)
@@ -380,6 +386,8 @@ CHECKS: tuple[Check, ...] = (
     gallery_has_no_query,
     answers_are_no_accident,
     phases_are_of_their_training,
+    logits_choose_trained_classes,
+    ranking_is_possible,
     holdouts_are_possible,
     stands_in_its_table,
     is_of_the_published_images,

@@ -40,6 +40,11 @@ def run_again(
     if experiment.model.weights not in ("imagenet", "none", "source"):
         yield Finding("unchecked", "rerun", "its weights are a file, which is never read")
         return
+    library, colon, _ = experiment.model.backbone.name.partition(":")
+    if colon and library != "timm":  # whose models are those of its own list
+        text = f"its backbone is whatever {library} loads by that name, which is never read"
+        yield Finding("unchecked", "rerun", text)
+        return
     with TemporaryDirectory() as folder:
         request = RunRequest(
             experiment=experiment,

@@ -1,12 +1,14 @@
 """What no run can give, or none of this configuration: times, epochs, parts of the images, and
 phases that were not trained apart."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from forgery import answers_of_its_own, row_of_its_own
+from forgery import answer_otherwise, answers_of_its_own, row_of_its_own
 
+import dml_bench as db
 from dml_bench.board.verify import VerifyRequest, verify
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -150,3 +152,60 @@ def test_phases_that_trained_on_other_classes_and_answer_alike_are_for_review(tm
     (finding,) = findings_of(submitted(tmp_path, twice))
     assert finding[:2] == ("review", "same answers")
     assert "phases all and limited, which trained on other classes, have 100.00%" in finding[2]
+
+
+@pytest.fixture(scope="module")
+def of_disjoint(trained, tmp_path_factory) -> Path:
+    """A submission whose queries are ranked; nobody may change it."""
+    settings = ("protocol=class_disjoint", "data.split=half", "unseen=", "train.epochs=1")
+    results = tmp_path_factory.mktemp("disjoint") / "results"
+    return db.submit_run(trained(*settings).folder, results, by="me", revision="drawn")
+
+
+def first(content):
+    content.arrays["disjoint.first_relevant"][:] = 1
+
+
+def at_r(content):
+    content.arrays["disjoint.at_r"][:] = 254
+
+
+def undefined(content):
+    content.arrays["disjoint.at_r"][0] = 255
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (first, "first_relevant of phase disjoint is not that of its nearest images"),
+        (at_r, "at_r of phase disjoint can't be, where its nearest images are these"),
+        (undefined, "at_r of phase disjoint is undefined elsewhere than without such images"),
+    ],
+)
+def test_rankings_that_the_nearest_images_contradict_are_refused(
+    change, text, of_disjoint, tmp_path
+):
+    """R@1 and MAP@R were ranked as they stood beside the answers."""
+    results = of_disjoint.parents[3]
+    shutil.copytree(results, tmp_path / "results")
+    path = tmp_path / "results" / of_disjoint.relative_to(results)
+    assert findings_of(path) == []
+
+    def change_and_forget(content):
+        content.facts["summary"]["retrieval"] = {}
+        change(content)
+
+    answer_otherwise(path, change_and_forget)
+    assert ("refused", "answers", text) in findings_of(path)
+
+
+def test_logits_choose_no_class_that_was_never_trained_on(tmp_path):
+    """An answer by logits is one of the classes that a classifier has."""
+    record = TRAINED.parents[1] / "crossentropy_resnet18_sgd_aug" / "seed-42.json"
+
+    def all_right(content):
+        content.arrays["limited.logits"][:] = 0
+
+    findings = findings_of(submitted(tmp_path, all_right, record))
+    text = "logits of phase limited choose a class that it did not train on"
+    assert ("refused", "hold-outs", text) in findings

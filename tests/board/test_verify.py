@@ -22,6 +22,7 @@ from forgery import (
 from tiny import dml_bench, refusal
 
 import dml_bench as db
+from dml_bench.board import rerun
 from dml_bench.board.rerun import differs
 from dml_bench.board.submission import Finding, open_submission
 from dml_bench.board.verify import VerifyRequest, verify, verify_all
@@ -1051,6 +1052,42 @@ def test_a_file_of_weights_that_a_submission_names_is_never_read(
     request = {"data_dir": birds, "cache_dir": cache_dir, "rerun": True}
     (finding,) = findings_of(copy_of_submission, **request)
     assert (finding.verdict, finding.name) == ("unchecked", "rerun")
+
+
+def test_a_backbone_that_another_library_loads_by_its_name_is_never_read(
+    copy_of_submission, birds, cache_dir, monkeypatch
+):
+    """A hub holds whatever anybody uploads, and a folder is a folder of this machine."""
+
+    def name_a_backbone(content):
+        content.facts["experiment"]["model"]["backbone"] = {"name": "hf:mallory/encoder"}
+        content.facts["experiment"]["model"]["weights"] = "imagenet"
+
+    def never(request):
+        raise AssertionError("it was run")
+
+    monkeypatch.setattr(rerun, "execute", never)
+    answer_otherwise(copy_of_submission, name_a_backbone)
+    request = {"data_dir": birds, "cache_dir": cache_dir, "rerun": True}
+    (finding,) = findings_of(copy_of_submission, **request)
+    assert (finding.verdict, finding.name) == ("unchecked", "rerun")
+
+
+@pytest.mark.parametrize("table", ["../secret.csv", "/etc/secret.csv"])
+def test_a_table_outside_of_the_folder_of_images_is_never_read(
+    table, copy_of_submission, birds, cache_dir
+):
+    """An error about its header would tell what is in it."""
+
+    def name_a_table(content):
+        content.facts["experiment"]["data"]["dataset"] = {"name": "csv", "table": table}
+
+    answer_otherwise(copy_of_submission, name_a_table)
+    findings = findings_of(copy_of_submission, data_dir=birds, cache_dir=cache_dir)
+    texts = [one.text for one in findings if one.name == "images"]
+    assert texts == [
+        f"its table {table} is outside of the folder of the images, where nothing is read"
+    ]
 
 
 # Submitting, and the commands
