@@ -189,9 +189,10 @@ def costs_are_of_the_machine(
     submission: Submission, phase: str, costs: Mapping[str, Any]
 ) -> Iterator[Finding]:
     """A machine gives no more CPU time than its cores have, and holds at least the network."""
-    session = submission.record.session.model_dump()
-    cores = [one["cores"] for one in (session, *session["earlier"]) if one.get("cores")]
-    if cores and session.get("processes", 1) == 1:
+    session = submission.record.session
+    stated: list[Any] = [session.cores, *(earlier.get("cores") for earlier in session.earlier)]
+    cores = list(filter(None, stated))
+    if cores and session.processes == 1:
         most = CLOCKS * max(cores) * costs["train_seconds"] + 1
         if costs.get("train_cpu_seconds", 0) > most:
             yield refused(
@@ -199,7 +200,7 @@ def costs_are_of_the_machine(
                 f"train_cpu_seconds of phase {phase} is {costs['train_cpu_seconds']:.4g}, and"
                 f" {max(cores)} cores had {most:.4g}",
             )
-    least = costs.get("parameter_bytes", 0) if session["device"] == "cpu" else 0
+    least = costs.get("parameter_bytes", 0) if session.device == "cpu" else 0
     if costs.get("peak_memory_bytes", least) < least:
         yield refused(
             "cost",

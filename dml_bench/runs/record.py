@@ -346,7 +346,7 @@ def why_other_code(run: RecordedRun) -> str:
         return "other code"
     session = run.description["session"]
     for versions in (session, *session.get("earlier", [])):
-        if other := other_packages(session["packages"] | versions.get("packages", {})):
+        if other := other_packages(session.get("packages", {}) | versions.get("packages", {})):
             return other
     return ""
 

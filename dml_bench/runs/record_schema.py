@@ -98,6 +98,9 @@ class SessionRecord(Section):
     commit: str | None = None
     processor: str = "-"
     device: str = "-"
+    cores: Count | None = None
+    threads: Count = 1
+    processes: Count = 1
     packages: dict[str, str | None] = {}
     sessions: Count = 1
     """How many processes worked on the run, one after another."""

@@ -1,6 +1,7 @@
 """What runs and searches cost, estimated from the records of others."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,24 +68,28 @@ def core_hours(seconds: Sequence[float | None], what: str) -> str:
 
 
 def measured_runs(results: Path) -> list[MeasuredRun]:
-    """What all records of runs on CPU say of their cost."""
+    """What all records of runs on CPU say of their cost. One that can't be read, of whatever row,
+    says nothing: `dml-bench verify` names it, and no suite waits for that."""
     runs = []
     for path in records_below(results):
-        description = record_format.read_description(path)
-        if description["session"].get("device") != "cpu":
-            continue
-        main_phase = protocol_named(description["protocol"]).main_phase
-        trainings = len({main_phase, *description["held_out"]}) if description["trained"] else 1
-        dataset = description["dataset"]
-        runs.append(
-            MeasuredRun(
-                description["experiment"],
-                dataset["name"],
-                dataset["num_images"],
-                core_seconds(description) / trainings,
-            )
-        )
+        with suppress(KeyError, TypeError, ValueError):
+            description = record_format.read_description(path)
+            if description["session"].get("device") == "cpu":
+                runs.append(measured_run(description))
     return runs
+
+
+def measured_run(description: Mapping[str, Any]) -> MeasuredRun:
+    """Of one record."""
+    main_phase = protocol_named(description["protocol"]).main_phase
+    trainings = len({main_phase, *description["held_out"]}) if description["trained"] else 1
+    dataset = description["dataset"]
+    return MeasuredRun(
+        description["experiment"],
+        dataset["name"],
+        dataset["num_images"],
+        core_seconds(description) / trainings,
+    )
 
 
 def core_seconds(description: Mapping[str, Any]) -> float:

@@ -93,3 +93,10 @@ def test_a_pipe_is_not_waited_for(suffix, record):
     pipe.unlink()
     os.mkfifo(pipe)
     assert refusal_of(record) == ("damaged", f"{pipe} is no file: put the file in its place")
+
+
+def test_facts_on_the_machine_by_which_others_reckon_are_numbers(record):
+    """A suite says what its runs will cost by the cores of all records."""
+    say_otherwise(record, lambda said: said["session"].update(threads="many"))
+    name, text = refusal_of(record)
+    assert (name, "session.threads" in text) == ("schema", True)

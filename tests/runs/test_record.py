@@ -327,6 +327,17 @@ def test_a_record_says_in_what_earlier_sessions_differed_and_what_decides_counts
     assert record.why_other_code(read_folder(path)).startswith("torch 1.0, here ")
 
 
+def test_a_record_that_names_no_packages_is_of_others(tmp_path, monkeypatch):
+    """A suite ended in a KeyError where it looked for a finished run."""
+    path = write_record(tmp_path, finish(tmp_path / "runs", experiment(), RIGHT))
+    description = record_format.read_description(path)
+    answers = description.pop("answers_sha256")
+    del description["record_version"], description["session"]["packages"]
+    record_format.write_description(path, description, answers)
+    monkeypatch.setattr(record, "code_digest", lambda: description["code_sha256"])
+    assert record.why_other_code(read_folder(path)).startswith("torch none, here ")
+
+
 def test_a_record_of_one_session_says_nothing_of_others(tmp_path):
     run = finish(tmp_path / "runs", experiment(), RIGHT)
     path = write_record(tmp_path / "results", run)

@@ -13,7 +13,7 @@ from dml_bench.board.over_data_sets import aggregates_of_table
 from dml_bench.config.experiments import EXPERIMENTS
 from dml_bench.config.tables import read_table
 from dml_bench.runs.record import record_path, write_record
-from dml_bench.runs.record_format import read_description
+from dml_bench.runs.record_format import read_description, write_description
 from dml_bench.runs.run import read_folder
 from dml_bench.suite.cost import (
     MeasuredRun,
@@ -98,6 +98,21 @@ def test_a_run_is_of_as_many_trainings_as_it_has_phases(trained, tmp_path, setti
     path = write_record(tmp_path, read_folder(run.folder))
     [measured] = measured_runs(tmp_path)
     assert measured.seconds == core_seconds(read_description(path)) / trainings
+
+
+def test_a_record_that_can_t_be_read_stops_no_suite(tmp_path):
+    """It may be of any row of any table, and only the cost that is said beforehand asks for it."""
+    folder = RESULTS / "demo/stratified-last-10/EPSHN_cosine_resnet18"
+    for seed in (42, 43, 44):
+        shutil.copy(folder / f"seed-{seed}.json", tmp_path)
+    damaged, earlier = tmp_path / "seed-42.json", tmp_path / "seed-43.json"
+    damaged.write_text(damaged.read_text().replace("1600", "1601"))
+    description = read_description(earlier)
+    answers = description.pop("answers_sha256")
+    del description["record_version"], description["cost"]
+    write_description(earlier, description, answers)
+    [measured] = measured_runs(tmp_path)
+    assert measured.seconds == core_seconds(read_description(tmp_path / "seed-44.json")) / 2
 
 
 def test_what_a_gpu_took_is_no_core_hour():
