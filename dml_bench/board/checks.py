@@ -30,7 +30,7 @@ from dml_bench.board.possible_answers import (
 from dml_bench.board.submission import Finding, Submission, refused
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.publications import PUBLICATIONS
-from dml_bench.data.split import holdouts, phases
+from dml_bench.data.split import Phase, held_out_by, holdouts, phases
 from dml_bench.evaluation.metrics import macro, micro, precision_at_1
 from dml_bench.protocols.holdout_metrics import (
     drops_of,
@@ -305,16 +305,8 @@ def rule_draws(submission: Submission) -> Iterator[Finding]:
     """A rule draws from the list of the classes, and takes no image. An easier class, or a hold-out
     that went badly and was left out, would change the cost of being unseen."""
     run = submission.run
-    ids = range(len(run.content.arrays["gallery_counts"]))
-    classes = Dataset(
-        name=submission.record.dataset.name,
-        root=Path(),
-        paths=(),
-        labels=np.empty(0, np.int64),
-        class_names=tuple(run.class_names.get(label, "") for label in ids),
-    )
     stated = {phase: set(labels.tolist()) for phase, labels in run.held_out.items()}
-    for phase in phases(holdouts(run.experiment.unseen, classes)):
+    for phase in phases_by_rule(submission, run.experiment.unseen):
         if set(phase.held_out_classes) != stated.pop(phase.name, set()):
             yield refused(
                 "hold-outs",
@@ -322,6 +314,41 @@ def rule_draws(submission: Submission) -> Iterator[Finding]:
             )
     for name in stated:
         yield refused("hold-outs", f"{run.experiment.unseen} has no phase {name}")
+
+
+def phases_by_rule(submission: Submission, rule: str) -> tuple[Phase, ...]:
+    """The phases that a rule of hold-outs gives."""
+    names = submission.run.class_names
+    ids = range(len(submission.run.content.arrays["gallery_counts"]))
+    classes = Dataset(
+        name=submission.record.dataset.name,
+        root=Path(),
+        paths=(),
+        labels=np.empty(0, np.int64),
+        class_names=tuple(names.get(label, "") for label in ids),
+    )
+    return phases(holdouts(rule, classes))
+
+
+def search_saw_nothing_of_it(submission: Submission) -> Iterator[Finding]:
+    """The search that chose the settings knew no query and no class that is held out."""
+    run = submission.run
+    tuned = run.experiment.tuned
+    if tuned is None:
+        return
+    if tuned.split != submission.record.split.fingerprint:
+        yield refused(
+            "settings",
+            f"the search of {tuned.by} used another split, whose training images are partly queries"
+            " of this one",
+        )
+    if run.protocol.takes_unseen:
+        allowed = held_out_by(phases_by_rule(submission, tuned.unseen))
+        if seen := set(run.unseen.tolist()) - allowed:
+            yield refused(
+                "settings",
+                f"the search of {tuned.by} knew {len(seen)} of the classes that are held out",
+            )
 
 
 # Where it stands
@@ -389,6 +416,7 @@ CHECKS: tuple[Check, ...] = (
     logits_choose_trained_classes,
     ranking_is_possible,
     holdouts_are_possible,
+    search_saw_nothing_of_it,
     stands_in_its_table,
     is_of_the_published_images,
 )

@@ -18,11 +18,13 @@ from dml_bench.board.over_data_sets_page import compose_over_data_sets
 from dml_bench.board.ranking import Contrast
 from dml_bench.board.tables import KINDS, BoardRow, BoardTable, improvement
 from dml_bench.board.verify import Verified
+from dml_bench.config import as_table
 from dml_bench.data.publications import PUBLICATIONS
 from dml_bench.evaluation.statistics import Interval
 from dml_bench.plots.colours import style
 from dml_bench.report import html
 from dml_bench.report.format import cost_cell, interval_cell, number
+from dml_bench.runs.folder import decisive, differing
 from dml_bench.runs.run import RecordedRun, Run
 from dml_bench.system.counted import counted
 from dml_bench.system.templates import templates
@@ -234,7 +236,18 @@ def evidence_page(table: BoardTable, row: BoardRow, files: Mapping[Path, str]) -
         phases=list(row.line.runs[0].neighbours),
         costs=[(cost.head, cost_cell(cost.key, value)) for cost, value in costs_of(row)],
         configuration=json.dumps(runs[0].description["configuration"], indent=1),
+        differing=differing_settings(row),
     )
+
+
+def differing_settings(row: BoardRow) -> list[str]:
+    """In what the other seeds of a row differ from the first: the seed, and what a search for each
+    seed chose."""
+    first, *others = (decisive(as_table(run.experiment)) for run in row.line.runs)
+    keys: dict[str, None] = {}
+    for other in others:
+        keys |= dict.fromkeys(differing(first, other))
+    return list(keys)
 
 
 def costs_of(row: BoardRow) -> list[tuple[Any, float]]:

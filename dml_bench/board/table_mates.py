@@ -43,7 +43,7 @@ def beside_others(path: Path, record: Record, tables: Tables) -> Iterator[Findin
     division = record.settings["data"]
     divided_alike = [mate for mate in same_seed if mate.record.settings["data"] == division]
     yield from other_settings(record, of_row)
-    yield from same_place(own, [mate for mate in of_name if mate.path.parent != own.path.parent])
+    yield from row_of_others(own, of_name)
     yield from other_case(own, sorted(tables.in_other_case(own), key=is_handed_in))
     of_images = of_fingerprint(record, others)
     of_split = [mate for mate in of_images if split_of(mate) == split_of(own)]
@@ -98,18 +98,21 @@ def is_kept(one: Record, other: Record) -> bool:
     return not one.submitted_by and bool(other.submitted_by)
 
 
-def same_place(own: Mate, elsewhere: Sequence[Mate]) -> Iterator[Finding]:
-    """A finding where another folder has a row of the same name with other settings, or another run
-    of the same seed: a table shows one of them."""
-    for mate in elsewhere:
-        is_other = bool(differing_in_a_row(mate.record.settings, own.record.settings))
-        is_other |= mate.record.seed == own.record.seed and not is_again(own, mate)
+def row_of_others(own: Mate, of_name: Sequence[Mate]) -> Iterator[Finding]:
+    """A finding where a row of this name is somebody else's, whose mean its seeds would change; or
+    where another folder has one with other settings, or another run of the same seed: a table shows
+    one of them."""
+    for mate in of_name:
+        is_other = mate.record.submitted_by != own.record.submitted_by
+        if mate.path.parent != own.path.parent:
+            is_other |= bool(differing_in_a_row(mate.record.settings, own.record.settings))
+            is_other |= mate.record.seed == own.record.seed and not is_again(own, mate)
         if is_other and not is_kept(own.record, mate.record):
+            whose = repr(mate.record.submitted_by) if mate.record.submitted_by else "the repository"
             yield Finding(
                 "refused" if is_kept(mate.record, own.record) else "review",
                 "place",
-                f"{mate.path} is of another row of this name in the same table: give it another"
-                " name",
+                f"{mate.path} is of another row of this name, of {whose}: give it another name",
             )
             return
 

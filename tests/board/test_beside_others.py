@@ -98,9 +98,7 @@ def test_a_row_in_another_folder_does_not_take_the_place_of_a_row_of_its_name(re
         )
         ((name, text),) = said_of(path, results)
         assert name == "place"
-        assert text.endswith(
-            "is of another row of this name in the same table: give it another name"
-        )
+        assert text.endswith("another row of this name, of the repository: give it another name")
     own = results / TABLE / EPSHN / "seed-42.json"
     assert said_of(own, results) == set()
     index = write_site(
@@ -131,6 +129,18 @@ def test_seeds_in_another_folder_are_no_seeds_of_a_row_with_other_settings(resul
     )
     assert names_of(said_of(path, results)) == {"place"}
     assert said_of(results / TABLE / EPSHN / "seed-42.json", results) == set()
+
+
+def test_nobody_adds_seeds_to_a_row_of_others(results):
+    """Bad ones would make a rival look worse, and good ones would be another's."""
+    path = row_of_its_own(record_of(45), results, EPSHN, "somebody", answers_of_its_own)
+    assert names_of(said_of(path, results)) == {"place"}
+    assert said_of(results / TABLE / EPSHN / "seed-42.json", results) == set()
+    mine = row_of_its_own(record_of(42), results, "mine", "me", answers_of_its_own)
+    more = row_of_its_own(record_of(43), results, "mine", "somebody", answers_of_its_own)
+    for one in (mine, more):
+        assert said_of(one, results) == set()
+        assert "place" in names_of(said_of(one, results, "review"))
 
 
 def test_a_run_that_somebody_else_hands_in_again_elsewhere_is_for_review(results):

@@ -278,6 +278,19 @@ def test_the_evidence_of_a_row_are_its_submissions_its_classes_and_the_other_row
     assert db.verify_submissions(site / "evidence").is_sound
 
 
+def test_the_evidence_says_in_what_the_seeds_of_a_row_differ(tmp_path):
+    """Where each seed has a search of its own, that is more than the seed."""
+    names = ("EPSHN_cosine_resnet18_sgd_aug", "EPSHN_cosine_resnet18_sgd_aug~tuned")
+    for name in names:
+        folder = Path("tuned/demo/stratified-random-10-1-x-2", name)
+        shutil.copytree(RESULTS / folder, tmp_path / "results" / folder)
+    db.write_leaderboard(tmp_path / "results", tmp_path / "site")
+    pages = {page.stem: page.read_text() for page in (tmp_path / "site" / "rows").rglob("*.html")}
+    plain, tuned = (pages[name] for name in names)
+    assert "Of seed 42; the others differ in seed." in plain
+    assert "Of seed 42; the others differ in optimizer.lr, seed, " in tuned
+
+
 def test_the_numbers_are_those_of_a_report_on_the_same_runs(tables, index):
     table = tables["grocery"]
     line = next(line for line in table.study.group.lines if line.name.startswith("ProxyAnchor"))

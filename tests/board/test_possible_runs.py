@@ -10,6 +10,7 @@ from forgery import answer_otherwise, answers_of_its_own, row_of_its_own
 
 import dml_bench as db
 from dml_bench.board.verify import VerifyRequest, verify
+from dml_bench.runs import record_format
 
 RESULTS = Path(__file__).parents[2] / "results"
 EPSHN = "EPSHN_cosine_resnet18_sgd_aug"
@@ -127,6 +128,23 @@ def test_settings_of_which_the_run_shows_otherwise_are_refused(change, settings,
     findings = findings_of(submitted(tmp_path, change, **settings))
     assert ("refused", "settings") in {(verdict, name) for verdict, name, _ in findings}
     assert text in "\n".join(text for _, _, text in findings)
+
+
+@pytest.mark.parametrize(
+    ("searched", "text"),
+    [
+        ({"split": "0" * 64}, "used another split, whose training images are partly queries"),
+        ({"unseen": "random:10:2 x 2"}, "of the classes that are held out"),
+    ],
+)
+def test_a_search_that_saw_what_is_measured_is_refused(searched, text, tmp_path):
+    """`run` refuses it before it trains."""
+    [record] = RESULTS.glob("tuned/demo/*/EPSHN_cosine_resnet18_sgd_aug~tuned/seed-42.json")
+    tuned = record_format.read_description(record)["configuration"]["tuned"]
+    path = submitted(tmp_path, unchanged, record, tuned={**tuned, **searched})
+    (finding,) = [one for one in findings_of(path) if one[0] == "refused"]
+    assert finding[1] == "settings"
+    assert text in finding[2]
 
 
 def test_without_training_all_phases_answer_alike(tmp_path):
