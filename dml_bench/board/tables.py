@@ -13,6 +13,7 @@ import numpy as np
 from dml_bench.analysis.short_names import is_classifier, is_linear_probe, is_untrained
 from dml_bench.analysis.study import Study
 from dml_bench.analysis.table import TableRow
+from dml_bench.board.named_settings import unlike_its_name
 from dml_bench.board.ranking import Ranking, Scored, rank
 from dml_bench.board.verify import Verified
 from dml_bench.evaluation.aggregates import probability_of_improvement
@@ -60,6 +61,22 @@ class BoardRow:
     def experiment(self) -> Any:
         """The configuration of its first seed."""
         return self.line.runs[0].experiment
+
+    @property
+    def techniques(self) -> list[str]:
+        """What a plain row has not, which the name that a person chose need not say."""
+        experiment = self.experiment
+        data, tta = experiment.data, experiment.evaluate.tta
+        is_frozen = experiment.model.trainable == "head" and not self.line.no_drop_because
+        notes = {
+            f"ensemble of {experiment.train.folds} folds": experiment.train.folds,
+            f"test-time augmentation {tta}": tta != "none",
+            f"{100 * data.label_noise:.0f}% wrong training labels": data.label_noise,
+            f"{data.per_class} training images a class": data.per_class,
+            "frozen backbone": is_frozen,
+            "tuned": experiment.tuned,
+        }
+        return [note for note, applies in notes.items() if applies]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +158,8 @@ def row_of(
             seeds[metric.name] = np.array(of_seeds)
     by: list[str] = []
     flags = [OWN_RULE] if line.runs[0].experiment.mixes_pairs else []
+    if unlike := unlike_its_name(line.runs[0].experiment):
+        flags.append(unlike)
     for run in line.runs:
         assert isinstance(run, RecordedRun)
         by.append(str(run.description.get("submitted_by", "")))

@@ -12,6 +12,7 @@ from dml_bench.config.experiment import LONGEST_NAME, Experiment
 from dml_bench.config.experiments import value_at
 
 __all__ = [
+    "TUNED",
     "Sweep",
     "base_name",
     "is_named",

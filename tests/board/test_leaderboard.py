@@ -209,6 +209,26 @@ def test_rows_beat_the_classifier_on_their_own_backbone_with_a_probability(table
     assert (rows["crossentropy"].kind, rows["frozen"].kind) == ("classifier", "no training")
 
 
+def test_what_a_name_does_not_say_stands_beside_it(tmp_path):
+    """An ensemble, or a row on wrong labels, looked like any other."""
+    record = RESULTS / BIRDS / CLASSIFIER / "seed-42.json"
+    settings = {"data__label_noise": 0.2, "evaluate__tta": "mirror"}
+    row_of_its_own(record, tmp_path / "results", "mine", "me", **settings)
+    row_of_its_own(record, tmp_path / "results", CLASSIFIER, "me", **settings)
+    row_of_its_own(record, tmp_path / "results", f"{CLASSIFIER}~data.label_noise=0.2", "me")
+    [study] = studies_of(collect([tmp_path / "results"]))
+    rows = {row.name: row for row in table_of(study, {}).rows}
+    noise = ["test-time augmentation mirror", "20% wrong training labels"]
+    assert rows["mine"].techniques == rows[CLASSIFIER].techniques == noise
+    assert rows["mine"].flags == ()
+    unlike = f"other settings than {CLASSIFIER}: data.label_noise, evaluate.tta"
+    assert rows[CLASSIFIER].flags == (unlike,)
+    db.write_leaderboard(tmp_path / "results", tmp_path / "site")
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert f"classifier, {', '.join(noise)}</span>" in page
+    assert unlike in page
+
+
 def test_a_row_that_is_not_comparable_beats_no_classifier(tables):
     """Of a single seed the probability is 0 or 1."""
     [row] = [row for row in tables["grocery"].rows if row.name.startswith("EPSHN")]
