@@ -1,5 +1,6 @@
 """A submission beside the images that it says it is of."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -64,11 +65,18 @@ def labels_agree(submission: Submission, dataset: Dataset, split: Split) -> Iter
     """Queries and gallery have the classes that the images have."""
     arrays = submission.run.content.arrays
     labels = dataset.labels[split.test]
+    paths = "\n".join(dataset.paths[image] for image in split.test.tolist())
+    known = hashlib.sha256(paths.encode()).hexdigest(), split.fingerprint  # of earlier versions
+    if submission.record.queries_sha256 not in known:
+        yield Finding("refused", "query set", "the digest of its queries is that of others")
     if not np.array_equal(arrays["query_labels"], labels):
         yield Finding("refused", "query set", "the images of its queries have other classes")
     names = dict(enumerate(dataset.class_names))
     if any(names.get(label) != name for label, name in submission.run.class_names.items()):
         yield Finding("refused", "query set", "the classes of its queries have other names")
+    coarse = dict(enumerate(dataset.coarse_classes or ()))
+    if any(coarse.get(label) != name for label, name in submission.run.coarse_classes.items()):
+        yield Finding("refused", "query set", "the classes of its queries are of other coarse ones")
     counts = np.bincount(dataset.labels[split.gallery], minlength=len(arrays["gallery_counts"]))
     if not np.array_equal(arrays["gallery_counts"], counts):
         yield Finding(

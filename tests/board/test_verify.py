@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,12 @@ from forgery import (
 from tiny import dml_bench, refusal
 
 import dml_bench as db
-from dml_bench.board import rerun
+from dml_bench.board import against_images, rerun
 from dml_bench.board.rerun import differs
 from dml_bench.board.submission import Finding, open_submission
 from dml_bench.board.verify import VerifyRequest, verify, verify_all
 from dml_bench.data import synthetic
+from dml_bench.data.datasets import open_dataset
 from dml_bench.evaluation.calibration import Calibration
 from dml_bench.runs import record_format, record_schema
 from dml_bench.runs.metrics import metrics_of
@@ -962,6 +964,30 @@ def test_queries_with_other_labels_than_their_images_are_refused(
     assert refused_for(copy_of_submission) == set()
     request = {"data_dir": birds, "cache_dir": cache_dir}
     assert refused_for(copy_of_submission, **request) == {"query set"}
+
+
+def test_the_digest_of_queries_is_that_of_the_images(copy_of_submission, birds, cache_dir):
+    """With another one a row is compared with no other."""
+    answer_otherwise(copy_of_submission, lambda content: content.facts.update(queries="0" * 64))
+    assert refused_for(copy_of_submission, data_dir=birds, cache_dir=cache_dir) == {"query set"}
+
+
+@pytest.mark.parametrize(("stated", "names"), [("bird", set()), ("fish", {"query set"})])
+def test_coarse_classes_are_those_of_the_images(
+    stated, names, copy_of_submission, birds, cache_dir, monkeypatch
+):
+    """By them errors count as near ones."""
+
+    def with_coarse_classes(*arguments):
+        dataset = open_dataset(*arguments)
+        return replace(dataset, coarse_classes=("bird",) * len(dataset.class_names))
+
+    def say_coarse_classes(content):
+        content.facts["coarse_classes"] = [stated] * len(content.facts["class_names"])
+
+    monkeypatch.setattr(against_images, "open_dataset", with_coarse_classes)
+    answer_otherwise(copy_of_submission, say_coarse_classes)
+    assert refused_for(copy_of_submission, data_dir=birds, cache_dir=cache_dir) == names
 
 
 def test_a_run_that_is_made_again_gives_its_answers_again(of_trained, birds, cache_dir):
