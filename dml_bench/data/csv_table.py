@@ -5,6 +5,7 @@ import codecs
 import csv
 import io
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ __all__ = [
     "SPLIT_COLUMNS",
     "CsvTable",
     "Roles",
-    "alike",
+    "describe_alike",
     "fault",
     "inside",
     "read_table",
@@ -418,14 +419,7 @@ def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
         raise ValueError(
             f"{file} does not exist{near_miss(table, tables)}; {there}: set the option table"
         )
-    text = text_of(file, encoding)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
-        lines = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise ValueError(
-            f"{file} is not a table of text ({error}): save it as comma-separated text"
-        ) from error
+    lines = lines_of(file, text_of(file, encoding))
     header = [name.strip() for name in lines[0][1]] if lines else []
     if len(header) < 2 or len(lines) < 2:
         raise ValueError(
@@ -447,6 +441,27 @@ def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
             " the column of the file and that of the class"
         )
     return parsed
+
+
+def lines_of(file: Path, text: str) -> list[tuple[int, list[str]]]:
+    """The rows of a table that are not empty, its header first, each with the line of the file on
+    which it ends. Raises ValueError where a quotation mark opens a cell that nothing closes before
+    a comma: the rows up to the next such mark would be part of that cell."""
+    # Else a lone mark, as in "5 inch, is read over line ends, and the rows on these are lost.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
+    lines = []
+    begun = 1
+    try:
+        for row in reader:
+            if any(map(str.strip, row)):
+                lines.append((reader.line_num, row))
+            begun = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{file} is not a table of text from line {begun} on ({error}): save it as"
+            " comma-separated text, with each quotation mark that opens a cell closed"
+        ) from error
+    return lines
 
 
 def without_index(table: CsvTable) -> CsvTable:
@@ -513,13 +528,36 @@ def twice(values: Iterable[str]) -> list[str]:
     return [value for value, count in Counter(values).items() if count > 1]
 
 
-def alike(class_names: Iterable[str]) -> list[str]:
-    """Names that may be meant as one: they differ in case, or are one number written in two
-    ways."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in class_names:
-        groups[re.sub(r"^0+(?=\d+$)", "", composed(name).casefold())].append(name)
-    return [" and ".join(group) for group in groups.values() if len(group) > 1]
+def describe_alike(names: Iterable[str], what: str) -> list[str]:
+    """Sentences about names that may be meant as one: they differ in case, or are one number
+    written in two ways; or they look the same, but for blanks. `what` says what has them."""
+    by_spelling: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_spelling[re.sub(r"^0+(?=\d+$)", "", composed(name).casefold())].append(name)
+    by_look: dict[str, list[str]] = defaultdict(list)
+    for spelled, of_spelling in by_spelling.items():
+        by_look[as_seen(spelled)].append(of_spelling[0])
+    remedy = "if they are meant as one, write them in one way"
+    return [
+        *fault(
+            [" and ".join(group) for group in by_spelling.values() if len(group) > 1],
+            f"{what} that differ only in case or in zeros",
+            remedy,
+        ),
+        *fault(
+            [" and ".join(map(repr, group)) for group in by_look.values() if len(group) > 1],
+            f"{what} that differ only in blanks, or in characters that look the same",
+            remedy,
+        ),
+    ]
+
+
+def as_seen(name: str) -> str:
+    """A name without what a person can't see in it: kinds and numbers of blanks, characters without
+    a width, and characters in two widths."""
+    wide = unicodedata.normalize("NFKC", name)
+    shown = [letter for letter in wide if unicodedata.category(letter) != "Cf"]
+    return " ".join("".join(shown).split())
 
 
 def speakable(text: str) -> bool:

@@ -202,7 +202,30 @@ def test_names_that_differ_only_in_case_or_zeros_are_pointed_out(tmp_path):
     )
 
 
+def test_names_that_differ_only_in_what_nobody_sees_are_pointed_out(tmp_path):
+    pictures(tmp_path, "Ant/1.jpg", "Ant /1.jpg", "a bee/1.jpg", "a\u00a0bee/1.jpg")
+    pictures(tmp_path, "wasp/1.jpg", "wasp\u200b/1.jpg", "moth/1.jpg")
+    assert read("folder", tmp_path).notes == (
+        "class names that differ only in blanks, or in characters that look the same: 3 (first:"
+        " 'Ant' and 'Ant '); if they are meant as one, write them in one way",
+    )
+
+
 # Tables
+
+
+@pytest.mark.parametrize(
+    "notes", [("ok", '"5 inch', "ok", '"6 inch', "ok"), ("ok", "ok", "ok", "ok", '"6 inch')]
+)
+def test_a_quotation_mark_that_nothing_closes_takes_no_rows_away(tmp_path, notes):
+    pictures(tmp_path, *(f"images/{row}.jpg" for row in range(len(notes))))
+    rows = [f"{row}.jpg,{'xy'[row % 2]},{note}" for row, note in enumerate(notes)]
+    (tmp_path / "train.csv").write_text("\n".join(["path,label,note", *rows]))
+    line = 2 + next(row for row, note in enumerate(notes) if note != "ok")
+    with pytest.raises(
+        ValueError, match=rf"train.csv is not a table of text from line {line} on .* closed$"
+    ):
+        read("csv", tmp_path)
 
 
 def test_a_class_that_is_called_like_a_drive_is_refused_for_that(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 from dml_bench.config import Component
 from dml_bench.data.datasets.dataset import Dataset, NotThere, Progress, Where
 from dml_bench.data.datasets.layouts import layout_of
+from dml_bench.data.datasets.plugin_checks import well_formed
 from dml_bench.registry import datasets
 from dml_bench.system.drafts import sweep
 
@@ -53,18 +54,16 @@ def open_dataset(
     entry = datasets.of(component)
     check_data_dir(component, data_dir)
     tell = progress or (lambda stage, done, total: None)
-    if data_dir is None:
-        return replace(
-            entry.build(Where(cache_dir, cache_dir, tell), **component.options), cache_dir=cache_dir
-        )
     try:
-        dataset: Dataset = replace(
-            entry.build(Where(data_dir, cache_dir, tell), **component.options), cache_dir=cache_dir
-        )
+        made = entry.build(Where(data_dir or cache_dir, cache_dir, tell), **component.options)
     except NotThere as problem:
+        if data_dir is None:
+            raise
         other = layout_of(data_dir)
         if not other or other[0] == entry.name:
             raise
         advice = f"{data_dir} holds {other[1]}, so give --dataset {other[0]}"
         raise NotThere(problem.missing, advice) from None
+    dataset: Dataset = made if entry.origin is None else well_formed(made, entry.name)
+    dataset = replace(dataset, cache_dir=cache_dir)
     return dataset if tolerant else dataset.sound()

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dml_bench.data.csv_table import alike, fault, inside, speakable, twice
+from dml_bench.data.csv_table import describe_alike, fault, inside, speakable, twice
 from dml_bench.data.digests import digests_of
 from dml_bench.data.exif import Capture, captures_of
 from dml_bench.data.images import box_of
@@ -204,6 +204,7 @@ def assemble(
     problems += fault(
         twice(row.path for row in rows), f"images listed twice in {root}", "list each of them once"
     )
+    require_same_fields(rows, root)
     filled = {row.label for row in rows}
     empty = [name for label, name in enumerate(names) if label not in filled]
     empty_classes = fault(empty, f"classes without images in {root}", remedy_of_empty)
@@ -213,11 +214,6 @@ def assemble(
     if problems:
         by_path = {row.path: row for row in rows}
         rows = [row for row in by_path.values() if speakable(row.path)]
-    also = fault(
-        alike(names),
-        "class names that differ only in case or in zeros",
-        "if they are meant as one, write them in one way",
-    )
     return Dataset(
         name=name,
         root=root,
@@ -229,10 +225,31 @@ def assemble(
         ),
         parts=None if rows[0].part is None else tuple(str(row.part) for row in rows),
         columns=columns_of(rows),
-        notes=(*notes, *also),
+        notes=(*notes, *describe_alike(names, "class names")),
         faults=tuple(problems),
         empty_classes="".join(empty_classes),
     )
+
+
+def require_same_fields(rows: Sequence[ImageRow], root: Path) -> None:
+    """Raises ValueError where some images have a part, a box or other columns, and others have
+    not: those of all would be lost."""
+    fields: dict[str, list[bool]] = {
+        "a part": [row.part is not None for row in rows],
+        "a box": [row.box is not None for row in rows],
+        "the columns of the first": [column_names(row) == column_names(rows[0]) for row in rows],
+    }
+    for field, has_it in fields.items():
+        without = [row.path for row, has in zip(rows, has_it, strict=True) if not has]
+        if 0 < len(without) < len(rows):
+            raise ValueError(
+                *fault(without, f"images in {root} without {field}", "give one to all or to none")
+            )
+
+
+def column_names(row: ImageRow) -> list[str]:
+    """Of the other columns of its table."""
+    return [name for name, _ in row.cells]
 
 
 def columns_of(rows: Sequence[ImageRow]) -> dict[str, tuple[str, ...]] | None:
