@@ -2,15 +2,30 @@
 again."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from dml_bench.config import Experiment
-from dml_bench.data.datasets import Dataset
-from dml_bench.data.split import Split, split_of
+import numpy as np
 
-__all__ = ["OtherData", "copies_in_gallery", "data_facts", "describe_copies", "differing_data"]
+from dml_bench.config import Data, Experiment
+from dml_bench.data.csv_table import describe_alike
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.split import Phase, Split, split_of
+from dml_bench.system.counted import counted
+
+__all__ = [
+    "OtherData",
+    "copies_in_gallery",
+    "copies_trained_on",
+    "data_facts",
+    "describe_alike_groups",
+    "describe_copies",
+    "differing_data",
+]
+
+OF_FILES = ("photo", "runs", "numbers", "series")
+"""Rules of `data.group` whose groups have names that no person wrote."""
 
 
 class DatasetFacts(TypedDict):
@@ -50,7 +65,17 @@ class DataFacts(TypedDict):
     split: SplitFacts
 
 
-class Copies(TypedDict):
+class TrainedCopies(TypedDict, total=False):
+    """Images that a phase must not train on and that are an image that it trains on; empty where
+    there are none."""
+
+    trained_on: int
+    """How many there are."""
+    trained_example: list[str]
+    """The paths of such an image and of the one that is trained on."""
+
+
+class Copies(TrainedCopies):
     """Queries that are an image of the gallery other than themselves."""
 
     queries: int
@@ -148,13 +173,50 @@ def copies_in_gallery(dataset: Dataset, split: Split, digests: Sequence[str]) ->
     return {"queries": len(queries), "of": len(split.test), "example": example}
 
 
-def describe_copies(copies: Copies | None) -> str:
-    """Empty where there are none."""
-    if not copies or not copies["queries"]:
-        return ""
-    query, other = copies["example"]
-    return (
-        f"{copies['queries']} of {copies['of']} queries have the same pixels as a gallery image,"
-        f" e.g. {query} and {other}: they are found whatever was learnt; `dml-bench data check`"
-        " lists them"
-    )
+def copies_trained_on(
+    dataset: Dataset, split: Split, phases: Sequence[Phase], digests: Sequence[str]
+) -> TrainedCopies:
+    """How many images of classes that a phase holds out are an image that it trains on, under the
+    name of another class; and how many queries are, where the gallery is not what is trained on.
+    Arguments and counts are those of `copies_in_gallery`."""
+    used = np.unique(np.concatenate([split.train, split.test, split.gallery, split.valid]))
+    copied: dict[int, int] = {}
+    for phase in phases:
+        trained = {digests[image]: image for image in phase.trains_on(dataset, split)[::-1]}
+        kept_apart = used[np.isin(dataset.labels[used], phase.held_out_classes)]
+        if split.gallery is not split.train:
+            kept_apart = np.union1d(kept_apart, split.test)
+        for image in kept_apart.tolist():
+            if digests[image] in trained:
+                copied.setdefault(image, int(trained[digests[image]]))
+    if not copied:
+        return {}
+    example = [dataset.paths[image] for image in min(copied.items())]
+    return {"trained_on": len(copied), "trained_example": example}
+
+
+def describe_copies(copies: Copies | None) -> Iterator[str]:
+    """A line for each kind of them."""
+    if not copies:
+        return
+    remedy = "`dml-bench data check` lists them"
+    if copies["queries"]:
+        query, other = copies["example"]
+        yield (
+            f"{copies['queries']} of {copies['of']} queries have the same pixels as a gallery"
+            f" image, e.g. {query} and {other}: they are found whatever was learnt; {remedy}"
+        )
+    if copies.get("trained_on"):
+        image, other = copies["trained_example"]
+        yield (
+            f"the pixels of {counted(copies['trained_on'], 'image')} that must stay unseen are"
+            f" trained on, e.g. {image} as {other}; {remedy}"
+        )
+
+
+def describe_alike_groups(data: Data, split: Split) -> list[str]:
+    """Sentences about groups whose names may mean one: its images may be on both sides."""
+    rule = data.group
+    if split.groups is None or not rule or rule in OF_FILES or rule.startswith("exif:"):
+        return []
+    return describe_alike(dict.fromkeys(split.groups.tolist()), f"groups of data.group = {rule}")

@@ -63,7 +63,7 @@ def execute(request: RunRequest) -> Outcome:
         if (
             summary := distributed.broadcast_object(lambda: claimed(folder, dataset, request.force))
         ) is not None:
-            if copies := describe_copies(summary.get("copies")):
+            for copies in describe_copies(summary.get("copies")):
                 callback.warn(copies)
             warn_of_doubts(summary, callback)
             return Outcome(folder.path, summary, already_finished=True)

@@ -17,10 +17,13 @@ from torch import Tensor
 from dml_bench.config.experiments import read_profile
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import (
+    Copies,
     DataFacts,
     OtherData,
     copies_in_gallery,
+    copies_trained_on,
     data_facts,
+    describe_alike_groups,
     describe_copies,
 )
 from dml_bench.data.inputs import ImageInputs, tta_views
@@ -146,7 +149,11 @@ class RunSession:
             "command": sys.argv,
             **here,
         }
-        copies = copies_in_gallery(self.dataset, self.split, self.pixels.view_cache.digests)
+        digests = self.pixels.view_cache.digests
+        copies: Copies = {
+            **copies_in_gallery(self.dataset, self.split, digests),
+            **copies_trained_on(self.dataset, self.split, self.phases, digests),
+        }
         self.environment: BegunEnvironment = {
             **facts,
             "copies": copies,
@@ -159,11 +166,12 @@ class RunSession:
         self._write_split()
         self._start_mirror()
         self._say_plan()
-        if copies_line := describe_copies(copies):
+        for copies_line in describe_copies(copies):
             self.callback.warn(copies_line)
         if divided_sessions := session_warning(self.dataset, self.experiment.data):
             self.callback.warn(divided_sessions)
-        for note in (*self.dataset.notes, *self.split.notes):
+        alike_groups = describe_alike_groups(self.experiment.data, self.split)
+        for note in (*self.dataset.notes, *self.split.notes, *alike_groups):
             self.callback.note(note)
         if self.experiment.data.split == "stratified" and {"train", "test"} <= set(
             self.dataset.parts or ()

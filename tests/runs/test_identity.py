@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from handmade import BASELINE, experiment, finish, photographed
+from handmade import BASELINE, dataset_of, experiment, finish, photographed
 from PIL import Image
 from small_suite import call
 from small_suite import command as suite_command
@@ -25,8 +25,16 @@ from dml_bench.config.tables import read_table
 from dml_bench.data import digests
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.digests import digests_of
-from dml_bench.data.identity import OtherData, copies_in_gallery, data_facts, differing_data
-from dml_bench.data.split import make_split
+from dml_bench.data.identity import (
+    OtherData,
+    copies_in_gallery,
+    copies_trained_on,
+    data_facts,
+    describe_alike_groups,
+    describe_copies,
+    differing_data,
+)
+from dml_bench.data.split import disjoint_phases, make_disjoint_split, make_split, phases
 from dml_bench.registry import UnknownName
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.run import find_run
@@ -384,6 +392,58 @@ def test_a_query_is_no_copy_of_itself_where_all_are_asked_among_each_other(tmp_p
         "of": 4,
         "example": ["a", "c"],
     }
+
+
+def test_an_image_of_a_held_out_class_that_is_trained_on_under_another_name_is_counted():
+    dataset = dataset_of({"auk": 4, "jay": 4, "wren": 4})
+    split = make_split(dataset, method="stratified", test_fraction=0.25, seed=42)
+    both = phases(((2,),))
+    jay, wren = (split.train[dataset.labels[split.train] == label][0] for label in (1, 2))
+    own = [f"picture {image}" for image in range(12)]
+    assert copies_trained_on(dataset, split, both, own) == {}
+    digests = [own[jay] if image == wren else own[image] for image in range(12)]
+    copies = copies_in_gallery(dataset, split, digests)
+    assert copies["queries"] == 0, "it is in the gallery, as the other"
+    trained = copies_trained_on(dataset, split, both, digests)
+    paths = [dataset.paths[image] for image in (wren, jay)]
+    assert trained == {"trained_on": 1, "trained_example": paths}
+    (line,) = describe_copies({**copies, **trained})
+    assert line == (
+        "the pixels of 1 image that must stay unseen are trained on, e.g."
+        f" {paths[0]} as {paths[1]}; `dml-bench data check` lists them"
+    )
+
+
+def test_a_query_that_is_trained_on_is_counted_where_the_gallery_is_of_other_images():
+    dataset = dataset_of({"auk": 3, "jay": 3, "wren": 3, "owl": 3})
+    split = make_disjoint_split(dataset, method="half", valid_fraction=0.0)
+    digests = [f"picture {image}" for image in range(12)]
+    digests[7] = digests[2]
+    one = disjoint_phases(dataset, split)
+    assert copies_in_gallery(dataset, split, digests)["queries"] == 0
+    assert copies_trained_on(dataset, split, one, digests) == {
+        "trained_on": 1,
+        "trained_example": ["owl/01.jpg", "auk/02.jpg"],
+    }
+
+
+def test_groups_that_may_be_one_are_pointed_out_where_a_person_wrote_them():
+    dataset = replace(
+        dataset_of({"auk": 4, "jay": 4}),
+        columns={"shop": ("Kiosk", "kiosk", "2", "02", "Inn", "Inn ", "3", "4")},
+    )
+    data = Data(split="grouped", group="shop")
+    groups = np.array(dataset.columns["shop"], object)
+    split = replace(
+        make_split(dataset, method="stratified", test_fraction=0.5, seed=42), groups=groups
+    )
+    assert [line.partition(";")[0] for line in describe_alike_groups(data, split)] == [
+        "groups of data.group = shop that differ only in case or in zeros: 2 (first: Kiosk and"
+        " kiosk)",
+        "groups of data.group = shop that differ only in blanks, or in characters that look the"
+        " same: 1 (first: 'Inn' and 'Inn ')",
+    ]
+    assert describe_alike_groups(replace(data, group="photo"), split) == []
 
 
 def test_a_run_says_that_queries_are_copies_though_they_were_saved_again_and_says_so_again(
