@@ -40,6 +40,30 @@ class DecisionReport(PrintedDocument, PrintedRecord):
         return self.decision.as_table()
 
 
+SET_BY_DECIDE = (
+    *("name", "protocol", "unseen", "data", "data.split", "data.group", "data.time"),
+    *("data.test_fraction", "data.valid_fraction", "data.skip_unreadable"),
+)
+"""Settings that follow from how the photos are divided: with others, rows would be compared on
+photos of sessions that they trained on, and the page would tell of another division."""
+
+
+def require_others_settings(overrides: Sequence[str]) -> None:
+    """Raises ValueError where one sets what a decision sets itself."""
+    from dml_bench.config.variants import setting_of
+
+    for text in overrides:
+        setting = setting_of(text)
+        if setting == "seed":
+            raise ValueError("decide runs seeds of its own: leave out --set seed")
+        if setting == "data.group":
+            raise ValueError(
+                f"decide takes sessions from --group: give it in place of --set {text}"
+            )
+        if setting in SET_BY_DECIDE:
+            raise ValueError(f"decide sets {setting} by its own division: leave out --set {text}")
+
+
 def decide(
     photos: PathLike,
     *,
@@ -75,11 +99,8 @@ def decide(
         raise ValueError(f"minutes must be a number, got {minutes!r}: give one, e.g. 30")
     if not minutes > 0:
         raise ValueError(f"--minutes must be more than 0, got {minutes:g}: allow some")
-    from dml_bench.config.variants import setting_of
-
     texts = override_texts(overrides)
-    if any(setting_of(text) == "seed" for text in texts):
-        raise ValueError("decide runs seeds of its own: leave out --set seed")
+    require_others_settings(texts)
     from dml_bench.decision.decide import decide as decide_on
     from dml_bench.report.compose import WRITTEN, made_by, write
     from dml_bench.report.decision import compose_decision

@@ -41,6 +41,8 @@ class Candidate:
     by: By
     """How the gallery answers, for `dml-bench predict`; of a classifier, how the gallery of the
     same network answers best, which is for new classes."""
+    photos: tuple[str, ...] = ()
+    """By seed, a digest of these test photos: seeds that draw the split have others."""
 
     @property
     def name(self) -> str:
@@ -62,6 +64,11 @@ class Candidate:
     def precision(self) -> Interval:
         """P@1, the mean over classes and seeds."""
         return interval(self.scores, within=PROPORTION)
+
+    def on(self, photos: Sequence[str]) -> tuple[Scores, ...]:
+        """The scores of the seeds that were tested on such photos."""
+        pairs = zip(self.scores, self.photos, strict=True)
+        return tuple(scores for scores, own in pairs if own in photos)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +115,10 @@ def candidates_of(rows: Mapping[str, Row]) -> Iterator[Candidate]:
         optimizer = runs[0].experiment.optimizer.name
         nearest = tuple(scores_of_phase(precision_at_1, ALL, run) for run in runs)
         means = tuple(scores_by_means(run) for run in runs)
+        photos = tuple(run.queries_digest for run in runs)
         of_gallery = (
-            Candidate(label, "nearest photo", nearest, "photo"),
-            Candidate(label, "class means", means, "mean"),
+            Candidate(label, "nearest photo", nearest, "photo", photos),
+            Candidate(label, "class means", means, "mean", photos),
         )
         if optimizer != "linear_probe":
             yield from of_gallery
@@ -118,7 +126,7 @@ def candidates_of(rows: Mapping[str, Row]) -> Iterator[Candidate]:
         if optimizer != "class_means" and runs[0].logits(ALL).path.is_file():
             better = max(of_gallery, key=lambda candidate: candidate.precision.estimate)
             scores = tuple(logits_scores(run) for run in runs)
-            yield Candidate(label, "classifier", scores, better.by)
+            yield Candidate(label, "classifier", scores, better.by, photos)
 
 
 def scores_by_means(run: Run) -> Scores:
@@ -127,6 +135,18 @@ def scores_by_means(run: Run) -> Scores:
     predicted = nearest_class_mean(embeddings.gallery, embeddings.query, neighbours.gallery_labels)
     labels = neighbours.query_labels
     return Scores((predicted == labels).astype(float), labels)
+
+
+def on_same_photos(
+    first: Candidate, second: Candidate
+) -> tuple[tuple[Scores, ...], tuple[Scores, ...]]:
+    """The scores of both by seed. Where one has a single seed, as all would be the same or as the
+    time was short, those of the other that were tested on its photos."""
+    if len(first.scores) == 1:
+        return first.scores, second.on(first.photos)
+    if len(second.scores) == 1:
+        return first.on(second.photos), second.scores
+    return first.scores, second.scores
 
 
 def lead(first: tuple[Scores, ...], second: tuple[Scores, ...]) -> Interval:
@@ -175,7 +195,7 @@ def choose(rows: Mapping[str, Row]) -> Selection:
     assert best is not None  # each row but a linear probe is one, and no training comes first
     if rival is None:
         return Selection(candidates, best, None, None)
-    ahead = lead(rival.scores, best.scores)
+    ahead = lead(*on_same_photos(rival, best))
     return Selection(candidates, rival if ahead.low > 0 else best, rival, ahead)
 
 

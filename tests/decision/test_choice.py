@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from dml_bench.decision.choice import Candidate, Selection, best_of, expected
+from dml_bench.decision.choice import Candidate, Selection, best_of, choose, expected
 from dml_bench.evaluation.statistics import Scores
 
 BACKBONES = ("MobileNetV2", "EfficientNet-Lite0")
@@ -97,3 +97,17 @@ def test_no_more_than_all_photos_are_said_to_be_expected():
     said = Selection(tuple(made), made[0], None, None).expected
     assert max(said.values()) == 1
     assert list(said) == [candidate.name for candidate in made]
+
+
+def test_a_single_seed_is_held_against_those_that_were_tested_on_its_photos(monkeypatch):
+    """Of a row for which the time sufficed for one seed; each seed draws its own test photos."""
+    right = np.ones(len(LABELS))
+    half = np.tile([1.0, 0.0, 1.0], NUM_CLASSES)
+    gallery = Candidate("a, none", "nearest photo", (Scores(half, LABELS),), "photo", ("42",))
+    scores = tuple(Scores(values, LABELS) for values in (right, half, half))
+    rival = Candidate("b, probe", "classifier", scores, "photo", ("42", "43", "44"))
+    monkeypatch.setattr("dml_bench.decision.choice.candidates_of", lambda rows: (gallery, rival))
+    assert choose({}).ahead.estimate == pytest.approx(1 / 3)
+    same = Candidate("b, probe", "classifier", scores, "photo", ("42", "42", "42"))
+    monkeypatch.setattr("dml_bench.decision.choice.candidates_of", lambda rows: (gallery, same))
+    assert choose({}).ahead.estimate == pytest.approx(1 / 9)

@@ -70,6 +70,24 @@ def test_photos_that_are_not_there_are_refused_before_anything_is_written(tmp_pa
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("seed=7", "decide runs seeds of its own"),
+        ("data.split=stratified", "decide sets data.split by its own division: leave out --set"),
+        ("data.group=parent", "decide takes sessions from --group: give it in place of --set"),
+        ("data.valid_fraction=0", "decide sets data.valid_fraction by its own division"),
+        ("unseen=last:1", "decide sets unseen by its own division"),
+        ("protocol=class_disjoint", "decide sets protocol by its own division"),
+        ("name=mine", "decide sets name by its own division"),
+    ],
+)
+def test_settings_that_follow_from_the_division_are_refused(photos, tmp_path, setting, message):
+    with pytest.raises(ValueError, match=message):
+        db.decide(photos, out=tmp_path / "out", overrides=[setting])
+    assert not (tmp_path / "out").exists()
+
+
 def test_time_that_is_over_before_any_row_is_none_and_not_less():
     assert say_plan([], {}, left=-12.0).startswith("rows in their order, for 0.0 minutes ")
 
