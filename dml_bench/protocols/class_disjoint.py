@@ -2,6 +2,7 @@
 metric learning do."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -159,7 +160,23 @@ class ClassDisjoint(Protocol):
 
     def split(self, experiment: Experiment, dataset: Dataset) -> Split:
         data = experiment.data
-        return make_disjoint_split(dataset, method=data.split, valid_fraction=data.valid_fraction)
+        split = make_disjoint_split(dataset, method=data.split, valid_fraction=data.valid_fraction)
+        both = np.intersect1d(split.test, split.gallery)
+        if len(both) and not split.leaves_one_out:
+            raise ValueError(
+                f"{len(both):,} images of {dataset.name} are of the part test, others of query or"
+                f" gallery, and the first would find themselves (e.g. {dataset.paths[both[0]]}):"
+                " name all test, or each query or gallery"
+            )
+        labels = dataset.labels[split.test]
+        others = np.bincount(dataset.labels[split.gallery], minlength=dataset.num_classes)
+        alone = int((others[labels] == split.leaves_one_out).sum())
+        if alone == len(labels):
+            raise ValueError(
+                f"none of the {alone:,} queries of {dataset.name} has another image of its class to"
+                " be found by: add images to the test classes"
+            )
+        return replace(split, notes=(*split.notes, *describe_alone(alone, len(labels))))
 
     def phases(self, experiment: Experiment, dataset: Dataset, split: Split) -> tuple[Phase, ...]:
         return disjoint_phases(dataset, split)
@@ -224,9 +241,23 @@ class ClassDisjoint(Protocol):
             f"{retrieval['queries']:,} queries of {len(summary['unseen_classes'])} classes that"
             " were never trained on; means over queries."
         )
+        alone = retrieval.get("queries_without_relevant_images", 0)
+        for sentence in describe_alone(alone, retrieval["queries"]):
+            caption += f" {sentence}."
         caption += describe_coarse("the model", retrieval)
         row = tuple(number(retrieval[name]) for name in shown.values())
         return [OutcomeTable(title=title, heads=tuple(shown), rows=(row,), caption=caption)]
+
+
+def describe_alone(alone: int, queries: int) -> list[str]:
+    """What becomes of queries of whose class the gallery has no other image; empty where there are
+    none."""
+    if not alone:
+        return []
+    return [
+        f"{alone:,} of {queries:,} queries have no other image of their class in the gallery: R@k"
+        " and P@1 count them as wrong, and R-precision and MAP@R leave them out"
+    ]
 
 
 def retrieval_metrics(recall_k: Iterable[int]) -> Iterator[Metric]:

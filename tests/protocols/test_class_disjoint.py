@@ -92,6 +92,50 @@ def test_parts_that_share_classes_are_refused():
         )
 
 
+def experiment(split: str = "given"):
+    return tiny("protocol=class_disjoint", f"data.split={split}")
+
+
+@pytest.mark.parametrize("other", ["query", "gallery"])
+def test_test_images_that_would_find_themselves_among_those_of_the_gallery_are_refused(other):
+    """Each is query and gallery at once, and left out of its search only where all are."""
+    parts = ("train",) * 6 + ("test", other, "gallery") * 2
+    dataset = dataset_of([2, 2, 2, 3, 3], parts)
+    with pytest.raises(
+        ValueError, match=r"2 images of made are of the part test, .*c3/0.jpg\): name"
+    ):
+        ClassDisjoint().split(experiment(), dataset)
+    apart = dataset_of([2, 2, 2, 3, 3], parts[:6] + ("query", "query", "gallery") * 2)
+    assert ClassDisjoint().split(experiment(), apart).test.tolist() == [6, 7, 9, 10]
+
+
+def test_queries_without_another_image_of_their_class_are_counted_and_named():
+    dataset = dataset_of([3, 3, 3, 1, 1, 2])
+    split = ClassDisjoint().split(experiment("half"), dataset)
+    assert split.leaves_one_out
+    sentence = (
+        "2 of 4 queries have no other image of their class in the gallery: R@k and P@1 count them"
+        " as wrong, and R-precision and MAP@R leave them out"
+    )
+    assert split.notes == (sentence,)
+    numbers = {"precision_at_1_macro": 0.2, "map_at_r": 0.5, "r_precision": 0.5}
+    numbers |= {"queries": 4, "queries_without_relevant_images": 2}
+    of_run = {"experiment": "mine", "dataset": {"name": "made"}, "seed": 42}
+    summary = {**of_run, "retrieval": numbers, "unseen_classes": ["c3", "c4", "c5"]}
+    (table,) = ClassDisjoint().outcome(summary)
+    assert table.caption.endswith(f"means over queries. {sentence}.")
+    own = ("train",) * 9 + ("query", "gallery", "query", "gallery")
+    split = ClassDisjoint().split(experiment(), dataset_of([3, 3, 3, 2, 1, 1], own))
+    assert split.notes[0].startswith("1 of 2 queries have no other image")
+
+
+def test_queries_none_of_which_could_be_answered_are_refused():
+    with pytest.raises(
+        ValueError, match=r"none of the 3 queries of made has another image .*: add"
+    ):
+        ClassDisjoint().split(experiment("half"), dataset_of([3, 3, 3, 1, 1, 1]))
+
+
 def test_too_few_classes_to_train_on_are_refused():
     with pytest.raises(
         ValueError,
