@@ -211,6 +211,16 @@ def test_names_that_differ_only_in_what_nobody_sees_are_pointed_out(tmp_path):
     )
 
 
+def test_labels_that_may_be_one_are_pointed_out_where_an_image_has_several(tmp_path):
+    pictures(tmp_path, *(f"images/{row}.jpg" for row in range(4)))
+    table = "path,label\n0.jpg,Beach;dog\n1.jpg,beach;cat\n2.jpg,dog\n3.jpg,cat\n"
+    (tmp_path / "train.csv").write_text(table)
+    assert read("csv", tmp_path, separator=";").notes == (
+        "labels that differ only in case or in zeros: 1 (first: Beach and beach); if they are meant"
+        " as one, write them in one way",
+    )
+
+
 # Tables
 
 

@@ -12,6 +12,7 @@ from dml_bench.data.csv_table import (
     PARTS,
     CsvTable,
     Roles,
+    describe_alike,
     fault,
     inside,
     read_table,
@@ -335,7 +336,11 @@ def csv_table(
     dataset = assemble(
         folder_name(data_dir), data_dir, class_names, rows, [*faults, *unfound], roles.notes
     )
-    return replace(dataset, label_sets=label_sets_of(class_names)) if separator else dataset
+    if not separator:
+        return dataset
+    sets = label_sets_of(class_names)
+    notes = (*dataset.notes, *describe_alike(sets.names, "labels"))
+    return replace(dataset, label_sets=sets, notes=notes)
 
 
 def require_header(listing: CsvTable, file_at: int, files: "Files") -> None:
