@@ -88,8 +88,10 @@ def answers_are_all(submission: Submission) -> Iterator[Finding]:
     known = {f"{phase}.{name}" for phase in facts["similarities"] for name in OF_PHASE}
     if others := arrays.keys() - known - {"query_labels", "gallery_counts", *IMAGE_SETS}:
         yield refused("answers", f"they hold {min(others)!r}, which is no answer")
-    names = (*facts["class_names"], *facts.get("coarse_classes", ()))
-    for name in (*names, *facts.get("answered_only", {}).values()):
+    names = [*facts["class_names"], *facts.get("coarse_classes", ())]
+    for of_others in ("answered_only", "coarse_of_others"):
+        names += facts.get(of_others, {}).values()
+    for name in names:
         if character := obeyed_character(name):
             yield refused("answers", f"a class has {character} in its name: give it another")
     last_step = facts.get("last_step", 1)

@@ -34,6 +34,7 @@ from dml_bench.protocols.coarse_metrics import (
     coarse_groups,
     coarse_metrics,
     coarse_numbers,
+    coarse_of_others,
     describe_coarse,
 )
 from dml_bench.protocols.metric import (
@@ -121,13 +122,14 @@ class RetrievalResult(Result):
         return self.scalars()
 
     def tables(self) -> dict[str, ResultTable]:
-        """P@1 and MAP@R of each class of the queries."""
+        """P@1 and MAP@R of each class of the queries, and the coarse classes of others."""
         means = {
             "precision@1": precision_at_1(self.neighbours),
             "MAP@R": self.per_query["map_at_r"],
         }
         columns = columns_of_queried_classes(self.dataset, self.neighbours, means)
-        return {"test_classes_metrics": ResultTable.of_columns(columns)}
+        of_queries = {"test_classes_metrics": ResultTable.of_columns(columns)}
+        return of_queries | coarse_of_others(self.dataset, self.neighbours)
 
     def predictions(self) -> ResultTable:
         unseen = np.ones(len(self.split.test), bool)

@@ -18,19 +18,23 @@ from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.statistics import Scores
 from dml_bench.protocols.metric import MeasuredRun, Metric
 from dml_bench.registry import datasets
-from dml_bench.system.tables import number
+from dml_bench.system.tables import ResultTable, number
 
 __all__ = [
     "BY_CHANCE",
+    "COARSE_OF_OTHERS",
     "ERRORS_WITHIN",
     "coarse_groups",
     "coarse_metrics",
     "coarse_numbers",
+    "coarse_of_others",
     "describe_coarse",
 ]
 
 ERRORS_WITHIN = "errors_within_coarse_class"
 BY_CHANCE = f"{ERRORS_WITHIN}_by_chance"
+COARSE_OF_OTHERS = "coarse_classes_without_queries"
+"""The table of the coarse classes of classes that only the gallery has."""
 
 
 def coarse_groups(dataset: Dataset) -> np.ndarray | None:
@@ -39,6 +43,16 @@ def coarse_groups(dataset: Dataset) -> np.ndarray | None:
         return None
     groups: np.ndarray = np.unique(dataset.coarse_classes, return_inverse=True)[1]
     return groups
+
+
+def coarse_of_others(dataset: Dataset, neighbours: Neighbours) -> dict[str, ResultTable]:
+    """By name, the table of the coarse classes of classes that have no queries and answer some;
+    empty where there are none."""
+    others = np.setdiff1d(neighbours.gallery_labels, neighbours.query_labels).tolist()
+    if dataset.coarse_classes is None or not others:
+        return {}
+    rows = tuple((label, dataset.coarse_classes[label]) for label in others)
+    return {COARSE_OF_OTHERS: ResultTable(("class id", "coarse class"), rows)}
 
 
 def coarse_metrics(experiment: Experiment, phase: str) -> Iterator[Metric]:
@@ -57,12 +71,17 @@ def coarse_metrics(experiment: Experiment, phase: str) -> Iterator[Metric]:
 
 def coarse_scores(phase: str, run: MeasuredRun) -> Scores:
     """What each query adds to the share of the errors that stay inside the coarse class. Raises
-    ValueError where the run has no coarse classes."""
+    ValueError where the run has no coarse classes, or not those of all its answers."""
     neighbours = run.neighbours[phase]
     if run.coarse_groups is None:
         raise ValueError(
             "this run kept no coarse classes, though its data set says that it has some: return"
             " them from its reader, then run again"
+        )
+    if (run.coarse_groups[neighbours.labels[:, 0]] < 0).any():
+        raise ValueError(
+            "this run of an earlier version kept no coarse classes of classes that have no queries"
+            " and answer some: run it again"
         )
     return Scores(errors_within(neighbours, run.coarse_groups), neighbours.query_labels)
 

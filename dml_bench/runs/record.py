@@ -208,6 +208,9 @@ def content_of(run: Run, diagnostics: Mapping[str, Any]) -> record_format.Conten
     }
     if run.coarse_classes:
         facts["coarse_classes"] = list(run.coarse_classes.values())
+    if run.coarse_of_others:
+        of_others = run.coarse_of_others.items()
+        facts["coarse_of_others"] = {str(label): coarse for label, coarse in of_others}
     if names := answered_only(run, arrays):
         facts["answered_only"] = names
     return record_format.Content(facts, arrays)

@@ -16,6 +16,7 @@ from dml_bench.data.identity import differing_data
 from dml_bench.data.images import photo_file
 from dml_bench.evaluation.search import Neighbours
 from dml_bench.protocols import Protocol, protocol_of
+from dml_bench.protocols.coarse_metrics import COARSE_OF_OTHERS
 from dml_bench.protocols.holdouts import Holdouts
 from dml_bench.protocols.metric import measured
 from dml_bench.registry import UnknownName, datasets, near_miss
@@ -274,16 +275,23 @@ class Run:
         return dict(zip(self.class_names, coarse, strict=True)) if coarse else {}
 
     @cached_property
+    def coarse_of_others(self) -> dict[int, str]:
+        """By class id, the coarse class of classes of the gallery that have no queries."""
+        table = layout.table(self.folder, COARSE_OF_OTHERS)
+        rows = read_csv(table) if table.exists() else []
+        return {int(row["class id"]): row["coarse class"] for row in rows}
+
+    @cached_property
     def coarse_groups(self) -> np.ndarray | None:
-        """(classes) the number of the coarse class of each class, -1 for a class that is never
-        asked about; None where there are none."""
+        """(classes) the number of the coarse class of each class, -1 for a class without queries of
+        a run that did not keep it; None where there are none."""
         if not self.coarse_classes:
             return None
         main = self.neighbours[self.protocol.main_phase]
-        most = max(int(main.gallery_labels.max(initial=0)), *self.coarse_classes)
+        known = self.coarse_classes | self.coarse_of_others
+        most = max(int(main.gallery_labels.max(initial=0)), *known)
         groups = np.full(most + 1, -1)
-        numbers = np.unique(list(self.coarse_classes.values()), return_inverse=True)[1]
-        groups[list(self.coarse_classes)] = numbers
+        groups[list(known)] = np.unique(list(known.values()), return_inverse=True)[1]
         return groups
 
     @cached_property
@@ -488,6 +496,11 @@ class RecordedRun(Run):
     def coarse_classes(self) -> dict[int, str]:
         coarse = self.content.facts.get("coarse_classes", ())
         return dict(zip(self.class_names, coarse, strict=True)) if coarse else {}
+
+    @cached_property
+    def coarse_of_others(self) -> dict[int, str]:
+        kept: dict[str, str] = self.content.facts.get("coarse_of_others", {})
+        return {int(label): coarse for label, coarse in kept.items()}
 
 
 class ImageFiles:

@@ -11,10 +11,17 @@ from handmade import answered, dataset_of, finish
 from dml_bench.config import Experiment
 from dml_bench.config.experiments import resolve
 from dml_bench.data.split import Split, phases
+from dml_bench.evaluation.search import Neighbours
 from dml_bench.evaluation.statistics import estimate
 from dml_bench.protocols.class_disjoint import RetrievalResult
 from dml_bench.protocols.class_holdout import HoldoutResult
-from dml_bench.protocols.coarse_metrics import BY_CHANCE, ERRORS_WITHIN, describe_coarse
+from dml_bench.protocols.coarse_metrics import (
+    BY_CHANCE,
+    COARSE_OF_OTHERS,
+    ERRORS_WITHIN,
+    describe_coarse,
+)
+from dml_bench.runs.arrays import write_neighbours
 from dml_bench.runs.metrics import difference, measure, metrics_of
 from dml_bench.runs.record import content_of
 from dml_bench.runs.run import RecordedRun
@@ -95,6 +102,44 @@ def test_retrieval_among_unseen_classes_has_the_share_too():
     )
     assert disjoint.summary()["retrieval"][ERRORS_WITHIN] == pytest.approx(0.75)
     assert disjoint.tables()["test_classes_metrics"].columns[-1] == "coarse class"
+
+
+def with_a_class_without_queries(neighbours: Neighbours) -> Neighbours:
+    """The same with class 4 in the gallery, which answers the first wrong query, of class 0."""
+    indices = neighbours.indices.copy()
+    indices[1, 0] = 4
+    gallery = np.append(neighbours.gallery_labels, 4)
+    return replace(neighbours, indices=indices, gallery_labels=gallery)
+
+
+def test_an_answer_of_a_class_without_queries_counts_by_the_coarse_class_that_is_kept(run):
+    whatever = result()
+    answers = with_a_class_without_queries(whatever.neighbours["all"])
+    dataset = replace(dataset_of(dict.fromkeys("abcde", 3)), coarse_classes=(*KINDS, "Apple"))
+    disjoint = RetrievalResult(
+        replace(whatever.experiment, evaluate=replace(whatever.experiment.evaluate, recall_k=(1,))),
+        dataset,
+        whatever.split,
+        answers,
+        None,
+    )
+    assert disjoint.summary()["retrieval"][ERRORS_WITHIN] == pytest.approx(0.75)
+    table = disjoint.tables()[COARSE_OF_OTHERS]
+    assert (table.columns, table.rows) == (("class id", "coarse class"), ((4, "Apple"),))
+    write_neighbours(run.folder / "all" / "neighbours.safetensors", answers)
+    with pytest.raises(ValueError, match=r"kept no coarse classes of classes that have no queries"):
+        measure([replace(run)], ERRORS_WITHIN)
+    write_csv(run.folder / f"{COARSE_OF_OTHERS}.csv", table.columns, table.rows)
+    reread = replace(run)
+    assert measure([reread], ERRORS_WITHIN).estimate == pytest.approx(0.75)
+    assert reread.coarse_groups.tolist() == [0, 0, 1, 1, 0]
+    reread.__dict__["predictions"] = [dict.fromkeys(("all_predicted", "all_vote"), "e")] * 8
+    content = content_of(reread, {})
+    assert content.facts["coarse_of_others"] == {"4": "Apple"}
+    recorded = RecordedRun(
+        run.folder, run.experiment, content.facts["summary"], content=content, description={}
+    )
+    assert recorded.coarse_groups.tolist() == [0, 0, 1, 1, 0]
 
 
 def test_a_data_set_without_coarse_classes_has_none_of_it():
