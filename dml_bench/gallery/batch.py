@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dml_bench.data.images import photo_file
+from dml_bench.data.images import MEGAPIXELS, most_megapixels, photo_file
 from dml_bench.gallery.format import count, prediction_json, threshold_json
 from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.lookup import LookupOptions, PhotoLookup
@@ -163,12 +163,13 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def state_of(file: Path) -> list[int]:
-    """Size and time of a file, which tell a changed photo; empty where it is gone."""
+    """Size and times of a file, which tell a changed photo, and one whose permissions were mended;
+    empty where it is gone."""
     try:
         status = photo_file(file).stat()
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def kind_of(answer: dict[str, Any]) -> str:
@@ -311,6 +312,8 @@ def identity_of(gallery_file: GalleryFile, lookup: PhotoLookup, options: LookupO
     parts["value"] = lookup.threshold.value if math.isfinite(lookup.threshold.value) else None
     if isinstance(lookup.open_index, OpenStore):
         parts["store"] = asdict(lookup.open_index.record)
+    if (megapixels := most_megapixels()) != MEGAPIXELS:
+        parts["megapixels"] = megapixels  # photos above it are unreadable
     if gallery is not None:
         parts["gallery"] = embeddings_digest(gallery.embeddings)
         parts["classes"] = [entry.class_name for entry in gallery.entries]

@@ -147,6 +147,32 @@ def test_a_photo_that_changed_since_is_looked_up_again(gallery, photos, tmp_path
         assert again.lacking(files) == [files[3]]
 
 
+def test_a_photo_whose_permissions_were_mended_is_looked_up_again(gallery, photos, tmp_path):
+    options = LookupOptions()
+    lookup = open_lookup(gallery.file, options, "cpu")
+    files = sorted(photos.iterdir())
+    with answer_file(gallery.file, lookup, options, tmp_path / "a.csv") as answers:
+        AnswerJob(lookup, answers, lambda done, total: None).run(files)
+        assert answers.lacking(files) == []
+        files[12].chmod(0o600)  # its size and the time of its content stay
+        assert answers.lacking(files) == [files[12]]
+
+
+def test_answers_under_another_limit_of_megapixels_are_not_gone_on_with(
+    gallery, photos, tmp_path, monkeypatch
+):
+    options = LookupOptions()
+    lookup = open_lookup(gallery.file, options, "cpu")
+    with answer_file(gallery.file, lookup, options, tmp_path / "a.csv"):
+        pass
+    monkeypatch.setenv("DML_BENCH_MAX_MEGAPIXELS", "500")
+    with (
+        pytest.raises(ValueError, match="answers of another gallery, model or options"),
+        answer_file(gallery.file, lookup, options, tmp_path / "a.csv"),
+    ):
+        pass
+
+
 def test_two_commands_do_not_write_answers_to_one_file(gallery, photos, tmp_path):
     """The first that ends takes the journal away in which the other has its places."""
     options = LookupOptions()
