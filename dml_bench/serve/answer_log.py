@@ -1,5 +1,6 @@
 """What a server answered, one line of JSON for each photo, beside the gallery, and no photo:
-<phase>.answers.jsonl, and in <phase>.answers.old.jsonl the lines before."""
+<phase>.answers.jsonl, and in <phase>.answers.old.jsonl the lines before. A file that was begun
+after another has a first line with the number of answers before it."""
 
 import json
 import threading
@@ -12,11 +13,20 @@ from dml_bench.gallery.store import GalleryFile
 from dml_bench.system.callbacks import LOGGER
 from dml_bench.system.failures import describe_error
 
-__all__ = ["AnswerLog", "LoggedAnswer", "log_file", "read_answers", "timestamp"]
+__all__ = [
+    "AnswerLog",
+    "LoggedAnswer",
+    "answers_gone",
+    "log_file",
+    "read_answers",
+    "timestamp",
+]
 
 LARGEST = 64_000_000
 """Bytes of a file, some 400,000 answers; then another is begun, and the one before the last
 goes."""
+BEFORE = "answers_before"
+"""In the first line of a file, where there were some."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +58,7 @@ class AnswerLog:
     def __init__(self, gallery_file: GalleryFile):
         self.path = log_file(gallery_file)
         self._lock = threading.Lock()
-        self.path.touch()
+        self._begin()
         self._is_torn = self.path.stat().st_size > 0 and not ends_a_line(self.path)
 
     def add(self, answers: Sequence[LoggedAnswer]) -> None:
@@ -74,7 +84,18 @@ class AnswerLog:
         self._is_torn = False
         if size > LARGEST:
             self.path.replace(old_log_file(self.path))
-            self.path.touch()
+            self._begin()
+
+    def _begin(self) -> None:
+        """Make the file where it is not there, with the number of answers before it."""
+        self.path.touch()
+        old = old_log_file(self.path)
+        if self.path.stat().st_size or not old.exists():
+            return
+        before = answers_before(old)
+        with open(old, "rb") as file:
+            lines = sum(1 for _ in file) - (before > 0)
+        self.path.write_text(json.dumps({BEFORE: before + lines}) + "\n", encoding="utf-8")
 
 
 def timestamp() -> str:
@@ -97,6 +118,22 @@ def ends_a_line(path: Path) -> bool:
     with open(path, "rb") as file:
         file.seek(-1, 2)
         return file.read(1) == b"\n"
+
+
+def answers_before(path: Path) -> int:
+    """What the first line of a file says of the answers before it."""
+    with open(path, "rb") as file:
+        try:
+            return int(json.loads(file.readline())[BEFORE])
+        except (ValueError, TypeError, KeyError):
+            return 0
+
+
+def answers_gone(gallery_file: GalleryFile) -> int:
+    """The number of answers before those that are read, whose lines are gone."""
+    current = log_file(gallery_file)
+    files = [path for path in (old_log_file(current), current) if path.exists()]
+    return answers_before(files[0]) if files else 0
 
 
 def read_answers(gallery_file: GalleryFile) -> Iterator[LoggedAnswer]:

@@ -7,7 +7,8 @@ the opposite.
 
 Photos are tested in windows of 200 by the statistic of Kolmogorov and Smirnov. Window k has the
 level .05 / (k (k + 1)), and these sum up to .05: looking at every window, as often as one likes,
-raises a false alarm in at most 5% of the galleries. The test takes photos to be independent: many
+raises a false alarm in at most 5% of the galleries. Windows count from the first answer that was
+ever logged, whether its line is still there or not. The test takes photos to be independent: many
 photos of one thing in a row count as another kind.
 """
 
@@ -58,7 +59,7 @@ class Drift:
     photos: int
     """The photos of the log."""
     windows: tuple[Window, ...]
-    """Whole windows, in their order."""
+    """Whole windows whose lines are there, in their order."""
     expected_unknown: float
     """The share of the calibration images, in the mix, that the threshold makes unknown."""
     expected_similarity: float
@@ -71,14 +72,19 @@ class Drift:
 
 
 def find_drift(
-    answers: Sequence[LoggedAnswer], curve: PrecisionCurve, threshold: float, independent: float
+    answers: Sequence[LoggedAnswer],
+    curve: PrecisionCurve,
+    threshold: float,
+    independent: float,
+    gone: int = 0,
 ) -> Drift:
     """Hold answers, in their order, against the similarities of calibration images: their curve in
-    the mix of the promise. `independent` is how many independent images they are worth."""
+    the mix of the promise. `independent` is how many independent images they are worth, `gone` how
+    many answers there were before these."""
     similarity = np.array([answer.similarity for answer in answers], float)
     windows = []
-    for number in range(len(answers) // SIZE):
-        chosen = slice(number * SIZE, (number + 1) * SIZE)
+    for number in range(-(-gone // SIZE), (gone + len(answers)) // SIZE):
+        chosen = slice(number * SIZE - gone, (number + 1) * SIZE - gone)
         part = answers[chosen]
         gap = largest_gap(similarity[chosen], curve)
         windows.append(

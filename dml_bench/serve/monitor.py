@@ -8,7 +8,7 @@ from typing import Any
 
 from dml_bench.gallery.calibration import CalibrationSet, calibration_set
 from dml_bench.gallery.store import GalleryFile
-from dml_bench.serve.answer_log import LoggedAnswer, log_file, read_answers
+from dml_bench.serve.answer_log import LoggedAnswer, answers_gone, log_file, read_answers
 from dml_bench.serve.drift import SIZE, Drift, Window, find_drift
 
 __all__ = ["Monitored", "monitor"]
@@ -136,7 +136,7 @@ def monitor(gallery_file: GalleryFile) -> Monitored:
     sizes = Counter(answer.images for answer in answers)
     independent = curve.total * images.known.num_groups / max(len(images.known.correct), 1)
     return Monitored(
-        drift=find_drift(answers, curve, threshold, independent),
+        drift=find_drift(answers, curve, threshold, independent, answers_gone(gallery_file)),
         last=last,
         images=images,
         other_galleries=len(answers) - sizes[len(gallery.entries)],

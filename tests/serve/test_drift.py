@@ -14,7 +14,7 @@ from dml_bench.evaluation.thresholds import SearchOutcomes, precision_curve
 from dml_bench.gallery.calibration import calibration_set
 from dml_bench.gallery.store import GalleryFile, open_gallery_file
 from dml_bench.serve import answer_log
-from dml_bench.serve.answer_log import AnswerLog, LoggedAnswer, read_answers
+from dml_bench.serve.answer_log import AnswerLog, LoggedAnswer, answers_gone, read_answers
 from dml_bench.serve.drift import SIZE, find_drift, largest_gap
 
 
@@ -97,6 +97,28 @@ def test_a_log_is_read_over_a_damaged_line_and_over_two_files(file, monkeypatch)
     log.add(third)
     assert [answer.similarity for answer in read_answers(file)] == [0.1, 0.2, 0.3]
     assert len(list(file.path.parent.glob("*.jsonl"))) == 2
+
+
+def test_windows_go_on_where_the_first_lines_of_the_log_are_gone(file, monkeypatch):
+    """Else each file that is begun anew would be tested at the levels of the first windows."""
+    dice = np.random.default_rng(1)
+    curve = precision_curve(outcomes(dice.beta(8, 3, size=150)))
+    photos = answers(dice.beta(8, 3, size=6 * SIZE))
+    of_all = find_drift(photos, curve, 0.6, 150)
+    monkeypatch.setattr(answer_log, "LARGEST", 60_000)
+    log = AnswerLog(file)
+    for first in range(0, len(photos), 50):
+        log.add(photos[first : first + 50])
+        if first == 600:
+            log = AnswerLog(file)
+    kept, gone = list(read_answers(file)), answers_gone(file)
+    assert gone > 2 * SIZE
+    assert gone % SIZE
+    assert kept == photos[gone:]
+    late = find_drift(kept, curve, 0.6, 150, gone)
+    assert late.windows == of_all.windows[-len(late.windows) :]
+    assert late.photos == len(kept)
+    assert find_drift(photos[:30], curve, 0.6, 150, gone=30).windows == ()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is full")
