@@ -133,7 +133,14 @@ def write_logits(
     classes: Annotated[np.ndarray, Int("classes")],
     probabilities: Annotated[np.ndarray, Float("query classes")],
 ) -> None:
-    """(trained classes) class ids and (query, trained classes) their probabilities."""
+    """(trained classes) class ids and (query, trained classes) their probabilities. Raises
+    ValueError where these are not finite: the first class would be the likeliest."""
+    undefined = int((~np.isfinite(probabilities)).any(axis=1).sum())
+    if undefined:
+        raise ValueError(
+            f"logits of {undefined:,} of {len(probabilities):,} queries are not finite: mend the"
+            " loss's logits, or try a smaller optimizer.lr"
+        )
     predicted = classes[probabilities.argmax(axis=1)]
     arrays = {"predicted": predicted, "probabilities": probabilities, "classes": classes}
     write_arrays(path, arrays)

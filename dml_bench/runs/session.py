@@ -41,6 +41,7 @@ from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
 from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase, labelling_cost
 from dml_bench.runs.folder import RunFolder
+from dml_bench.runs.learning import require_learning
 from dml_bench.runs.mirror import Mirror, MirroredRun
 from dml_bench.runs.record_format import COST_DIGITS, rounded
 from dml_bench.runs.request import RunRequest
@@ -390,6 +391,7 @@ class RunSession:
             ),
             untrained=untrained,
         )
+        require_learning(run)
         unfinished = job.folder / layout.CHECKPOINT
         if distributed.broadcast_object(unfinished.exists):
             self._resume(run, unfinished)

@@ -1,0 +1,121 @@
+"""Components of one's own that would leave nothing to learn, or give numbers of other classes, are
+refused before anything is trained."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import train
+from torch import nn
+
+import dml_bench as db
+from dml_bench.runs.arrays import write_logits
+
+pytestmark = pytest.mark.usefixtures("plugins_removed")
+
+
+class Classifier(nn.Module):
+    """A softmax classifier; `change` is what its logits go through."""
+
+    def __init__(self, num_classes: int, dim: int, change) -> None:
+        super().__init__()
+        self.layer = nn.Linear(dim, num_classes)
+        self.change = change
+
+    def forward(self, embeddings, labels):
+        return nn.functional.cross_entropy(self.layer(embeddings), labels)
+
+    def logits(self, embeddings):
+        return self.change(self.layer(embeddings))
+
+
+class Head(nn.Module):
+    """A linear head that says it gives `dim` numbers; `change` is what they go through."""
+
+    def __init__(self, num_features: int, change, dim: int = 8) -> None:
+        super().__init__()
+        self.dim = dim
+        self.layer = nn.Linear(num_features, 8)
+        self.change = change
+
+    def forward(self, features):
+        return self.change(self.layer(features))
+
+
+@pytest.fixture
+def refused(birds, cache_dir, tmp_path):
+    """The message with which a run of these settings is refused."""
+
+    def message(*settings: str) -> str:
+        with pytest.raises(ValueError) as problem:
+            train(birds, cache_dir, tmp_path / "runs", "train.epochs=1", *settings)
+        return str(problem.value)
+
+    return message
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda logits: logits[:, :-1], r"(2, 7): mend"),
+        (lambda logits: logits[:, 0], r"(2,): mend"),
+        (lambda logits: logits.T, r"(8, 2): mend"),
+        (lambda logits: logits.tolist(), "list: mend"),
+        (lambda logits: logits * torch.nan, "numbers that are not finite: mend"),
+    ],
+)
+def test_logits_that_are_not_one_finite_number_for_each_class_are_refused(refused, change, got):
+    @db.register_loss("Mine", summary="a test", classifies=True)
+    def mine(*, num_classes: int, dim: int):
+        return Classifier(num_classes, dim, change)
+
+    message = refused("loss=Mine", "miner=none")
+    assert "loss Mine must have logits(embeddings) of one number for each class, (2, 8)" in message
+    assert f"got {got}" in message
+
+
+def test_logits_that_stop_being_finite_end_a_run(tmp_path):
+    probabilities = np.array([[0.5, 0.5], [np.nan, np.nan]], np.float32)
+    with pytest.raises(ValueError, match="logits of 1 of 2 queries are not finite: mend"):
+        write_logits(tmp_path / "logits.safetensors", np.arange(2), probabilities)
+
+
+def test_an_optimizer_that_lacks_parameters_is_refused(refused):
+    @db.register_optimizer("Lazy", summary="a test")
+    def lazy(parameters, *, lr: float = 0.1):
+        return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+
+    message = refused("optimizer=Lazy")
+    assert "optimizer Lazy lacks" in message
+    assert "(first: backbone.conv1.0.weight), which would stay as they are: hand it" in message
+
+
+@pytest.mark.parametrize(
+    ("batches", "got"), [(lambda images: [], "none"), (lambda images: [images[:1]], "one of 1")]
+)
+def test_a_sampler_without_batches_of_two_images_is_refused(refused, batches, got):
+    @db.register_sampler("Empty", summary="a test")
+    def empty(images, labels, batch_size, key):
+        return batches(images)
+
+    message = refused("sampler=Empty")
+    assert (
+        f"sampler Empty must give batches of at least 2 images in phase all, got {got}" in message
+    )
+
+
+def test_a_head_that_gives_other_numbers_than_it_says_is_refused(refused):
+    @db.register_head("Wide", summary="a test")
+    def wide(num_features):
+        return Head(num_features, lambda outputs: outputs, dim=9)
+
+    message = refused("model.head=Wide")
+    assert "embeddings of shape (2, 9), as its head says by dim, got (2, 8)" in message
+
+
+def test_a_head_by_which_queries_would_depend_on_each_other_is_refused(refused):
+    @db.register_head("Centred", summary="a test")
+    def centred(num_features):
+        return Head(num_features, lambda outputs: outputs - outputs.mean(dim=0))
+
+    message = refused("model.head=Centred")
+    assert "gives an image another embedding beside another image" in message
