@@ -136,12 +136,17 @@ def divide(  # noqa: PLR0913 - what a person can choose, and the time
     sessions are estimated, of the `seconds` in a part by a look at the photos. Studio photos, from
     the folder or table `catalogue` or of the part `catalogue`, are in none of the parts.
 
-    Raises ValueError where there are too few photos, or where they, or `group`, changed since they
-    were divided.
+    Raises ValueError where there are too few photos, or these have several labels, or where they,
+    or `group`, changed since they were divided.
     """
     dataset = open_dataset(
         dataset_component(photos, overrides), photos, cache_dir, callback.progress, tolerant=True
     ).sound(or_empty=True)
+    if dataset.label_sets is not None:
+        raise ValueError(
+            f"a decision needs one class for each photo, and those of {photos} have several labels:"
+            " leave data.dataset.separator out, or train with protocol multi_label"
+        )
     dataset = named_by_box(dataset)
     listed = catalogue_rows(dataset, catalogue)
     studio = catalogue_images(dataset)

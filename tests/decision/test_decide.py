@@ -492,6 +492,21 @@ def test_too_few_photos_are_no_answer(photos, tmp_path, cache_dir):
         decided(photos, tmp_path / "out", cache_dir)
 
 
+def test_photos_of_several_labels_are_refused(tmp_path, cache_dir):
+    """Each combination of labels was taken for a class of its own."""
+    (tmp_path / "images").mkdir()
+    rows = ["path,class"]
+    for number in range(20):
+        Image.new("RGB", (8, 8), (10 * number, 0, 0)).save(tmp_path / f"images/{number}.png")
+        rows.append(f"{number}.png,{'ab'[number % 2]};{'cd'[number // 10]}")
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    several = ["data.dataset=csv", "data.dataset.separator=;"]
+    with pytest.raises(
+        ValueError, match=r"one class for each photo, .* have several labels: leave"
+    ):
+        divide(tmp_path, tmp_path / "out", cache_dir, Callback(), overrides=several)
+
+
 def test_other_photos_need_another_folder(photos, tmp_path, cache_dir):
     divide(photos, tmp_path, cache_dir, Callback())
     next(photos.glob("*/*")).unlink()
