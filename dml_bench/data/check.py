@@ -12,7 +12,7 @@ from PIL import Image
 
 from dml_bench.config import Data
 from dml_bench.data.datasets import Dataset, Progress
-from dml_bench.data.images import Unreadable, decode
+from dml_bench.data.images import Unreadable, box_of, decode, photo_file, size_of
 from dml_bench.data.same_picture import first_of_picture, small_copy
 from dml_bench.data.sessions import Sessions
 from dml_bench.data.split import (
@@ -27,10 +27,12 @@ from dml_bench.system.threaded import threaded_map
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Damage", "DataReport", "Sides", "check", "render", "sides"]
+__all__ = ["Damage", "DataReport", "Sides", "check", "describe_boxes", "render", "sides"]
 
 SHOWN = 10
 """Most lines that `render` spends on one kind of finding."""
+ROUNDING = 1.0
+"""Pixels by which a box may reach beyond its photo without a word."""
 
 Copies = tuple[tuple[str, ...], ...]
 """Groups of paths of one image."""
@@ -155,9 +157,44 @@ def check(
         single=classes_of_one(dataset, counts),
         faults=dataset.faults,
         refused=refused,
-        notes=dataset.notes,
+        notes=(*dataset.notes, *describe_boxes(dataset, len(dataset))),
         sessions=sessions,
     )
+
+
+def describe_boxes(dataset: Dataset, most: int) -> list[str]:
+    """A sentence where boxes reach beyond their photos, as those of a photo of another size do: of
+    so many images at most, by the heads of their files."""
+    images = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int))
+    corners = [corners_of(dataset, image) for image in images.tolist()]
+    boxed = [(image, box) for image, box in zip(images.tolist(), corners, strict=True) if box]
+    beyond = [image for image, box in boxed if is_beyond(dataset, image, box)]
+    if not beyond:
+        return []
+    return [
+        f"{len(beyond):,} of {len(boxed):,} boxes that were looked at reach beyond their photo"
+        f" (first: {dataset.paths[beyond[0]]}) and are cut there: write them in pixels of the photo"
+        " as it is"
+    ]
+
+
+def corners_of(dataset: Dataset, image: int) -> tuple[float, ...]:
+    """Left, top, right and bottom of the image's box; empty where it has none."""
+    if dataset.boxes is None:
+        return box_of(dataset.paths[image]) or ()
+    left, top, width, height = dataset.boxes[image].tolist()
+    return left, top, left + width, top + height
+
+
+def is_beyond(dataset: Dataset, image: int, box: tuple[float, ...]) -> bool:
+    """Whether a box reaches beyond the photo, as far as that can be read."""
+    try:
+        width, height = size_of(photo_file(dataset.root / dataset.paths[image]))
+    except Unreadable:
+        return False
+    left, top, right, bottom = box
+    over = max(-left, -top, right - width, bottom - height)
+    return over > ROUNDING
 
 
 def classes_of_one(dataset: Dataset, counts: np.ndarray) -> tuple[str, ...]:

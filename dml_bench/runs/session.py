@@ -15,6 +15,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from dml_bench.config.experiments import read_profile
+from dml_bench.data.check import describe_boxes
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import (
     Copies,
@@ -69,6 +70,9 @@ from dml_bench.training.pretraining import Stage, stages
 from dml_bench.training.training_state import TrainingState
 
 __all__ = ["RunSession", "write_tables"]
+
+BOXES = 200
+"""So many are held against their photos when a run begins; `data check` looks at all."""
 
 
 class RunSession:
@@ -171,8 +175,10 @@ class RunSession:
             self.callback.warn(copies_line)
         if divided_sessions := session_warning(self.dataset, self.experiment.data):
             self.callback.warn(divided_sessions)
-        alike_groups = describe_alike_groups(self.experiment.data, self.split)
-        for note in (*self.dataset.notes, *self.split.notes, *alike_groups):
+        notes = [*self.dataset.notes, *self.split.notes]
+        notes += describe_alike_groups(self.experiment.data, self.split)
+        notes += describe_boxes(self.dataset, BOXES)
+        for note in notes:
             self.callback.note(note)
         if self.experiment.data.split == "stratified" and {"train", "test"} <= set(
             self.dataset.parts or ()

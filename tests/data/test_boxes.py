@@ -1,5 +1,6 @@
 """Photos that show several products: an image is a part of a photo."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from dml_bench.config import Data
 from dml_bench.config.component import Component
-from dml_bench.data.check import check
+from dml_bench.data.check import check, describe_boxes
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.images import (
     Unreadable,
@@ -93,6 +94,23 @@ def test_an_empty_box_is_the_whole_photo_and_a_wrong_one_a_fault(tmp_path):
     assert dataset.paths == ("one.png", "two.png#0,0,9,9")
     (fault,) = dataset.faults
     assert "whose box is not left, top, right, bottom in pixels: 1 (first: line 4)" in fault
+
+
+def test_boxes_of_photos_of_another_size_are_pointed_out(tmp_path):
+    shelf(tmp_path / "one.png", ["red", "green"])
+    shelf(tmp_path / "two.png", ["green"])
+    rows = ["one.png,red,0,0,21,30", "one.png,green,20,0,40,30", "two.png,green,5,5,40,60"]
+    (tmp_path / "train.csv").write_text("\n".join(["path,class,x0,y0,x1,y1", *rows, ""]))
+    dataset = opened(tmp_path)
+    assert describe_boxes(dataset, 3) == [
+        "1 of 3 boxes that were looked at reach beyond their photo (first: two.png#5,5,40,60) and"
+        " are cut there: write them in pixels of the photo as it is"
+    ]
+    assert describe_boxes(dataset, 1) == []
+    assert check(dataset).notes[-1].startswith("1 of 3 boxes that were looked at reach beyond")
+    boxes = np.array([[0, 0, 41, 30], [0, 0, 42.5, 30], [0, 0, 20, 30]])
+    named = replace(dataset, boxes=boxes, paths=("one.png", "one.png", "two.png"))
+    assert describe_boxes(named, 3)[0].startswith("1 of 3 boxes")
 
 
 def test_without_boxes_the_columns_are_others(tmp_path):
