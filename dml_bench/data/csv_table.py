@@ -109,8 +109,8 @@ BOX_COLUMNS = (
 """Names of the columns with the corners of a box, in pixels of the upright photo."""
 ONE_BOX_COLUMN = "box"
 """The column with all four of these numbers."""
-ONE_HOT = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
-"""What stands in one-hot columns."""
+ONE_HOT = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+"""What stands in one-hot columns, in lower case; pandas writes True and False."""
 ROLE_MARKS = ("is_query", "is_gallery")
 """Columns by which open-metric-learning says what a row that is not trained on is used for."""
 MARKS = (
@@ -188,12 +188,14 @@ class CsvTable:
             self.header.index(split_column) if split_column else self._first(free, SPLIT_COLUMNS)
         )
         notes = []
-        if split_at is not None and not split_column and (strange := self._no_part(split_at)):
-            notes.append(
-                f"column {self.header[split_at]} of {self.file.name} is not used: {strange!r} is no"
-                f" part ({', '.join(PARTS)})"
-            )
-            split_at = None
+        if split_at is not None and not split_column:
+            strange = self._no_part(split_at)
+            if strange is not None:
+                notes.append(
+                    f"column {self.header[split_at]} of {self.file.name} is not used: {strange!r}"
+                    f" is no part ({', '.join(PARTS)})"
+                )
+                split_at = None
         query, gallery = (self._first(free, {name}) for name in ROLE_MARKS)
         free = [at for at in free if at not in (split_at, query, gallery)]
         classes = self._classes(free, label_column)
@@ -271,12 +273,11 @@ class CsvTable:
             (at for at in free if re.sub(r"[\W_]+", "_", self.header[at].lower()) in known), None
         )
 
-    def _no_part(self, split_at: int) -> str:
-        """The first value that is no part of a data set; '' where all are."""
-        return next(
-            (value for row in self.rows if (value := row[split_at].strip()).lower() not in PARTS),
-            "",
-        )
+    def _no_part(self, split_at: int) -> str | None:
+        """The first value that is no part of a data set, perhaps an empty one; None where all
+        are."""
+        values = (row[split_at].strip() for row in self.rows)
+        return next((value for value in values if value.lower() not in PARTS), None)
 
     def with_label_sets(self, columns: Sequence[int], separator: str) -> "CsvTable":
         """The table whose cells in the class column name the labels in one order. Raises ValueError
@@ -327,7 +328,7 @@ class CsvTable:
 
     def mostly_marks(self, at: int) -> bool:
         """Whether most cells of a column are 0 or 1."""
-        return 2 * sum(row[at].strip() in ONE_HOT for row in self.rows) > len(self.rows)
+        return 2 * sum(row[at].strip().lower() in ONE_HOT for row in self.rows) > len(self.rows)
 
     def mostly_one_hot(self, columns: Sequence[int]) -> bool:
         """Whether these columns are meant as one-hot: a few wrong rows must be reported, not turn
@@ -356,7 +357,8 @@ class CsvTable:
         value that is no part."""
         if roles.split is None:
             return [None] * len(self.rows)
-        if strange := self._no_part(roles.split):
+        strange = self._no_part(roles.split)
+        if strange is not None:
             known = ", ".join(PARTS)
             raise ValueError(
                 f"column {self.header[roles.split]} of {self.file} has the value {strange!r}; parts"
@@ -390,7 +392,7 @@ def truth(cell: str) -> bool:
 def hot(row: list[str], columns: Sequence[int]) -> int | None:
     """The place of the only 1 among these columns; None where they are anything but zeros and a
     single 1."""
-    marks = [ONE_HOT.get(row[at].strip(), 2) for at in columns]
+    marks = [ONE_HOT.get(row[at].strip().lower(), 2) for at in columns]
     return marks.index(1) if sum(marks) == 1 else None
 
 

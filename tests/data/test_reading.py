@@ -238,6 +238,28 @@ def test_a_quotation_mark_that_nothing_closes_takes_no_rows_away(tmp_path, notes
         read("csv", tmp_path)
 
 
+def test_a_row_without_a_part_is_met_in_words(tmp_path):
+    pictures(tmp_path, *(f"images/{row}.jpg" for row in range(4)))
+    rows = ["path,label,split", "0.jpg,x,train", "1.jpg,x,", "2.jpg,y,train", "3.jpg,y,test"]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    dataset = read("csv", tmp_path)
+    assert dataset.parts is None
+    assert dataset.notes[0].startswith(
+        "column split of train.csv is not used: '' is no part (train"
+    )
+    with pytest.raises(ValueError, match=r"column split of .* has the value ''; parts are train"):
+        read("csv", tmp_path, split_column="split")
+
+
+def test_one_hot_columns_may_hold_true_and_false(tmp_path):
+    """As pandas.get_dummies makes them: classes were called False and True, by the first column."""
+    pictures(tmp_path, *(f"images/{row}.jpg" for row in range(4)))
+    rows = ["path,gull,tern", "0.jpg,True,False", "1.jpg,False,True", "2.jpg,true,0", "3.jpg,0,1"]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    dataset = read("csv", tmp_path)
+    assert (dataset.class_names, dataset.labels.tolist()) == (("gull", "tern"), [0, 1, 0, 1])
+
+
 def test_a_class_that_is_called_like_a_drive_is_refused_for_that(tmp_path):
     pictures(tmp_path, "A: good/1.jpg", "bad/1.jpg")
     faults = read("folder", tmp_path, tolerant=True).faults
