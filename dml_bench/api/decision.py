@@ -47,6 +47,9 @@ SET_BY_DECIDE = (
 """Settings that follow from how the photos are divided: with others, rows would be compared on
 photos of sessions that they trained on, and the page would tell of another division."""
 
+OF_SEVERAL_ANSWERS = ("train.folds", "evaluate.tta", "evaluate.tta_by", "evaluate.tta_draws")
+"""Settings by which several networks or views answer in a run, where one does on the final part."""
+
 
 def require_others_settings(overrides: Sequence[str]) -> None:
     """Raises ValueError where one sets what a decision sets itself."""
@@ -59,6 +62,11 @@ def require_others_settings(overrides: Sequence[str]) -> None:
         if setting == "data.group":
             raise ValueError(
                 f"decide takes sessions from --group: give it in place of --set {text}"
+            )
+        if setting in OF_SEVERAL_ANSWERS:
+            raise ValueError(
+                "decide has one network and one view answer on the final part: leave out --set"
+                f" {text}"
             )
         if setting in SET_BY_DECIDE:
             raise ValueError(f"decide sets {setting} by its own division: leave out --set {text}")

@@ -80,6 +80,8 @@ def test_photos_that_are_not_there_are_refused_before_anything_is_written(tmp_pa
         ("unseen=last:1", "decide sets unseen by its own division"),
         ("protocol=class_disjoint", "decide sets protocol by its own division"),
         ("name=mine", "decide sets name by its own division"),
+        ("train.folds=3", "decide has one network and one view answer on the final part: leave"),
+        ("evaluate.tta=mirror", "decide has one network and one view answer on the final part"),
     ],
 )
 def test_settings_that_follow_from_the_division_are_refused(photos, tmp_path, setting, message):
