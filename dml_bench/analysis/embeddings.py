@@ -12,6 +12,7 @@ from dml_bench.data.datasets import Dataset, Progress
 from dml_bench.data.embeddings import LabelTable
 from dml_bench.data.split import make_split, unseen_classes
 from dml_bench.evaluation.class_means import nearest_class_mean
+from dml_bench.evaluation.collapse import doubts
 from dml_bench.evaluation.drop import lost_to
 from dml_bench.evaluation.few_shot import FewShotCurve, few_shot_curve
 from dml_bench.evaluation.hubness import Hubness, hubness
@@ -27,8 +28,16 @@ from dml_bench.evaluation.statistics import (
     interval,
 )
 from dml_bench.protocols.holdout_metrics import COST, TO_SEEN, TO_UNSEEN, drop_name
+from dml_bench.system.counted import counted
 
-__all__ = ["EmbeddingsResult", "Line", "Queries", "evaluate_embeddings", "queries_of"]
+__all__ = [
+    "EmbeddingsResult",
+    "Line",
+    "Queries",
+    "describe_unused",
+    "evaluate_embeddings",
+    "queries_of",
+]
 
 VOTES = (5, 10)
 DRAWS = 20
@@ -91,6 +100,8 @@ class EmbeddingsResult:
     `evaluation.scatter`."""
     hubness: Hubness
     """How unevenly gallery images answer."""
+    doubts: dict[str, float]
+    """Reasons to doubt all of it, by name (`evaluation.collapse.doubts`)."""
 
     def as_table(self) -> dict[str, Any]:
         """For JSON: proportions, with 95% intervals over classes and queries."""
@@ -108,6 +119,7 @@ class EmbeddingsResult:
             "drops": {name: value.as_table() for name, value in self.drops.items()},
             "scatter": scatter_table(self.scatter),
             "hubness": self.hubness.as_table(),
+            "doubts": self.doubts,
         }
 
 
@@ -165,6 +177,17 @@ def require_both(table: LabelTable, gallery: np.ndarray, query: np.ndarray) -> N
             )
 
 
+def describe_unused(queries: Queries) -> list[str]:
+    """A sentence about images that are neither searched nor looked up; empty where all are."""
+    parts = np.array(queries.dataset.parts or ())
+    used = np.union1d(queries.gallery, queries.query)
+    others = np.setdiff1d(np.arange(len(parts)), used)
+    if not len(others):
+        return []
+    names = " and ".join(sorted(set(parts[others].tolist())))
+    return [f"{counted(len(others), 'image')} of the part {names} of the table have no use here"]
+
+
 def evaluate_embeddings(
     queries: Queries,
     embeddings: np.ndarray,
@@ -218,6 +241,7 @@ def evaluate_embeddings(
         drops=drops,
         scatter=scatter_by_group(scatter(gallery, query, *labels), queries.unseen),
         hubness=hubness(neighbours),
+        doubts=doubts(gallery, neighbours).get("doubts", {}),
     )
 
 

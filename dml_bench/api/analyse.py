@@ -264,8 +264,9 @@ def evaluate(
     >>> "nearest class mean" in str(db.evaluate("mine.npz", labels="labels.csv"))
     True
     """
-    from dml_bench.analysis.embeddings import evaluate_embeddings, queries_of
+    from dml_bench.analysis.embeddings import describe_unused, evaluate_embeddings, queries_of
     from dml_bench.data.embeddings import read_embeddings, read_labels
+    from dml_bench.evaluation.collapse import describe_vectors
     from dml_bench.report.compose import made_by
     from dml_bench.report.embeddings import compose_embeddings
 
@@ -281,6 +282,8 @@ def evaluate(
     for note in table.dataset.notes:
         heard.note(note)
     queries = queries_of(table, rule, seed)
+    for note in describe_unused(queries):
+        heard.note(note)
     first = read_embeddings(path_of(embeddings), table)
     if without is None:
         names = [path_of(embeddings).name]
@@ -290,6 +293,9 @@ def evaluate(
     if without is not None:
         second = read_embeddings(path_of(without), table)
         results[names[1]] = evaluate_embeddings(queries, second, first, progress)
+    for name, result in results.items():
+        for line in describe_vectors(name, result.doubts, "compute them again"):
+            heard.warn(line)
     maker = tuple(command) or ("dml_bench.evaluate", str(embeddings))
     document = compose_embeddings(queries, results, made_by(maker))
     return EmbeddingsReport(document=document, results=results)

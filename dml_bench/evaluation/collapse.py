@@ -12,6 +12,7 @@ from dml_bench.evaluation.search import Neighbours
 __all__ = [
     "describe_doubts",
     "describe_together",
+    "describe_vectors",
     "doubts",
     "is_no_result",
     "widest_angle",
@@ -93,11 +94,17 @@ def is_no_result(summary: Mapping[str, Any]) -> bool:
 
 def describe_phase(phase: str, reasons: dict[str, float]) -> Iterator[str]:
     """A line for each reason to doubt the P@1 of one phase."""
+    return describe_vectors(f"phase {phase}", reasons, "try a smaller optimizer.lr")
+
+
+def describe_vectors(of: str, reasons: Mapping[str, float], remedy: str) -> Iterator[str]:
+    """A line for each reason to doubt the P@1 of embeddings, with the remedy where they are one
+    point."""
     # An angle of 0 is the surest reason of all, so what counts is whether there is one.
     if (angle := reasons.get("widest_angle_degrees")) is not None:
         yield (
-            f"phase {phase}: all embeddings are nearly one point, within {angle:.2g} degrees of"
-            " their mean; its P@1 is no result: try a smaller optimizer.lr"
+            f"{of}: all embeddings are nearly one point, within {angle:.2g} degrees of"
+            f" their mean; its P@1 is no result: {remedy}"
         )
     if (tied := reasons.get("queries_decided_by_order")) is not None:
-        yield f"phase {phase}: for {tied:.1%} of the queries{DECIDED_BY_ORDER}"
+        yield f"{of}: for {tied:.1%} of the queries{DECIDED_BY_ORDER}"

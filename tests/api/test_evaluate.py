@@ -169,6 +169,47 @@ def test_a_column_that_is_not_used_is_said(desk):
     assert "are cut to" not in heard
 
 
+class Listening(db.Callback):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+    warn = note
+
+
+def test_embeddings_of_one_point_and_images_as_near_as_others_are_doubted(desk):
+    same = np.tile(clouds(0.6)[:1], (len(LABELS), 1))
+    np.savez("same.npz", embeddings=same, paths=NAMES)
+    listening = Listening()
+    report = db.evaluate("same.npz", labels="labels.csv", callback=listening)
+    assert [line.partition(", ")[0] for line in listening.said] == [
+        "same.npz: all embeddings are nearly one point",
+        "same.npz: for 100.0% of the queries",
+    ]
+    assert set(report.results["same.npz"].as_table()["doubts"]) == {
+        "widest_angle_degrees",
+        "queries_decided_by_order",
+    }
+    listening = Listening()
+    report = db.evaluate("all.npz", labels="labels.csv", callback=listening)
+    assert listening.said == []
+    assert report.results["all.npz"].as_table()["doubts"] == {}
+
+
+def test_images_of_parts_that_have_no_use_are_counted(desk):
+    lines = Path("labels.csv").read_text().splitlines()
+    lines[2] = lines[2].replace("gallery", "valid")
+    lines[3] = lines[3].replace("gallery", "catalogue")
+    Path("labels.csv").write_text("\n".join(lines))
+    listening = Listening()
+    db.evaluate("all.npz", labels="labels.csv", callback=listening)
+    assert listening.said == [
+        "2 images of the part catalogue and valid of the table have no use here"
+    ]
+
+
 def test_names_put_any_order_right_and_without_names_the_rows_of_the_table_count(desk):
     table = read_labels(Path("labels.csv"))
     expected = read_embeddings(Path("all.npz"), table)
