@@ -16,6 +16,7 @@ from dml_bench.models.precision import network_precision
 from dml_bench.protocols import phases_of
 from dml_bench.registry.plugins import PluginRecord, import_recorded, remember
 from dml_bench.runs.beside import BesidePhases, phases_at_once
+from dml_bench.runs.first_weights import require_unseen_by_weights
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.mirror import no_mirror
 from dml_bench.runs.request import Outcome, RunRequest
@@ -50,6 +51,7 @@ def execute(request: RunRequest) -> Outcome:
     split = split_of(experiment, dataset)
     # What can't be divided as asked leaves no folder behind.
     phases = phases_of(experiment, dataset, split)
+    require_unseen_by_weights(experiment, dataset, split, phases)
     if name := distributed.broadcast_object(lambda: variant_of(request, dataset)):
         experiment = replace(experiment, name=name)
     at_once = phases_at_once(request.phases_at_once, experiment, phases, len(split.train), device)

@@ -1,0 +1,71 @@
+"""Whether a run would begin with weights of another run that trained on what it must not see."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dml_bench.config import Experiment, load
+from dml_bench.data.datasets import Dataset
+from dml_bench.data.images import box_of
+from dml_bench.data.split import Phase, Split, held_out_by
+from dml_bench.protocols import protocol_named
+from dml_bench.runs import layout
+from dml_bench.system.files import Damaged, read_csv, read_json
+
+__all__ = ["require_unseen_by_weights"]
+
+
+def require_unseen_by_weights(
+    experiment: Experiment, dataset: Dataset, split: Split, phases: Sequence[Phase]
+) -> None:
+    """Raises ValueError where the file of the first weights lies in the folder of a run that
+    trained on a test or validation image of this one, or on an image of a class that is held out.
+    What other runs that one began with is not looked at."""
+    file = Path(experiment.model.weights).expanduser()
+    folder = run_folder_of(file) if file.is_file() else None
+    if folder is None:
+        return
+    seen = images_trained_on(folder, file.resolve())
+    kept_apart = np.isin(dataset.labels, sorted(held_out_by(phases)))
+    kept_apart[split.test] = kept_apart[split.valid] = True
+    digests = dataset.image_digests
+    leaked = [image for image in np.flatnonzero(kept_apart).tolist() if digests[image] in seen]
+    if leaked:
+        raise ValueError(
+            f"model.weights is {file}, of a run that trained on {len(leaked):,} images that must be"
+            f" unseen here (first: {dataset.paths[leaked[0]]}): take weights of other images, or"
+            " those of a phase with the same split that holds the same classes out"
+        )
+
+
+def run_folder_of(file: Path) -> Path | None:
+    """The run folder that a file lies in; None where it lies in none that kept its images."""
+    for folder in file.resolve().parents:
+        if (folder / layout.EXPERIMENT).is_file() and (folder / layout.SPLIT).is_file():
+            return folder
+    return None
+
+
+def images_trained_on(folder: Path, file: Path) -> set[str]:
+    """The digests, as `Dataset.image_digests`, of the images that the backbone in a file of a run
+    folder trained on; of a phase whose hold-outs are not known, all training images of the run."""
+    experiment = load(read_json(folder / layout.EXPERIMENT))
+    if experiment.model.trainable == "head" and experiment.start.name == "none":
+        return set()
+    phase = file.relative_to(folder.resolve()).parts[0]
+    held_out = held_out_in(folder).get(phase, [])
+    digests = set()
+    for row in read_csv(folder / layout.SPLIT):
+        if row["part"] == "train" and row["class"] not in held_out:
+            digests.add(f"{row.get('sha256', '')} {box_of(row['path']) or ''}")
+    return digests
+
+
+def held_out_in(folder: Path) -> dict[str, list[str]]:
+    """By phase, the names of the classes that a finished run held out."""
+    try:
+        summary = read_json(folder / layout.SUMMARY)
+        return protocol_named(summary["protocol"]).held_out(summary)
+    except (OSError, Damaged, KeyError, ValueError):
+        return {}
