@@ -194,7 +194,8 @@ def phase_without_held_out(inputs: TrainingInputs, callback: Callback) -> Phase:
 
 
 def swept(state: TrainingState, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(steps) the rates that were reached, and the loss at each, before its step was made."""
+    """(steps) the rates that were reached, and the loss at each, before its step was made. Raises
+    ValueError where an epoch has no batch."""
     base = [
         group["lr"] / state.experiment.optimizer.options["lr"]
         for group in state.optimizer.param_groups
@@ -206,7 +207,13 @@ def swept(state: TrainingState, rates: np.ndarray) -> tuple[np.ndarray, np.ndarr
     while len(losses) < len(rates) and not explodes(np.array(losses)):
         epoch += 1
         seed_everything(state.experiment.seed, state.phase.name, epoch)
-        for step, images in enumerate(epoch_batches(state, epoch)[: len(rates) - len(losses)]):
+        batches = epoch_batches(state, epoch)
+        if not batches:
+            raise ValueError(
+                f"sampler {state.experiment.sampler.name} gives no batch in epoch {epoch}, of which"
+                " a rate could be tried: return arrays of at least two images"
+            )
+        for step, images in enumerate(batches[: len(rates) - len(losses)]):
             for group, factor in zip(state.optimizer.param_groups, base, strict=True):
                 group["lr"] = rates[len(losses)] * factor
             losses.append(float(train_step(state, images, epoch, step)[0]))

@@ -164,6 +164,14 @@ def test_the_rate_knows_no_class_that_a_rotated_hold_out_holds_out_where_two_are
     assert len(said) == warnings
 
 
+def test_a_sampler_without_batches_ends_a_sweep(birds: Path, cache_dir: Path, monkeypatch):
+    """It was asked again and again, without end."""
+    state = begun(tiny(), birds, cache_dir, "cpu", Callback())
+    monkeypatch.setattr("dml_bench.training.lr_finder.epoch_batches", lambda state, epoch: [])
+    with pytest.raises(ValueError, match="sampler .* gives no batch in epoch 1, of which a rate"):
+        swept(state, RATES)
+
+
 def test_the_proxies_keep_their_multiple_of_the_rate(birds: Path, cache_dir: Path):
     experiment = tiny(
         "loss=ProxyNCA", "miner=none", "train.proxy_lr_factor=50.0", "schedule=one_cycle"
