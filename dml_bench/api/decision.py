@@ -110,10 +110,12 @@ def decide(
     texts = override_texts(overrides)
     require_others_settings(texts)
     from dml_bench.decision.decide import decide as decide_on
+    from dml_bench.decision.parts import remove_old_catalogue
     from dml_bench.report.compose import WRITTEN, made_by, write
     from dml_bench.report.decision import compose_decision
     from dml_bench.report.ours import require_ours
 
+    remove_old_catalogue(path_of(out))
     require_ours(path_of(out), WRITTEN)
     decision = decide_on(
         path_of(photos),

@@ -28,7 +28,14 @@ from dml_bench.system.callbacks import Callback
 from dml_bench.system.counted import counted
 from dml_bench.system.files import read_csv, read_json, write_csv, write_json
 
-__all__ = ["PHOTOS", "SEEDS", "Parts", "divide", "without_data_settings"]
+__all__ = [
+    "PHOTOS",
+    "SEEDS",
+    "Parts",
+    "divide",
+    "remove_old_catalogue",
+    "without_data_settings",
+]
 
 SEEDS = (42, 43, 44)
 FINAL_FRACTION, TEST_FRACTION, VALID_FRACTION = 0.2, 0.2, 0.15
@@ -43,7 +50,9 @@ MOST_LEFT_OUT = 0.1
 """Classes with two sessions are left out where they have at most this share of the photos; else all
 classes are divided as these allow."""
 DEVELOPMENT, FINAL, FACTS = "development", "final.csv", "parts.json"
-CATALOGUE = "catalogue.csv"
+CATALOGUE = "studio_photos.csv"
+OLD_CATALOGUE = "catalogue.csv"
+"""Its name in earlier versions, which a table of the page has too."""
 PHOTOS = "images"
 """The link to the photos in the folder of the development part."""
 SESSION = "session"
@@ -145,7 +154,7 @@ def divide(  # noqa: PLR0913 - what a person can choose, and the time
     if dataset.label_sets is not None:
         raise ValueError(
             f"a decision needs one class for each photo, and those of {photos} have several labels:"
-            " leave data.dataset.separator out, or train with protocol multi_label"
+            " leave data.dataset.separator out"
         )
     dataset = named_by_box(dataset)
     listed = catalogue_rows(dataset, catalogue)
@@ -228,6 +237,14 @@ def write_catalogue(rows: Sequence[tuple[str, str]], out: Path) -> None:
         write_csv(out / CATALOGUE, ("path", "class"), rows)
     else:
         (out / CATALOGUE).unlink(missing_ok=True)
+
+
+def remove_old_catalogue(out: Path) -> None:
+    """The list of studio photos of an earlier version, in a folder of a decision: it is written
+    anew under another name."""
+    file = out / OLD_CATALOGUE
+    if (out / FACTS).exists() and file.exists() and file.read_text().startswith("path,class"):
+        file.unlink()
 
 
 def dataset_component(photos: Path, overrides: Sequence[str]) -> Component:

@@ -29,10 +29,18 @@ from dml_bench.decision import rows
 from dml_bench.decision.choice import Selection, candidates_of, lead
 from dml_bench.decision.decide import run_rows, say_plan
 from dml_bench.decision.outlook import gain_of, outlook_of
-from dml_bench.decision.parts import Parts, divide
+from dml_bench.decision.parts import (
+    CATALOGUE,
+    FACTS,
+    FINAL,
+    Parts,
+    divide,
+    remove_old_catalogue,
+)
 from dml_bench.decision.session_rule import SessionRule
 from dml_bench.evaluation.statistics import Scores
 from dml_bench.explain.annotations import read_annotations
+from dml_bench.report.compose import WRITTEN
 from dml_bench.runs.run import read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv, read_json, write_json
@@ -68,6 +76,17 @@ def test_photos_that_are_not_there_are_refused_before_anything_is_written(tmp_pa
     ):
         db.decide(photos, out=out)
     assert not out.exists()
+
+
+def test_no_list_of_a_decision_has_the_name_of_a_table_of_its_page(tmp_path):
+    """The page was refused after all rows, as the list of studio photos was made by no report."""
+    assert not {FACTS, FINAL, CATALOGUE} & set(WRITTEN)
+    (tmp_path / "catalogue.csv").write_text("path,class\n1.jpg,gull\n")
+    remove_old_catalogue(tmp_path)
+    assert (tmp_path / "catalogue.csv").exists(), "it may be a person's own"
+    (tmp_path / FACTS).write_text("{}")
+    remove_old_catalogue(tmp_path)
+    assert not (tmp_path / "catalogue.csv").exists()
 
 
 @pytest.mark.parametrize(
