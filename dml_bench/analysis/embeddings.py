@@ -119,7 +119,6 @@ class EmbeddingsResult:
             "drops": {name: value.as_table() for name, value in self.drops.items()},
             "scatter": scatter_table(self.scatter),
             "hubness": self.hubness.as_table(),
-            "doubts": self.doubts,
         }
 
 

@@ -188,14 +188,14 @@ def test_embeddings_of_one_point_and_images_as_near_as_others_are_doubted(desk):
         "same.npz: all embeddings are nearly one point",
         "same.npz: for 100.0% of the queries",
     ]
-    assert set(report.results["same.npz"].as_table()["doubts"]) == {
+    assert set(report.results["same.npz"].doubts) == {
         "widest_angle_degrees",
         "queries_decided_by_order",
     }
     listening = Listening()
     report = db.evaluate("all.npz", labels="labels.csv", callback=listening)
     assert listening.said == []
-    assert report.results["all.npz"].as_table()["doubts"] == {}
+    assert report.results["all.npz"].doubts == {}
 
 
 def test_images_of_parts_that_have_no_use_are_counted(desk):
