@@ -26,7 +26,7 @@ SETTINGS = (
     "train.batch_size=16",
     "model.backbone=timm:test_resnet",
     "model.weights=none",
-    "optimizer.lr=0.05",
+    "optimizer={name='sgd', lr=0.05}",
 )
 EASY, SOFTMAX = "EPSHN_cosine_resnet18_sgd_aug", "crossentropy_resnet18_sgd_aug"
 ARCFACE, SIMILARITY = "ArcFace_cosine_resnet18_sgd_aug", "MultiSimilarity_cosine_resnet18_sgd_aug"
@@ -62,7 +62,7 @@ TRAININGS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "unseen=random:2:1 x 2",
             "mixing.technique=mixup",
-            "optimizer=ranger",
+            "optimizer={name='ranger', lr=0.05}",
             "schedule=flat_cosine",
             "images.progressive=[24,32]",
         ),
