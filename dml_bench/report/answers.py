@@ -304,7 +304,9 @@ def recipe(study: Study) -> str:
     recipes = [one for one in recipes if one[2] > 0] or recipes
     backbone, weights, epochs, size = max(recipes, key=recipes.count)
     first = FIRST_WEIGHTS.get(weights, weights)
-    sentence = f"{backbone}, weights {first}; {epochs} epochs at {size} pixels"
+    others = sorted({one[2] for one in recipes} - {epochs})
+    of_some = f" ({', '.join(map(str, others))} of some)" if others else ""
+    sentence = f"{backbone}, weights {first}; {epochs} epochs{of_some} at {size} pixels"
     profile = study.group.profile
     return f"{sentence}; profile {profile}: changes listed below" if profile else sentence
 

@@ -1371,5 +1371,9 @@ def test_the_training_of_a_page_is_that_of_rows_which_train():
     of = SimpleNamespace(profile="")
     study = SimpleNamespace(finished=lines, group=of)
     assert recipe(study) == "resnet18, weights at random; 60 epochs at 64 pixels"
+    longer = resolve("SupCon_cosine_characters", overrides=["train.epochs=90"])
+    more = [*lines, SimpleNamespace(runs=(SimpleNamespace(experiment=longer),))]
+    described = recipe(SimpleNamespace(finished=more, group=of))
+    assert described == "resnet18, weights at random; 60 epochs (90 of some) at 64 pixels"
     untrained = SimpleNamespace(finished=lines[:2], group=of)
     assert recipe(untrained) == "efficientnet_lite0, weights from ImageNet; 0 epochs at 224 pixels"
