@@ -41,7 +41,7 @@ class DecisionReport(PrintedDocument, PrintedRecord):
 
 
 SET_BY_DECIDE = (
-    *("name", "protocol", "unseen", "data", "data.split", "data.group", "data.time"),
+    *("name", "protocol", "unseen", "data", "data.split", "data.time"),
     *("data.test_fraction", "data.valid_fraction", "data.skip_unreadable"),
 )
 """Settings that follow from how the photos are divided: with others, rows would be compared on

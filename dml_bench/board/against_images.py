@@ -1,6 +1,5 @@
 """A submission beside the images that it says it is of."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -13,6 +12,7 @@ from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import DataFacts, differing_data
 from dml_bench.data.split import Split, split_of
 from dml_bench.runs.record import short_digests
+from dml_bench.runs.run import digest_of_queries
 from dml_bench.system.callbacks import Callback
 
 __all__ = ["check_images", "needs_folder"]
@@ -65,9 +65,8 @@ def labels_agree(submission: Submission, dataset: Dataset, split: Split) -> Iter
     """Queries and gallery have the classes that the images have."""
     arrays = submission.run.content.arrays
     labels = dataset.labels[split.test]
-    paths = "\n".join(dataset.paths[image] for image in split.test.tolist())
-    known = hashlib.sha256(paths.encode()).hexdigest(), split.fingerprint  # of earlier versions
-    if submission.record.queries_sha256 not in known:
+    digest = digest_of_queries(dataset.paths[image] for image in split.test.tolist())
+    if submission.record.queries_sha256 not in (digest, split.fingerprint):  # of earlier versions
         yield Finding("refused", "query set", "the digest of its queries is that of others")
     if not np.array_equal(arrays["query_labels"], labels):
         yield Finding("refused", "query set", "the images of its queries have other classes")

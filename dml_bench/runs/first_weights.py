@@ -7,7 +7,7 @@ import numpy as np
 
 from dml_bench.config import Experiment, load
 from dml_bench.data.datasets import Dataset
-from dml_bench.data.images import box_of
+from dml_bench.data.datasets.dataset import image_digest
 from dml_bench.data.split import Phase, Split, held_out_by
 from dml_bench.protocols import protocol_named
 from dml_bench.runs import layout
@@ -58,7 +58,7 @@ def images_trained_on(folder: Path, file: Path) -> set[str]:
     digests = set()
     for row in read_csv(folder / layout.SPLIT):
         if row["part"] == "train" and row["class"] not in held_out:
-            digests.add(f"{row.get('sha256', '')} {box_of(row['path']) or ''}")
+            digests.add(image_digest(row.get("sha256", ""), row["path"]))
     return digests
 
 

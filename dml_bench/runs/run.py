@@ -1,7 +1,7 @@
 """One finished run, read from its sealed folder."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,7 @@ __all__ = [
     "RecordedRun",
     "Run",
     "SplitImage",
+    "digest_of_queries",
     "find_run",
     "open_run",
     "read_experiment",
@@ -167,8 +168,7 @@ class Run:
         """A digest of the queries: runs are compared query by query only where it is the same."""
         if not (self.folder / layout.SPLIT).exists():
             return self.split_fingerprint
-        queries = [image.path for image in self.split if image.part == "test"]
-        return hashlib.sha256("\n".join(queries).encode()).hexdigest()
+        return digest_of_queries(image.path for image in self.split if image.part == "test")
 
     @cached_property
     def images(self) -> "ImageFiles":
@@ -654,6 +654,11 @@ class ImageFiles:
             for image in self.run.split
             if image.path not in now or now[image.path] != (image.sha256 or now[image.path])
         ]
+
+
+def digest_of_queries(paths: Iterable[str]) -> str:
+    """SHA-256 of the paths of queries, in their order."""
+    return hashlib.sha256("\n".join(paths).encode()).hexdigest()
 
 
 def find_run(out: Path, experiment: Experiment, dataset: Dataset) -> Run | None:

@@ -24,6 +24,7 @@ __all__ = [
     "Progress",
     "Where",
     "assemble",
+    "image_digest",
     "names_in",
 ]
 
@@ -92,8 +93,7 @@ class Dataset:
     @property
     def image_digests(self) -> tuple[str, ...]:
         """(images) the same for equal images only: parts of one photo are different ones."""
-        named = zip(self.digests, self.paths, strict=True)
-        return tuple(f"{digest} {box_of(path) or ''}" for digest, path in named)
+        return tuple(map(image_digest, self.digests, self.paths))
 
     @cached_property
     def captures(self) -> tuple[Capture, ...]:
@@ -229,6 +229,11 @@ def assemble(
         faults=tuple(problems),
         empty_classes="".join(empty_classes),
     )
+
+
+def image_digest(file_digest: str, path: str) -> str:
+    """The same for equal images only, of a file with this digest; `path` may name a part of it."""
+    return f"{file_digest} {box_of(path) or ''}"
 
 
 def require_same_fields(rows: Sequence[ImageRow], root: Path) -> None:
