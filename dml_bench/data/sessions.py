@@ -29,7 +29,7 @@ LEAST_RATIO = 2.0
 """So many times chance makes sessions."""
 DEVIATIONS = 3
 """So many standard deviations from chance make neighbours in a numbering say something."""
-ESTIMATE = 4
+ESTIMATE = 5
 """Goes up where the estimate changes: what is remembered of an earlier one is not used."""
 
 
@@ -142,6 +142,8 @@ def rules_for(dataset: Dataset) -> list[str]:
 def estimated(dataset: Dataset, rule: str, test_fraction: float) -> Sessions | None:
     if rule == "numbers" and not know_of_classes(dataset.paths, dataset.labels):
         return None
+    if rule in ("numbers", "runs") and lacks_photos_at_random(dataset.paths, dataset.labels):
+        return None
     if rule == "runs":
         sessions = np.array(runs_of_names(dataset.paths, dataset.labels))
     else:
@@ -197,6 +199,35 @@ def know_of_classes(paths: Sequence[str], labels: np.ndarray) -> bool:
     sizes = np.bincount(labels)
     expected = pairs * float(np.sum(sizes * (sizes - 1))) / (len(labels) * (len(labels) - 1))
     return abs(same - expected) > DEVIATIONS * math.sqrt(expected)
+
+
+def lacks_photos_at_random(paths: Sequence[str], labels: np.ndarray) -> bool:
+    """Whether the numbers go through most classes once, with gaps as if photos had been taken out
+    at random: those of a validation part, say, or blurred ones. No session ends at such a gap.
+    Between sessions gaps are few and long, or come after much the same number of photos."""
+    places = sorted(
+        (*numbered(path), label) for path, label in zip(paths, labels.tolist(), strict=True)
+    )
+    visits: list[int] = []
+    lengths: list[int] = []
+    expected = 0.0
+    for visit, (_, photos) in enumerate(itertools.groupby(places, key=lambda place: place[::2])):
+        numbers = np.array([number for _, number, _ in photos])
+        visits += [visit] * len(numbers)
+        ends = np.flatnonzero(np.diff(numbers, append=np.inf) > 1)
+        lengths += np.diff(ends, prepend=-1).tolist()
+        expected += expected_gaps(len(numbers), int(numbers[-1] - numbers[0]) + 1)
+    if mostly_divisible(np.array([label for *_, label in places]), np.array(visits)):
+        return False
+    gaps, mean = len(lengths) - len(set(visits)), float(np.mean(lengths))
+    geometric = mean * (mean - 1)
+    return gaps > expected / LEAST_RATIO and float(np.var(lengths)) > geometric / LEAST_RATIO
+
+
+def expected_gaps(count: int, span: int) -> float:
+    """How many of `count` numbers have no follower, where the first and the last of `span` numbers
+    are among them and the others are drawn at random."""
+    return (count - 1) * (1 - (count - 2) / (span - 2)) if span > max(count, 2) else 0.0
 
 
 def renumbered(paths: Sequence[str], rng: np.random.Generator) -> list[str]:

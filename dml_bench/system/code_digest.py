@@ -34,6 +34,7 @@ LEFT_OUT = (
     "data/csv_table.py",
     "data/fetch.py",
     "data/identity.py",
+    "data/sessions.py",
     "training/channel_statistics.py",
     "training/contact_sheet.py",
     "training/lr_finder.py",

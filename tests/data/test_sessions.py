@@ -170,6 +170,49 @@ def test_the_first_photos_of_a_shuffled_numbering_are_no_session():
     assert estimate_sessions(dataset, 0.2) is None
 
 
+@pytest.mark.parametrize("kept", [0.5, 0.8, 0.95])
+def test_gaps_where_photos_were_taken_out_at_random_end_no_session(kept):
+    """Oxford's flowers are numbered class by class. A training part lacks those of the others, and
+    94% of test photos were said to be beside their own session."""
+    rng = np.random.default_rng(7)
+    numbers = np.flatnonzero(rng.random(3000) < kept)
+    labels = numbers // 100
+    dataset = replace(
+        BIRDS,
+        paths=tuple(
+            f"{label}/image_{number:05}.jpg" for label, number in zip(labels, numbers, strict=True)
+        ),
+        labels=labels,
+        class_names=tuple(f"flower {label}" for label in range(30)),
+    )
+    dataset.__dict__["captures"] = (Capture(),) * len(numbers)
+    assert estimate_sessions(dataset, 0.2) is None
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.1])
+def test_sessions_are_seen_though_a_camera_goes_through_the_classes_once(lost):
+    """Four sessions of each class, a pause of some fifty numbers after each, and a few photos
+    that were taken out."""
+    rng = np.random.default_rng(8)
+    sessions = np.repeat(np.arange(80), 10)
+    numbers = np.arange(800) + 50 * sessions
+    there = rng.random(800) >= lost
+    numbers, sessions = numbers[there], sessions[there]
+    dataset = replace(
+        BIRDS,
+        paths=tuple(
+            f"{session // 4}/DSC{number:05}.jpg"
+            for number, session in zip(numbers, sessions, strict=True)
+        ),
+        labels=sessions // 4,
+        class_names=tuple(f"product {label}" for label in range(20)),
+    )
+    dataset.__dict__["captures"] = (Capture(),) * len(numbers)
+    estimate = estimate_sessions(dataset, 0.2)
+    assert estimate is not None
+    assert estimate.rule == "numbers"
+
+
 def test_a_single_photo_has_no_sessions():
     dataset = replace(BIRDS, paths=("a/IMG_0001.jpg",), labels=np.array([0]), class_names=("bird",))
     dataset.__dict__["captures"] = (Capture(),)
