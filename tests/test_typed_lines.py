@@ -90,7 +90,7 @@ RANDOM_NETWORK = ("model.backbone=timm:test_resnet", "model.weights=none")
 PACKAGED = ("efficientnet_lite0", "mobilenet_v2")
 """Backbones whose ImageNet weights come with a package; others are replaced by a tiny one."""
 DATA = {"cub": "CUB_200_2011"} | dict.fromkeys(
-    ("grocery", "omniglot", "cars196", "cars196_train", "sop", "inshop"), "parts"
+    ("grocery", "omniglot", "cars196", "cars196_train", "flowers102_part", "sop", "inshop"), "parts"
 )
 """Where images of a data set are; those that `parts` stands for are read as a folder."""
 ROWS = {

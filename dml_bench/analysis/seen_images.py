@@ -5,6 +5,7 @@ import re
 from pathlib import PurePosixPath
 
 from dml_bench.config import Experiment
+from dml_bench.data.publications import PUBLICATIONS
 
 __all__ = ["seen_in_pretraining"]
 
@@ -24,9 +25,10 @@ NOTES = {
     ),
     (RETRIEVED, "cars196"): DINO_CARS,
     (RETRIEVED, "cars196_train"): DINO_CARS,
+    (RETRIEVED, "flowers102_part"): (
+        "DINOv2's images were collected by their likeness to training photos of Oxford 102 Flowers"
+    ),
 }
-ANYTHING_PUBLIC = {"cub", "cars196", "cars196_train", "sop", "inshop", "grocery", "omniglot"}
-"""Published data sets, which a crawl of the web may hold."""
 OF_THE_WEB = re.compile(
     r"clip|siglip|align-base|laion|openai|webli|datacomp|dfn|dinov3|lvd1689m|aimv2|blip"
 )
@@ -43,7 +45,7 @@ def seen_in_pretraining(experiment: Experiment) -> str:
         return ""
     kind = pretrained_on(experiment.model.backbone.name)
     dataset = experiment.data.dataset.name
-    if kind == WEB and dataset in ANYTHING_PUBLIC:
+    if kind == WEB and dataset in PUBLICATIONS:
         return f"the backbone's {WEB} may hold {dataset}'s, test images too"
     return NOTES.get((kind, dataset), "")
 

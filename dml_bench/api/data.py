@@ -36,9 +36,9 @@ def fetch_data(
 ) -> Path:
     """Download, check and unpack a published data set into `data_dir`, and return its folder.
 
-    `dataset` is cub, cars196_train, grocery or omniglot; for cars196, sop and inshop, `archive`
-    names the files that were downloaded by hand. A download that was interrupted goes on where it
-    stopped. Images and classes must be those that were published.
+    `dataset` is cub, cars196_train, flowers102_part, grocery or omniglot; for cars196, sop and
+    inshop, `archive` names the files that were downloaded by hand. A download that was interrupted
+    goes on where it stopped. Images and classes must be those that were published.
 
     Raises ValueError where the data set can't be fetched, or an archive is not the published one.
     Source: `data_card(dataset)` says where it comes from, its licence and what to cite.

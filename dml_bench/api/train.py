@@ -238,8 +238,8 @@ def plan_suites(
     Source: the files in experiments/tables.
 
     >>> planned = db.plan_suites("reality", results="records")
-    >>> list(planned.suites), sorted(planned.absent)
-    (['demo'], ['cars196', 'cars196_train', 'cub', 'grocery', 'inshop', 'omniglot', 'sop'])
+    >>> list(planned.suites), list(planned.absent)[:4]
+    (['demo'], ['grocery', 'omniglot', 'cars196_train', 'flowers102_part'])
     """
     from dml_bench.suite.over_data_sets import Places
     from dml_bench.suite.over_data_sets import plan_suites as plan

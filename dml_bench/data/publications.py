@@ -57,6 +57,7 @@ CARS_CITATION = (
     "Krause, Stark, Deng, Fei-Fei: 3D object representations for fine-grained categorization. 3dRR"
     " workshop at ICCV, 2013"
 )
+FLOWERS_COMMIT = "c4503f1429dc3af4deec24cf69da4ba6a76bea40"
 GROCERY_COMMIT = "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc"
 OMNIGLOT_COMMIT = "057f034baf2ecb8530bc5710e5a23584d2a519cc"
 OMNIGLOT_FILES = f"https://raw.githubusercontent.com/brendenlake/omniglot/{OMNIGLOT_COMMIT}/python"
@@ -113,6 +114,30 @@ PUBLICATIONS = {
             ),
         ),
         fingerprint="e347b100e19b573b1026478ba11f9a1dce18a11a738ce12ff5429c978f2cc3a3",
+    ),
+    "flowers102_part": Publication(
+        title="Oxford 102 Flowers, a part: what is left of the training photos of another division",
+        folder="flowers102_part",
+        num_images=5543,
+        num_classes=89,
+        download_bytes=239_600_000,
+        parts="none; all of Oxford 102 Flowers are 8,189 photos of 102 flowers",
+        licence=NO_LICENCE,
+        citation=(
+            "Nilsback, Zisserman: Automated flower classification over a large number of classes."
+            " ICVGIP, 2008"
+        ),
+        page="https://github.com/kibru9399/Image-classifier (a copy by somebody else)",
+        version=f"commit {FLOWERS_COMMIT}",
+        archives=(
+            Archive(
+                file=f"Image-classifier-{FLOWERS_COMMIT[:7]}.tar.gz",
+                url=(
+                    f"https://github.com/kibru9399/Image-classifier/archive/{FLOWERS_COMMIT}.tar.gz"
+                ),
+            ),
+        ),
+        fingerprint="6ff3424c0500680dbdba88d243b44ec9ce8956ae677e07e035eea0f40c54aecd",
     ),
     "sop": Publication(
         title="Stanford Online Products",

@@ -1,6 +1,7 @@
 """Readers of Stanford Cars, Stanford Online Products, In-Shop Clothes Retrieval, Grocery Store and
 Omniglot, on small trees in their published layouts."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,10 @@ from dml_bench.data.images import decode
 from dml_bench.data.split import make_split
 from dml_bench.registry import datasets
 
-PUBLISHED = ("cars196", "cars196_train", "cub", "grocery", "inshop", "omniglot", "sop")
+PUBLISHED = (
+    *("cars196", "cars196_train", "cub", "flowers102_part"),
+    *("grocery", "inshop", "omniglot", "sop"),
+)
 
 
 def read(name: str, data_dir: Path, **options) -> Dataset:
@@ -924,6 +928,51 @@ def test_a_missing_folder_of_characters_is_refused_with_the_way_to_get_it(omnigl
     )
 
 
+# Flowers
+
+
+@pytest.fixture
+def flowers(tmp_path: Path) -> Path:
+    root = tmp_path / "Image-classifier"
+    for class_id, photos in {"1": [6734], "2": [5087, 5090], "10": [7086, 7087, 8090]}.items():
+        for photo in photos:
+            photograph(root / "flowers" / "train" / class_id / f"image_{photo:05}.jpg")
+    names = {"10": "globe thistle", "2": "bishop of llandaff", "1": "pink primrose", "3": "peony"}
+    (root / "cat_to_name.json").write_text(json.dumps(names))
+    return root
+
+
+def test_flowers_have_the_names_of_their_ids_and_a_single_photo_is_no_class(flowers):
+    dataset = read("flowers102_part", flowers)
+    assert dataset.class_names == ("bishop of llandaff", "globe thistle")
+    assert [
+        (Path(path).name, label) for path, label in zip(dataset.paths, dataset.labels, strict=True)
+    ] == [
+        ("image_07086.jpg", 1),
+        ("image_07087.jpg", 1),
+        ("image_08090.jpg", 1),
+        ("image_05087.jpg", 0),
+        ("image_05090.jpg", 0),
+    ]
+    assert dataset.parts is None
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (
+            '{"1": "pink primrose", "2": "peony"}',
+            "classes without a name in HERE/cat_to_name.json: 1 (first: 10); restore it",
+        ),
+        ('["peony"]', "cat_to_name.json can't be read: it must be a table, got a list: restore it"),
+        ("", "HERE/cat_to_name.json can't be read: it is empty: restore it"),
+    ],
+)
+def test_a_list_of_flowers_that_lacks_a_name_is_refused(flowers, names, problem):
+    (flowers / "cat_to_name.json").write_text(names)
+    assert problem in refusal("flowers102_part", flowers)
+
+
 # All of them
 
 
@@ -937,6 +986,7 @@ def test_a_missing_folder_of_characters_is_refused_with_the_way_to_get_it(omnigl
         ("inshop", "inshop"),
         ("grocery", "grocery"),
         ("omniglot", "omniglot"),
+        ("flowers102_part", "flowers"),
     ],
 )
 def test_a_published_data_set_is_found_in_the_parent_folder_and_reads_the_same(
@@ -967,6 +1017,7 @@ def test_a_published_data_set_that_is_not_there_is_refused_with_the_way_to_get_i
         "cars196": "https://github.com/pytorch/vision/issues/7545",
         "cars196_train": "dml-bench data fetch cars196_train --data-dir",
         "cub": "dml-bench data fetch cub --data-dir",
+        "flowers102_part": "dml-bench data fetch flowers102_part --data-dir",
         "grocery": "dml-bench data fetch grocery --data-dir",
         "inshop": "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
         "omniglot": "dml-bench data fetch omniglot --data-dir",

@@ -35,7 +35,7 @@ def test_data_sets_that_are_not_here_are_left_out_with_the_reason(tmp_path, cach
     planned = db.plan_suites("reality", data_dir=tmp_path, cache_dir=cache_dir)
     assert list(planned.suites) == ["demo"]
     assert list(planned.absent) == [
-        *("grocery", "omniglot", "cars196_train"),
+        *("grocery", "omniglot", "cars196_train", "flowers102_part"),
         *("cub", "cars196", "sop", "inshop"),
     ]
     assert all(str(tmp_path) in reason for reason in planned.absent.values())

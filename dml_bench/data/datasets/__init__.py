@@ -3,6 +3,7 @@
 from dml_bench.data.datasets import (
     cars196,
     drawn,
+    flowers,
     grocery,
     inshop,
     omniglot,

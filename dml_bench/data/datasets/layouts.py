@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from dml_bench.data.datasets import cars196, cub, grocery, inshop, omniglot, sop
+from dml_bench.data.datasets import cars196, cub, flowers, grocery, inshop, omniglot, sop
 from dml_bench.data.datasets.published import below, seen_in
 from dml_bench.data.image_files import is_image
 
@@ -17,6 +17,7 @@ PUBLISHED = (
     ("inshop", inshop.lists_items),
     ("grocery", grocery.holds),
     ("omniglot", omniglot.holds),
+    ("flowers102_part", flowers.holds_train),
 )
 
 
