@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TypedDict
@@ -96,14 +97,18 @@ def commit(root: Path = ROOT) -> str | None:
     return head + ("+changes" if status else "")
 
 
-def processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
+def processor(listing: Path = Path("/proc/cpuinfo")) -> str:
+    """Its name, with family and model where they are told: virtual machines call generations that
+    take twice as long as others by one name."""
+    facts: dict[str, str] = {}
+    with suppress(OSError):
+        for line in listing.read_text().splitlines():
+            fact, _, value = line.partition(":")
+            facts.setdefault(fact.strip(), value.strip())
+    name = facts.get("model name") or platform.processor()
+    if "cpu family" in facts and "model" in facts:
+        name += f" (family {facts['cpu family']}, model {facts['model']})"
+    return name
 
 
 def peak_memory_bytes() -> int:
