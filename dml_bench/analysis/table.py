@@ -30,6 +30,7 @@ from dml_bench.runs.metrics import (
 )
 from dml_bench.runs.run import Run
 from dml_bench.system.counted import counted
+from dml_bench.system.provenance import says_generation
 
 __all__ = ["Group", "TableRow", "grouped"]
 
@@ -236,12 +237,13 @@ def _group(
 
 
 def common_processor(rows: Sequence[Sequence[Run]]) -> str:
-    """The one on which most rows have a CPU time; empty where none has."""
+    """The one on which most rows have a CPU time, of those whose generation is known where there
+    are any; empty where none has."""
     counts: Counter[str] = Counter()
     for runs in rows:
         counts.update({processor_of(run) for run in runs if cpu_seconds([*run.costs.values()])})
     del counts[""]
-    return max(sorted(counts), key=lambda name: counts[name], default="")
+    return max(sorted(counts), key=lambda name: (says_generation(name), counts[name]), default="")
 
 
 def processor_of(run: Run) -> str:

@@ -19,6 +19,7 @@ from dml_bench.runs.folder import differing
 from dml_bench.runs.metrics import COST, CPU_TIME
 from dml_bench.runs.run import Run
 from dml_bench.system.counted import counted
+from dml_bench.system.provenance import says_generation
 
 __all__ = [
     "INTERVALS",
@@ -59,6 +60,8 @@ def explanations(group: Group) -> Items:
     project alone."""
     clock, cpu, memory = COSTS
     cpu += f", {group.processor}." if group.processor else "; here none did."
+    if group.processor and not says_generation(group.processor):
+        cpu += " Several generations have this name, and one may take half the time of another."
     lines = [*group.explanation, NUMBERS, clock, cpu, memory]
     mixing = [
         line.short for line in group.lines if line.runs and line.runs[0].experiment.mixes_pairs

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
-__all__ = ["PACKAGES", "Provenance", "describe", "peak_memory_bytes"]
+__all__ = ["PACKAGES", "Provenance", "describe", "peak_memory_bytes", "says_generation"]
 
 PACKAGES = (
     "torch",
@@ -109,6 +109,12 @@ def processor(listing: Path = Path("/proc/cpuinfo")) -> str:
     if "cpu family" in facts and "model" in facts:
         name += f" (family {facts['cpu family']}, model {facts['model']})"
     return name
+
+
+def says_generation(processor_name: str) -> bool:
+    """Whether it tells a processor from those of another generation, as `AMD EPYC` alone does
+    not."""
+    return any(map(str.isdigit, processor_name))
 
 
 def peak_memory_bytes() -> int:

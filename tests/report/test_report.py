@@ -496,6 +496,20 @@ def test_times_that_are_not_comparable_are_said_to_be_so(tmp_path, method):
     assert last.question == QUESTIONS[3]
 
 
+@pytest.mark.usefixtures("blank_figures")
+def test_a_processor_of_a_known_generation_is_preferred_and_another_is_said_to_be_unknown(tmp_path):
+    """Of runs on `AMD EPYC` one took half the time of another, as it was a later one."""
+    told = "later processor (family 26, model 2)"
+    known = times_of_two(tmp_path / "a", {"processor": told}, {})
+    assert known.group.processor == told
+    assert [line.cpu_seconds for line in known.finished] == [100.0, None]
+    doubt = "Several generations have this name"
+    assert doubt not in str(explanations(known.group))
+    unknown = times_of_two(tmp_path / "b", {}, {})
+    assert unknown.group.processor == "a processor"
+    assert doubt in str(explanations(unknown.group))
+
+
 @pytest.mark.parametrize("part", ["start", "labelling"])
 def test_a_start_and_other_models_count_where_their_cpu_time_is_known(part, tmp_path):
     counted = {f"{part}_seconds": 30.0, f"{part}_cpu_seconds": 25.0}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dml_bench.system.provenance import processor
+from dml_bench.system.provenance import processor, says_generation
 
 GENERIC = """processor\t: 0
 cpu family\t: {family}
@@ -31,6 +31,20 @@ def test_generations_that_a_virtual_machine_calls_by_one_name_are_told_apart(
     """A ResNet-18 trained twice as fast on the newer one, and reports compared their CPU times."""
     text = GENERIC.format(family=family, model=model)
     assert processor(listing(tmp_path, text)) == f"AMD EPYC (family {family}, model {model})"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("AMD EPYC", False),
+        ("Intel(R) Xeon(R) Processor", False),
+        ("AMD EPYC (family 26, model 2)", True),
+        ("AMD EPYC 7763 64-Core Processor", True),
+        ("", False),
+    ],
+)
+def test_a_name_alone_may_not_tell_generations_apart(name, known):
+    assert says_generation(name) is known
 
 
 def test_a_processor_without_a_family_has_its_name(tmp_path):
