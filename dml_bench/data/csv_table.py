@@ -447,15 +447,16 @@ def read_table(data_dir: Path, table: str, encoding: str) -> CsvTable:
 
 def lines_of(file: Path, text: str) -> list[tuple[int, list[str]]]:
     """The rows of a table that are not empty, its header first, each with the line of the file on
-    which it ends. Raises ValueError where a quotation mark opens a cell that nothing closes before
-    a comma: the rows up to the next such mark would be part of that cell."""
+    which it ends; without a first line `sep=;`, in which Excel says what is between cells. Raises
+    ValueError where a quotation mark opens a cell that nothing closes before a comma: the rows up
+    to the next such mark would be part of that cell."""
     # Else a lone mark, as in "5 inch, is read over line ends, and the rows on these are lost.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
     lines = []
     begun = 1
     try:
         for row in reader:
-            if any(map(str.strip, row)):
+            if any(map(str.strip, row)) and not (begun == 1 and row == ["sep=", ""]):
                 lines.append((reader.line_num, row))
             begun = reader.line_num + 1
     except csv.Error as error:

@@ -238,6 +238,16 @@ def test_a_quotation_mark_that_nothing_closes_takes_no_rows_away(tmp_path, notes
         read("csv", tmp_path)
 
 
+@pytest.mark.parametrize("mark", [";", ",", "\t"])
+def test_a_table_may_begin_with_the_line_of_excel_that_says_what_is_between_cells(tmp_path, mark):
+    pictures(tmp_path, *(f"images/{row}.jpg" for row in range(4)))
+    cells = ["path,label,note", *(f"{row}.jpg,{'xy'[row % 2]},-" for row in range(4))]
+    table = "\r\n".join([f"sep={mark}", *(row.replace(",", mark) for row in cells)])
+    (tmp_path / "train.csv").write_bytes(table.encode())
+    dataset = read("csv", tmp_path)
+    assert (dataset.class_names, dataset.labels.tolist()) == (("x", "y"), [0, 1, 0, 1])
+
+
 def test_a_row_without_a_part_is_met_in_words(tmp_path):
     pictures(tmp_path, *(f"images/{row}.jpg" for row in range(4)))
     rows = ["path,label,split", "0.jpg,x,train", "1.jpg,x,", "2.jpg,y,train", "3.jpg,y,test"]
