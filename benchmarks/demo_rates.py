@@ -127,6 +127,9 @@ def trained(name: str, settings: list[str], threads: int, cache: Path) -> Trial:
         return trial | {"p_at_1": 0.0, "diverged": str(diverged)}
     records: list[dict[str, Any]] = [dict(record) for record in state.records]
     first, last = records[0], records[-1]
+    labels = state.labels.summary(state.images)
+    if labels["replaced"]:
+        trial["labels"] = labels
     return trial | {
         "p_at_1": round(last["test_accuracy_macro"], 4),
         "logits_top_1": last.get("test_logits_accuracy"),
@@ -134,7 +137,6 @@ def trained(name: str, settings: list[str], threads: int, cache: Path) -> Trial:
         "first_loss": round(first["train_loss"], 3),
         "last_loss": round(last["train_loss"], 3),
         "cpu_seconds": round(time.process_time() - began),
-        "labels": state.labels.summary(state.images),
     }
 
 
@@ -154,15 +156,34 @@ def remember(trial: Trial, out: Path) -> None:
 
 def read(out: Path) -> list[Trial]:
     path = out / f"{NAME}.json"
-    trials: list[Trial] = []
-    if path.exists():
-        trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
-    return trials
+    if not path.exists():
+        return []
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        trial | {"changed": record["changed_in_all"][trial["experiment"]] | trial["changed"]}
+        for trial in record["trials"]
+    ]
+
+
+def changed_in_all(trials: list[Trial]) -> dict[str, dict[str, Any]]:
+    """By experiment, what all of its trials changed to the same, which the record says once."""
+    common: dict[str, dict[str, Any]] = {}
+    for trial in trials:
+        before = common.get(trial["experiment"], trial["changed"])
+        common[trial["experiment"]] = dict(
+            item for item in before.items() if item in trial["changed"].items()
+        )
+    return common
 
 
 def write(out: Path, trials: list[Trial]) -> None:
     """The record and its page."""
-    result = facts() | {"trials": sorted(trials, key=lambda trial: trial["experiment"])}
+    common = changed_in_all(trials)
+    shortened = []
+    for trial in sorted(trials, key=lambda trial: trial["experiment"]):
+        own = trial["changed"].items() - common[trial["experiment"]].items()
+        shortened.append(trial | {"changed": dict(sorted(own))})
+    result = facts() | {"changed_in_all": common, "trials": shortened}
     lines = ["# Trials that chose the demo's rates", "", *(__doc__ or "").splitlines()[6:], ""]
     lines += ["Bold: what the profile does now. A dash: the value without a profile.", ""]
     for name in sorted({trial["experiment"] for trial in trials}):
