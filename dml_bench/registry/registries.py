@@ -18,6 +18,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
+from dml_bench.registry import outputs
 from dml_bench.registry.option_checks import Range
 from dml_bench.registry.origins import (
     REFERENCE,
@@ -206,6 +207,7 @@ class Registry:
         prefixes: tuple[str, ...] = (),
         passes: tuple[str, ...] = (),
         group: str = "",
+        border: outputs.Border | None = None,
     ):
         """
         Args:
@@ -213,6 +215,7 @@ class Registry:
             prefixes: of names that stand for a family, e.g. `timm:`.
             passes: what this program itself hands to a builder, before the options.
             group: of the entry points with which packages bring plug-ins; empty: it has none.
+            border: what checks that which the functions of plug-ins return.
         """
         self.kind = kind
         self.module = module
@@ -220,6 +223,7 @@ class Registry:
         self.prefixes = prefixes
         self.passes = passes
         self.group = group
+        self.border = border
         self._entries: dict[str, Entry] = {}
         self._of_files: dict[tuple[str, str], Entry] = {}
         """By name and the path of their file: two files may have a plug-in under one name."""
@@ -249,7 +253,7 @@ class Registry:
             self._require_free(name, origin)
             self._entries[name] = Entry(
                 name=name,
-                build=build if origin is None else adapted(build, self.passes),
+                build=build if origin is None else self._taken_in(name, build),
                 summary=summary,
                 source=source,
                 facts={**self.defaults, **facts},
@@ -261,6 +265,11 @@ class Registry:
             return build
 
         return enter
+
+    def _taken_in(self, name: str, build: Callable[..., Any]) -> Callable[..., Any]:
+        """The function of a plug-in as this program calls it, its results checked."""
+        called = adapted(build, self.passes)
+        return called if self.border is None else self.border(name, called)
 
     def _require_free(self, name: str, origin: Origin | None) -> None:
         """Raises ValueError on a second use of a name. A plug-in may be defined again, as a cell
@@ -429,6 +438,7 @@ backbones = Registry(
     prefixes=("timm:", "hf:", "openclip:", "st:"),
     passes=("name",),
     group="dml_bench.backbones",
+    border=outputs.module,
 )
 heads = Registry(
     "head",
@@ -436,6 +446,7 @@ heads = Registry(
     {"takes_map": False},
     passes=("num_features",),
     group="dml_bench.heads",
+    border=outputs.module,
 )
 poolings = Registry("pooling", "dml_bench.models.poolings")
 losses = Registry(
@@ -455,20 +466,25 @@ losses = Registry(
     },
     passes=("num_classes", "dim"),
     group="dml_bench.losses",
+    border=outputs.loss,
 )
-miners = Registry("miner", "dml_bench.losses.miners", group="dml_bench.miners")
+miners = Registry(
+    "miner", "dml_bench.losses.miners", group="dml_bench.miners", border=outputs.miner
+)
 optimizers = Registry(
     "optimizer",
     "dml_bench.training.optimizers",
     {"at_once": False, "no_drop_because": ""},
     passes=("parameters",),
     group="dml_bench.optimizers",
+    border=outputs.optimizer,
 )
 schedules = Registry(
     "schedule",
     "dml_bench.training.schedules",
     {"needs_validation": False},
     group="dml_bench.schedules",
+    border=outputs.schedule,
 )
 mixings = Registry("mixing", "dml_bench.data.mixing", {"where": "pixels", "two_labels": True})
 labellings = Registry("labelling", "dml_bench.data.label_strategies", {"classifies": False})
@@ -478,6 +494,7 @@ samplers = Registry(
     {"balances_classes": False},
     passes=("images", "labels", "batch_size", "key"),
     group="dml_bench.samplers",
+    border=outputs.sampler,
 )
 protocols = Registry(
     "protocol",
