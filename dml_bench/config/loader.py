@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from dml_bench.config.component import Component, read_component
@@ -31,14 +32,17 @@ def recorded_plugins(table: dict[str, Any]) -> tuple[PluginRecord, ...]:
 def import_components(table: dict[str, Any]) -> None:
     """Import the plug-ins that an experiment's tables name: for tables that a person wrote. Raises
     ValueError where one can't be imported, or is another than the tables have recorded."""
-    plugins = table.get("plugins")
+    plugins, files = table.get("plugins"), set()
     if plugins is not None:
-        import_plugins(_read(plugins, Plugins, "plugins", ()).imports)
+        imports = _read(plugins, Plugins, "plugins", ()).imports
+        import_plugins(imports)
+        files = {str(Path(name).resolve()) for name in imports if name.endswith(".py")}
     recorded = {(record.kind, record.name): record for record in recorded_plugins(table)}
     for kind, name in _named(table, Experiment):
         registry = PLUGGABLE.get(kind)
         if registry is None:
             continue
+        registry.require_one_of(files, name)
         record = recorded.get((kind, name))
         if record is None or not record.file or record.module:
             registry.import_component(name)

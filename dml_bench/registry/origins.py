@@ -30,6 +30,7 @@ __all__ = [
     "entry_points_of",
     "import_file",
     "import_module",
+    "imported_digest",
     "origin_of",
     "referenced",
 ]
@@ -197,7 +198,7 @@ def import_module(module: str) -> ModuleType:
     require_module_name(module)
     try:
         return importlib.import_module(module)
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise cannot_be_imported(module, problem) from problem
 
 
@@ -208,11 +209,13 @@ def require_module_name(module: str) -> None:
         )
 
 
-def cannot_be_imported(module: str, problem: Exception) -> ValueError:
+def cannot_be_imported(module: str, problem: BaseException) -> ValueError:
     reason = str(problem).partition("\n")[0]
+    remedy = "install its package or mend it"
+    if isinstance(problem, ImportError) and module.endswith(".py"):
+        remedy += "; a module beside it is found by `import NAME` where PYTHONPATH has their folder"
     return ValueError(
-        f"plug-in {module} can't be imported ({type(problem).__name__}: {reason}): install its"
-        " package or mend it"
+        f"plug-in {module} can't be imported ({type(problem).__name__}: {reason}): {remedy}"
     )
 
 
@@ -235,7 +238,7 @@ def import_file(path: Path, sha256: str = "") -> ModuleType:
             f"{path} has SHA-256 {digest[:12]}, not {sha256[:12]} as when the run was made: restore"
             " the file, or train again with --force"
         )
-    name = f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = name_of_module(path)
     if _imported_digests.get(name) == digest:
         return sys.modules[name]
     module = ModuleType(name)
@@ -243,10 +246,20 @@ def import_file(path: Path, sha256: str = "") -> ModuleType:
     sys.modules[name], _imported_digests[name] = module, digest
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:  # a script may end the program that imports it
         del sys.modules[name], _imported_digests[name]
         raise cannot_be_imported(str(path), problem) from problem
     return module
+
+
+def name_of_module(path: Path) -> str:
+    """Of a module that is imported by the path of its file."""
+    return f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
+def imported_digest(path: Path) -> str:
+    """SHA-256 of a .py file as it was imported by its path; empty where it was not."""
+    return _imported_digests.get(name_of_module(path.resolve()), "")
 
 
 def referenced(reference: str) -> Callable[..., Any]:

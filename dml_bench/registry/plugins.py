@@ -19,6 +19,7 @@ from dml_bench.registry.origins import (
     digest_of_module,
     import_file,
     import_module,
+    imported_digest,
 )
 from dml_bench.registry.registries import (
     Entry,
@@ -168,7 +169,21 @@ def register_backbone(name: str = "", *, summary: str, source: str = "", **facts
     >>> @db.register_backbone(summary="three convolutions", source="nobody 2026")
     ... def ThreeConvolutions(*, width: int = 64): ...
     """
+    for channels in ("mean", "std"):
+        require_channels(channels, facts.get(channels))
     return registering(backbones, name, summary, source, facts)
+
+
+def require_channels(fact: str, values: Any) -> None:
+    """Raises ValueError for a mean or deviation that is not one number from 0 to 1 a channel."""
+    if values is None:
+        return
+    are_numbers = isinstance(values, tuple | list) and len(values) == 3
+    if not are_numbers or not all(isinstance(one, int | float) and 0 <= one <= 1 for one in values):
+        raise ValueError(
+            f"{fact} must be three numbers from 0 to 1, one for each channel, got {values!r}:"
+            " divide those of 0 to 255 by 255"
+        )
 
 
 def register_head(name: str = "", *, summary: str, source: str = "", **facts: Any) -> Decorator:
@@ -272,10 +287,16 @@ def import_plugins(imports: Iterable[str]) -> None:
 
 
 def import_plugin_file(path: Path, sha256: str = "") -> ModuleType:
-    """As `import_file`; the names that the file registers are those of its plug-ins from now on."""
-    module = import_file(path, sha256)
+    """As `import_file`; the names that the file registers are those of its plug-ins from now on,
+    and those that it registered before it was changed are gone."""
+    file = str(path.resolve())
+    try:
+        module = import_file(path, sha256)
+    finally:
+        for registry in PLUGGABLE.values():
+            registry.forget(file, but=imported_digest(path))
     for registry in PLUGGABLE.values():
-        registry.take_from(str(module.__file__))
+        registry.take_from(file)
     return module
 
 

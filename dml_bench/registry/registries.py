@@ -10,7 +10,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, reduce, wraps
 from operator import or_
@@ -247,6 +247,7 @@ class Registry:
                     f"{self.kind} {name!r}: unknown fact {fact!r}; facts:"
                     f" {', '.join(self.defaults)}"
                 )
+        alike = {fact: self._as_fact(name, fact, value) for fact, value in facts.items()}
 
         def enter(build: Callable[..., Any]) -> Callable[..., Any]:
             origin = origin_of(build) if self.group else None
@@ -256,7 +257,7 @@ class Registry:
                 build=build if origin is None else self._taken_in(name, build),
                 summary=summary,
                 source=source,
-                facts={**self.defaults, **facts},
+                facts={**self.defaults, **alike},
                 check=check,
                 origin=origin,
             )
@@ -266,6 +267,19 @@ class Registry:
 
         return enter
 
+    def _as_fact(self, name: str, fact: str, value: Any) -> Any:
+        """Raises ValueError for a fact of another type than others have it: what a run keeps of it
+        could not be read back."""
+        default = self.defaults[fact]
+        if isinstance(default, tuple) and isinstance(value, list):
+            value = tuple(value)
+        if default is not None and type(value) is not type(default):
+            raise ValueError(
+                f"{self.kind} {name!r}: fact {fact} must be of the type of {default!r}, got"
+                f" {value!r}"
+            )
+        return value
+
     def _taken_in(self, name: str, build: Callable[..., Any]) -> Callable[..., Any]:
         """The function of a plug-in as this program calls it, its results checked."""
         called = adapted(build, self.passes)
@@ -273,17 +287,16 @@ class Registry:
 
     def _require_free(self, name: str, origin: Origin | None) -> None:
         """Raises ValueError on a second use of a name. A plug-in may be defined again, as a cell
-        of a notebook or a reloaded module does."""
+        of a notebook or a reloaded module does, and two files may each have one of that name."""
         if name not in self._entries:
             return
         other = self._entries[name].origin
-        again = (
-            origin is not None
-            and other is not None
-            and (origin.module, origin.attribute) == (other.module, other.attribute)
-        )
-        if not again:
-            raise ValueError(f"{self.kind} {name!r} is registered already")
+        if origin is not None and other is not None:
+            is_again = (origin.module, origin.attribute) == (other.module, other.attribute)
+            are_files = not origin.module and not other.module
+            if is_again or (are_files and origin.file != other.file):
+                return
+        raise ValueError(f"{self.kind} {name!r} is registered already")
 
     def remove(self, name: str) -> None:
         """Take a name out again. Raises KeyError where it is not there."""
@@ -296,6 +309,24 @@ class Registry:
         for (name, of_file), entry in self._of_files.items():
             if of_file == file:
                 self._entries[name] = entry
+
+    def forget(self, file: str, but: str) -> None:
+        """Take out what a plug-in's file registered before it was changed: all but what it has
+        with the SHA-256 `but`."""
+        for (name, of_file), entry in list(self._of_files.items()):
+            if of_file == file and entry.origin is not None and entry.origin.sha256 != but:
+                del self._of_files[name, of_file]
+                if self._entries.get(name) is entry:
+                    del self._entries[name]
+
+    def require_one_of(self, files: Iterable[str], name: str) -> None:
+        """Raises ValueError where several of these files have a plug-in of that name."""
+        having = sorted(file for file in files if (name, file) in self._of_files)
+        if len(having) > 1:
+            raise ValueError(
+                f"{self.kind} {name} is in {' and in '.join(having)}, and plugins.imports names"
+                " both: rename one of the two, or leave a file out"
+            )
 
     def of(self, component: Named) -> Entry:
         """The entry of a component. Where a run was read whose plug-in is not imported, what the
@@ -405,9 +436,28 @@ def adapted(build: Callable[..., Any], passes: tuple[str, ...]) -> Callable[...,
     return call
 
 
+def is_writable(value: Any) -> bool:
+    """Whether JSON has such values."""
+    if isinstance(value, tuple | list):
+        return all(map(is_writable, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_writable(value[key]) for key in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
 def as_option(parameter: inspect.Parameter, build: Callable[..., Any]) -> inspect.Parameter:
     """A parameter as a keyword-only one with a type: its annotation, or that of its default."""
     owner, annotation, default = build.__qualname__, parameter.annotation, parameter.default
+    if parameter.name == "name":
+        raise ValueError(
+            f"{owner}: an option can't be called name, by which files name the component: give it"
+            " another name"
+        )
+    if default is not parameter.empty and not is_writable(default):
+        raise ValueError(
+            f"{owner}: the default of option {parameter.name} must be a number, text, truth value"
+            f" or list, as a run's file keeps them, got {default!r}"
+        )
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         raise ValueError(
             f"{owner} takes *{parameter.name}, which can't be checked: write its options one by one"
