@@ -42,7 +42,7 @@ from dml_bench.runs import arrays, layout
 from dml_bench.runs import folder as run_folder
 from dml_bench.runs.embed_and_search import evaluate_ensemble, evaluate_phase, labelling_cost
 from dml_bench.runs.folder import RunFolder
-from dml_bench.runs.learning import require_learning
+from dml_bench.runs.learning import UnkeptState, require_learning
 from dml_bench.runs.mirror import Mirror, MirroredRun
 from dml_bench.runs.record_format import COST_DIGITS, rounded
 from dml_bench.runs.request import RunRequest
@@ -125,6 +125,8 @@ class RunSession:
             numerics.precision,
             self.callback,
         )
+        self.unkept: UnkeptState | None = None
+        """Of the training that begins, where it has components of one's own."""
         self.work: dict[str, float] = {}
         """Units of work that are left of each training, once the plan was said."""
 
@@ -404,6 +406,8 @@ class RunSession:
         if not self.records and self.mirror.listening and self.experiment.model.trainable == "all":
             with distributed.as_single_process():
                 self.mirror.picture("training_batch", contact_sheet(run))
+        if self.experiment.plugins is not None:
+            self.unkept = UnkeptState(run)
         self._say_work_left()
         self.callback.on_phase(
             job.phase.name, job.experiment.train.epochs, sum(map(len, epoch_batches(run, 1)))
@@ -448,6 +452,7 @@ class RunSession:
     def _keep(self, run: TrainingState, path: Path) -> None:
         """State first, then the record of it: what a crash loses in between is written again from
         the state."""
+        self._look_for_unkept_state(run)
         phase, records = run.phase.name, list(run.records)
         self.writer.save(
             run,
@@ -455,6 +460,13 @@ class RunSession:
             then=lambda: self._record(phase, records),
             after=lambda: self.mirror.log(records[-1]),
         )
+
+    def _look_for_unkept_state(self, run: TrainingState) -> None:
+        """After the first epoch of a training in this process."""
+        unkept, self.unkept = self.unkept, None
+        if unkept is not None:
+            for sentence in unkept.check(run):
+                self.callback.warn(sentence)
 
     @distributed.main_process_only
     def _record(self, phase: str, records: list[EpochRecord]) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 import dml_bench as db
 from dml_bench.runs.arrays import write_logits
+from dml_bench.system.callbacks import Callback
 
 pytestmark = pytest.mark.usefixtures("plugins_removed")
 
@@ -119,3 +120,112 @@ def test_a_head_by_which_queries_would_depend_on_each_other_is_refused(refused):
 
     message = refused("model.head=Centred")
     assert "gives an image another embedding beside another image" in message
+
+
+@pytest.mark.parametrize(
+    "change", [lambda outputs: outputs.detach(), lambda outputs: outputs.data + 1]
+)
+def test_a_head_that_learns_nothing_is_refused(refused, change):
+    @db.register_head("Cut", summary="a test")
+    def cut(num_features):
+        return Head(num_features, change)
+
+    message = refused("model.head=Cut")
+    assert "head Cut has parameters, and the embeddings depend on none of them" in message
+
+
+def test_a_backbone_that_learns_nothing_is_refused(refused):
+    @db.register_backbone("Cut", summary="a test")
+    def cut():
+        network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        network.num_features = 8
+        network.register_forward_hook(lambda _, inputs, outputs: outputs.detach())
+        return network
+
+    message = refused("model.backbone=Cut")
+    assert "backbone Cut has parameters, and the embeddings depend on none of them" in message
+
+
+class Scheduler(torch.optim.lr_scheduler.LRScheduler):
+    """Keeps its rates as an array, which no checkpoint is read back with."""
+
+    def __init__(self, optimizer, steps: int) -> None:
+        self.rates = np.linspace(0.1, 0.01, steps + 1)
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        return [float(self.rates[self.last_epoch])] * len(self.base_lrs)
+
+
+class Counting(torch.optim.SGD):
+    """`keep` is called with its state at each step."""
+
+    def __init__(self, parameters, lr: float, keep) -> None:
+        super().__init__(parameters, lr=lr)
+        self.keep, self.steps = keep, 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        self.keep(self.state[self.param_groups[0]["params"][0]])
+        return super().step(closure)
+
+
+def test_what_no_checkpoint_could_be_read_back_with_is_refused_after_an_epoch(refused):
+    @db.register_schedule("Falling", summary="a test")
+    def falling():
+        return Scheduler
+
+    @db.register_optimizer("Keeping", summary="a test")
+    def keeping(parameters, *, lr: float = 0.1):
+        return Counting(parameters, lr, lambda state: state.update(norm=np.float64(1)))
+
+    message = refused("schedule=Falling")
+    assert "schedule Falling keeps what no checkpoint could be read back with (numpy." in message
+    message = refused("optimizer=Keeping")
+    assert "optimizer Keeping keeps what no checkpoint could be read back with (numpy." in message
+
+
+class Pull(nn.Module):
+    """A loss that also keeps how often it was computed, in two ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(1))
+        self.steps, self.same, self.lost = 0, [1, 2], torch.Generator()
+
+    def forward(self, embeddings, labels, mined=None):
+        self.kept += 1
+        self.steps += 1
+        torch.rand(1, generator=self.lost)
+        return (embeddings @ embeddings.T).square().mean()
+
+
+class Heard(Callback):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def test_what_a_run_that_goes_on_would_lack_is_said_after_an_epoch(birds, cache_dir, tmp_path):
+    @db.register_loss("Own", summary="a test")
+    def own():
+        return Pull()
+
+    @db.register_optimizer("Counted", summary="a test")
+    def counted(parameters, *, lr: float = 0.1):
+        return Counting(parameters, lr, lambda state: None)
+
+    heard = Heard()
+    settings = ("train.epochs=2", "loss=Own", "miner=none", "optimizer=Counted")
+    train(birds, cache_dir, tmp_path / "runs", *settings, callback=heard)
+    said = [
+        text.partition(" as it trains, and no checkpoint keeps it")[0] for text in heard.warnings
+    ]
+    of_a_phase = [
+        "loss Own changes lost",
+        "loss Own changes steps",
+        "optimizer Counted changes steps",
+    ]
+    assert [text for text in said if "changes" in text] == of_a_phase * 2
