@@ -274,7 +274,7 @@ def run_suite(
     devices that they share (`cuda:0,cuda:1`). `ray` runs them on a Ray cluster instead (`auto`,
     HOST:PORT or `local`), where `gpus_per_run` is each run's fraction of a GPU. `console` is the
     rich console that shows progress and the table. Returns how each run
-    ended, in the order of the table.
+    ended, seed by seed in the order of the table.
 
     Raises ValueError before anything is trained where options contradict each other, the data
     can't be opened, or an experiment claims what can't be measured.
@@ -439,8 +439,8 @@ def tune(
 
     The result holds `trials`, the `best` and the experiment's `own` one, and `path`.
 
-    Raises ValueError where optuna is missing, too few classes are known, or a search of other
-    settings is in the way.
+    Raises ValueError where optuna is missing, too few classes are known, a search of other settings
+    is in the way, or the first weights are of a run that knew what no trial must see.
     Source: Bergstra et al., "Algorithms for hyper-parameter optimization" (2011), by optuna.
 
     >>> search = db.tune(
@@ -453,7 +453,8 @@ def tune(
     resolved = experiment_of(experiment, overrides, demo=demo)
     from dml_bench.config.tuning import read_space, space_for
     from dml_bench.config.variants import variant_name
-    from dml_bench.training.tuning import TuningRequest, search_settings
+    from dml_bench.runs.settings_search import search_alone
+    from dml_bench.training.tuning import TuningRequest
 
     chosen = read_space(space or space_for(resolved))
     wanted = chosen.trials if trials is None else trials
@@ -470,7 +471,7 @@ def tune(
         device=device,
         callback=callback_or_log(callback),
     )
-    return search_settings(request)
+    return search_alone(request)
 
 
 def draw_batches(

@@ -13,21 +13,31 @@ from dml_bench.protocols import protocol_named
 from dml_bench.runs import layout
 from dml_bench.system.files import Damaged, read_csv, read_json
 
-__all__ = ["require_unseen_by_weights"]
+__all__ = ["begins_with_a_run", "require_unseen_by_weights"]
+
+
+def begins_with_a_run(experiment: Experiment) -> bool:
+    """Whether the file of the first weights lies in the folder of a run."""
+    file = Path(experiment.model.weights).expanduser()
+    return file.is_file() and run_folder_of(file) is not None
 
 
 def require_unseen_by_weights(
-    experiment: Experiment, dataset: Dataset, split: Split, phases: Sequence[Phase]
+    experiment: Experiment,
+    dataset: Dataset,
+    split: Split,
+    phases: Sequence[Phase],
+    judged_by: Sequence[int] = (),
 ) -> None:
     """Raises ValueError where the file of the first weights lies in the folder of a run that
-    trained on a test or validation image of this one, or on an image of a class that is held out.
-    What other runs that one began with is not looked at."""
+    trained on a test or validation image of this one, or on an image of a class that is held out,
+    or by which trials are judged. What other runs that one began with is not looked at."""
     file = Path(experiment.model.weights).expanduser()
     folder = run_folder_of(file) if file.is_file() else None
     if folder is None:
         return
     seen = images_trained_on(folder, file.resolve())
-    kept_apart = np.isin(dataset.labels, sorted(held_out_by(phases)))
+    kept_apart = np.isin(dataset.labels, sorted({*held_out_by(phases), *judged_by}))
     kept_apart[split.test] = kept_apart[split.valid] = True
     digests = dataset.image_digests
     leaked = [image for image in np.flatnonzero(kept_apart).tolist() if digests[image] in seen]

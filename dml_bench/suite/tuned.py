@@ -12,7 +12,7 @@ from dml_bench.config.experiments import parent
 from dml_bench.config.tables import PlannedRow
 from dml_bench.config.tuning import TuningSpace, read_space, space_for
 from dml_bench.config.variants import base_name, tuned_name, variant_name
-from dml_bench.runs.folder import differing
+from dml_bench.runs.folder import decisive, differing
 from dml_bench.suite.plan import resolve_row, without_seed
 from dml_bench.training.tuning import SEARCHES, Search, read_search, search_files
 
@@ -25,7 +25,7 @@ __all__ = [
     "with_tuned_rows",
 ]
 
-NOT_COMPARED = ("name", "summary", "expects", "seed", "unseen", "plugins", "evaluate")
+NOT_COMPARED = ("name", "seed", "unseen", "evaluate")
 """In which a run may differ from the experiment that was searched. The run itself checks that it
 holds out no class that the search knew."""
 SHARED_SPLITS = ("given", "half")
@@ -86,6 +86,7 @@ def with_tuned_rows(
         if not trains(row):
             continue
         searches = list(filter(None, searches_of(row, places, overrides)))
+        require_chosen(row, searches)
         for search in searches:
             budgets.setdefault((search.space, len(search.trials)), row.name)
         both.append(tuned_row(row, searches, profile, overrides))
@@ -96,6 +97,17 @@ def with_tuned_rows(
             " the larger --trials goes on with a search"
         )
     return tuple(both)
+
+
+def require_chosen(row: PlannedRow, searches: Sequence[Search]) -> None:
+    """Raises ValueError where no trial of a search came to its end: the row would be called tuned
+    with settings that nothing chose."""
+    for search in searches:
+        if search.best.state != "complete":
+            raise ValueError(
+                f"no trial of {search.path}, the search of {row.name}, came to its end: delete it,"
+                " and search anew with a lower optimizer.lr"
+            )
 
 
 def missing_searches(
@@ -226,7 +238,7 @@ def other_settings(search: Search, experiment: Experiment) -> list[str]:
     shared search the data and the protocol."""
     if search.shared:
         return unshared(search.experiment, experiment)
-    theirs, mine = as_table(search.experiment), as_table(experiment)
+    theirs, mine = decisive(as_table(search.experiment)), decisive(as_table(experiment))
     for table in (theirs, mine):
         for key in NOT_COMPARED:
             table.pop(key, None)

@@ -1,0 +1,51 @@
+"""A search for settings, made by one process at a time, and with first weights that know none of
+the classes by which trials are judged."""
+
+from dml_bench.runs.first_weights import begins_with_a_run, require_unseen_by_weights
+from dml_bench.system.devices import choose_device
+from dml_bench.system.locks import held
+from dml_bench.training.inputs import open_inputs
+from dml_bench.training.tuning import (
+    SEARCHES,
+    Search,
+    TuningRequest,
+    search_settings,
+    validation_classes,
+)
+
+__all__ = ["search_alone"]
+
+
+def search_alone(request: TuningRequest) -> Search:
+    """As `search_settings`. Raises ValueError where another process makes the same search, or where
+    the first weights are of a run that trained on what no trial must see."""
+    require_unseen_by_first_weights(request)
+    folder = request.out / SEARCHES / request.name
+    folder.mkdir(parents=True, exist_ok=True)
+    of_data = f"{request.experiment.data.dataset.name}-{request.experiment.seed}"
+    busy = (
+        f"another process makes this search in {folder}: wait for it, or choose another folder with"
+        " --out DIR"
+    )
+    with held(folder / f".{of_data}.lock", busy):
+        search = search_settings(request)
+    if search.best.state != "complete":
+        request.callback.warn(
+            f"no trial of {len(search.trials)} came to its end, so nothing was chosen: lower"
+            " optimizer.lr in the experiment or in the space, and choose another --out"
+        )
+    return search
+
+
+def require_unseen_by_first_weights(request: TuningRequest) -> None:
+    """Raises ValueError where the first weights are of a run that trained on a validation class, a
+    test image, or a class that is held out: trials would be judged by what they know."""
+    experiment = request.experiment
+    if not begins_with_a_run(experiment):
+        return
+    device = choose_device(request.device)
+    inputs = open_inputs(experiment, request.data_dir, request.cache_dir, device, request.callback)
+    judged_by = validation_classes(experiment, inputs, request.space.valid_classes)
+    require_unseen_by_weights(
+        experiment, inputs.dataset, inputs.split, inputs.phases, judged_by.tolist()
+    )
