@@ -219,7 +219,7 @@ def run_suites(
     results: list[JobResult] = []
     for session in open_sessions(planned, display):
         carry_out(session, executor_setup(), display)
-        results += session.results
+        results += session.results_in_order()
     document = report_over_data_sets(
         planned.name, [planned.results], planned.report, planned.command, display.say
     )

@@ -80,7 +80,7 @@ def run_suite(
     another suite writes the same page."""
     session = open_session(suite, display)
     carry_out(session, executor_setup, display)
-    return session.results
+    return session.results_in_order()
 
 
 def carry_out(
@@ -288,6 +288,11 @@ class SuiteSession:
         except ValueError as reason:
             self.not_counted.append(str(reason))
             return None
+
+    def results_in_order(self) -> list[JobResult]:
+        """How the runs ended, as they were planned and not as they ended."""
+        places = {job: place for place, job in enumerate(self.jobs)}
+        return sorted(self.results, key=lambda result: places[result.job])
 
     def keep_record(self, run: Run, display: SuiteProgress) -> None:
         """Record a run that has ended, where records are kept. A record that can't be written is
