@@ -32,7 +32,8 @@ def recorded_plugins(table: dict[str, Any]) -> tuple[PluginRecord, ...]:
 def import_components(table: dict[str, Any]) -> None:
     """Import the plug-ins that an experiment's tables name: for tables that a person wrote. Raises
     ValueError where one can't be imported, or is another than the tables have recorded."""
-    plugins, files = table.get("plugins"), set()
+    plugins = table.get("plugins")
+    files: set[str] = set()
     if plugins is not None:
         imports = _read(plugins, Plugins, "plugins", ()).imports
         import_plugins(imports)
