@@ -35,12 +35,14 @@ def append(path: Path, seal: str, entries: Sequence[Sequence[str]], embeddings: 
         "embeddings": base64.b64encode(vectors.tobytes()).decode(),
     }
     text = json.dumps(values).encode()
+    line = memoryview(digest(text) + b" " + text + b"\n")
     is_new = not path.exists()
-    with open(path, "ab") as file:
+    # Without a buffer, which would write the rest of a refused line when the file is closed.
+    with open(path, "ab", buffering=0) as file:
         before = file.tell()
         try:
-            file.write(digest(text) + b" " + text + b"\n")
-            file.flush()
+            while line:
+                line = line[file.write(line) :]
             os.fsync(file.fileno())
         except OSError:  # as where the disk is full: a part of a line would hide the next one
             os.truncate(path, before)

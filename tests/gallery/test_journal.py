@@ -1,6 +1,7 @@
 """What joined a gallery since its file was written: there to its last byte, and of no other
 gallery."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_an_addition_that_a_crash_has_cut_off_is_no_part_of_the_gallery(place, k
     content = place.journal_path.read_bytes()
     place.journal_path.write_bytes(content[: size + kept] if kept > 0 else content[:kept])
     assert is_joined(place.read(), FIRST, SECOND)
+
+
+@pytest.mark.parametrize("room", [1, 600, 6000])
+def test_an_addition_for_which_the_disk_has_no_room_leaves_nothing(place, room):
+    size, many = add(place, SECOND), images(40, 7)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            add(place, many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert place.journal_path.stat().st_size == size
+    add(place, THIRD)
+    assert is_joined(place.read(), FIRST, SECOND, THIRD)
 
 
 def test_a_changed_byte_is_noticed(place):
