@@ -256,6 +256,9 @@ class Changes:
         more."""
         for path, data in draft.photos.items():
             path.parent.mkdir(parents=True, exist_ok=True)
+            # It is there where the gallery on the disk still has it in a class that goes.
+            if path.is_file() and path.read_bytes() == data:
+                continue
             with open(path, "wb") as file:  # nothing reads it before the gallery names it
                 file.write(data)
                 file.flush()
@@ -305,8 +308,12 @@ class Changes:
         self.file.write(gallery, step)
         flush_folder(self.file.path.parent)
         self.written, self._journal_bytes = gallery, 0
-        if step is not None:
+        if step is None:
+            return
+        try:
             update_indexes(self.file, step, gallery)
+        except OSError as problem:  # the change is made; the file says how they follow it
+            LOGGER.warning("indexes of %s follow when they are used: %s", self.file.path, problem)
 
     def _step(self, gallery: Gallery, stays: np.ndarray | None = None) -> Step | None:
         kept = np.ones(len(self.written.entries), bool) if stays is None else stays

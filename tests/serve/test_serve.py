@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import errno
+import hashlib
 import io
 import json
 import re
@@ -23,9 +25,10 @@ from tiny import refusal
 import dml_bench as db
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.predict import AppliedThreshold
-from dml_bench.gallery.store import Gallery, GalleryFile, open_gallery_file
+from dml_bench.gallery.store import Gallery, GalleryFile, Step, open_gallery_file
+from dml_bench.serve import uploads
 from dml_bench.serve.batching import Batches
-from dml_bench.serve.changes import Changes, Remove
+from dml_bench.serve.changes import Changes, Enrol, Remove
 from dml_bench.serve.guard import Guard
 from dml_bench.serve.measurements import Measurements
 from dml_bench.serve.served_gallery import Calibration, ServedGallery
@@ -418,6 +421,63 @@ def test_with_a_token_only_who_has_it_may_ask(finished, photo, tmp_path):
         client.headers["authorization"] = "Bearer a-secret-of-many-letters-1"
         client.headers["host"] = "birds.example"  # as behind a proxy
         assert len(predicted(client, [photo])) == 1
+def test_a_photo_stays_whole_where_its_class_goes_and_it_can_not_come_back(
+    finished, newcomers, tmp_path, monkeypatch
+):
+    file = GalleryFile(db.load_run(finished), "all", tmp_path / "gallery")
+    data = newcomers[0].read_bytes()
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def publish(gallery):
+        begun.set()
+        assert goes_on.wait(60)
+
+    def refused(place, *_: object):
+        if place == kept:
+            kept.write_bytes(b"")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with file.lock():
+        gallery = file.read(new=True).hashed()
+        photo = Photo("a.png", data, hashlib.sha256(data).hexdigest(), ".png", np.empty(0))
+        changes = Changes(file, gallery, publish)
+        changes.put(Enrol("before", [photo], gallery.embeddings[:1]))
+        assert begun.wait(60)
+        kept = file.photos_folder / f"{photo.sha256}.png"
+        monkeypatch.setattr("dml_bench.serve.changes.open", refused, raising=False)
+        monkeypatch.setattr(GalleryFile, "write", refused)
+        removal = changes.put(Remove("before"))
+        change = changes.put(Enrol("after", [photo], gallery.embeddings[:1]))
+        goes_on.set()
+        for refusal_of in (removal, change):
+            with pytest.raises(OSError, match="No space left"):
+                refusal_of.result(60)
+        assert kept.read_bytes() == data
+        monkeypatch.undo()
+        changes.close()
+    assert "before" in file.read().class_names
+
+
+def test_a_change_is_made_where_an_index_can_not_follow_it_at_once(finished, tmp_path, monkeypatch):
+    def refused(*_: object):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = GalleryFile(db.load_run(finished), "all", tmp_path / "gallery")
+    published = []
+    with file.lock():
+        gallery = file.read(new=True).hashed()
+        changes = Changes(file, gallery, published.append)
+        step = Step(embeddings="those before", images=len(gallery.entries), left=[0])
+        monkeypatch.setattr("dml_bench.serve.changes.step_between", lambda *_: step)
+        monkeypatch.setattr("dml_bench.serve.changes.update_indexes", refused)
+        removed = changes.put(Remove(gallery.class_names[0])).result(60)
+        now = published[-1].class_names
+        assert file.read().class_names == now
+        assert file.step() == step
+        changes.close()
+    assert (removed.class_name, now) == (gallery.class_names[0], gallery.class_names[1:])
+
+
 
 
 def test_other_machines_are_served_with_a_token_only(finished, monkeypatch, capsys, tmp_path):
