@@ -354,18 +354,20 @@ class Gallery:
         `port` 0 is any free one; `address` 127.0.0.1 serves this machine only, and any other needs
         a `token_file`, whose one line clients have to send. `threshold`, `precision` and
         `unknown_share` are those of `predict`, and a threshold is chosen anew after each change.
-        `max_megabytes` is the size of a request.
+        `max_megabytes` is the size of a request, at most 512.
 
         Raises ValueError where packages of the extra `serve` are missing, the precision can't be
         promised, the port is taken, or another process changes the gallery; KeyboardInterrupt at
         Ctrl-C.
         """
-        from dml_bench.gallery.predict import check_unknown_options
+        from dml_bench.gallery.lookup import LookupOptions
         from dml_bench.serve.served_gallery import WantedThreshold
         from dml_bench.serve.server import ServeRequest, serve
         from dml_bench.serve.uploads import UploadLimits
 
-        check_unknown_options(threshold, precision, unknown_share)
+        options = LookupOptions(
+            k=k, threshold=threshold, precision=precision, unknown_share=unknown_share
+        )
         serve(
             ServeRequest(
                 gallery_file=self.file,
@@ -373,7 +375,7 @@ class Gallery:
                 wanted=WantedThreshold(
                     threshold=threshold, precision=precision, unknown_share=unknown_share
                 ),
-                k=k,
+                k=options.k,
                 port=port,
                 address=address,
                 token_file=optional_path(token_file),

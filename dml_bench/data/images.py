@@ -104,11 +104,14 @@ class Unreadable(ValueError):
 
 
 def decode(
-    path: Path, box: Sequence[float] | np.ndarray | None = None, data: bytes | None = None
+    path: Path,
+    box: Sequence[float] | np.ndarray | None = None,
+    data: bytes | None = None,
+    formats: Sequence[str] | None = None,
 ) -> Image.Image:
     """The image in RGB, turned upright by its EXIF orientation, then cut to `box` (x, y, width,
     height in pixels) or to the box in its path. `data` are the file's bytes where they have been
-    read already.
+    read already, `formats` those that it may have, by Pillow's names; None allows all.
 
     Transparency is laid over white, 16 bits of grey are scaled to 8, of several frames the first is
     taken. The box is rounded to whole pixels and clipped to the image. Raises Unreadable on a file
@@ -117,7 +120,7 @@ def decode(
     or machine has no room.
     """
     with (
-        opened(path, data) as image,
+        opened(path, data, formats) as image,
         ONE_AT_A_TIME if math.prod(image.size) > LARGE else nullcontext(),
     ):
         image.load()
@@ -183,7 +186,9 @@ def bytes_of(path: Path, sha256: str) -> bytes:
 
 
 @contextmanager
-def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
+def opened(
+    path: Path, data: bytes | None = None, formats: Sequence[str] | None = None
+) -> Iterator[Image.Image]:
     """An image whose pixels are not decoded yet; whatever a decoder raises inside the block becomes
     Unreadable."""
     megapixels = most_megapixels()
@@ -191,7 +196,7 @@ def opened(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
         megapixels * 1e6
     )  # also for images inside of files, which no header of theirs tells
     source = photo_file(path) if data is None else io.BytesIO(data)
-    with blaming(path), Image.open(source) as image:
+    with blaming(path), Image.open(source, formats=formats) as image:
         if math.prod(image.size) > megapixels * 1e6:
             raise Image.DecompressionBombError
         yield image

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dml_bench.serve.measurements import Measurements
-from dml_bench.serve.uploads import RefusedRequest, UploadLimits
+from dml_bench.serve.uploads import MOST_MEGABYTES, RefusedRequest, UploadLimits
 from dml_bench.system.loopback import OwnRequests
 
 __all__ = ["Guard", "read_token"]
@@ -29,7 +29,7 @@ COUNTED = ("predict", "enrol", "classes", "gallery", "images", "metrics", "healt
 """First parts of paths that are counted by name; all others are counted together, as anybody can
 think of new ones."""
 SHORTEST_TOKEN = 24
-MOST_ARRIVING = 512_000_000
+MOST_ARRIVING = int(MOST_MEGABYTES * 1e6)
 """Bytes of bodies that are held at a time, of all requests together."""
 UNREAD_SECONDS = 5
 """How long the body of a refused request is waited for."""

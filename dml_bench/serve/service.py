@@ -31,7 +31,15 @@ from dml_bench.serve.served_gallery import (
     WantedThreshold,
     calibrated,
 )
-from dml_bench.serve.uploads import Photo, RefusedRequest, SentImage, UploadLimits, read_photo
+from dml_bench.serve.uploads import (
+    Photo,
+    RefusedRequest,
+    SentImage,
+    UploadLimits,
+    formats,
+    read_photo,
+)
+from dml_bench.system.callbacks import LOGGER
 
 __all__ = ["Answer", "GalleryService", "PredictResult"]
 
@@ -178,7 +186,8 @@ class GalleryService:
             return calibrated(self.file, gallery, self.wanted)
         except Exception as problem:  # nothing is answered without a threshold that was chosen
             nothing = AppliedThreshold(value=math.nan)
-            lack = f"its threshold can't be chosen: {problem}"
+            lack = "its threshold can't be chosen, and the server printed why"
+            LOGGER.warning("the threshold can't be chosen: %s", problem)  # which may name files
             return Calibration(gallery, nothing, lack, self.served.calibration.curve)
 
     def _publish_threshold(self, calibration: Calibration) -> None:
@@ -189,7 +198,9 @@ class GalleryService:
     def _thumbnail(self, recorded: str) -> bytes:
         """A small JPEG of an image of the gallery. Raises Unreadable where its file is gone."""
         path = self.file.run.images.located(recorded)
-        picture = decode(Path(path))
+        # What came over HTTP is decoded as the format that it was taken for.
+        came_here = Path(recorded).parent == self.file.photos_folder
+        picture = decode(Path(path), formats=formats() if came_here else None)
         picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         content = io.BytesIO()
         picture.save(content, "JPEG", quality=85)

@@ -7,6 +7,7 @@ import hashlib
 import io
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,16 @@ from dml_bench.data.images import Unreadable, decode
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["Photo", "RefusedRequest", "SentImage", "UploadLimits", "read_photo", "read_request"]
+__all__ = [
+    "MOST_MEGABYTES",
+    "Photo",
+    "RefusedRequest",
+    "SentImage",
+    "UploadLimits",
+    "formats",
+    "read_photo",
+    "read_request",
+]
 
 SUFFIXES = {
     "JPEG": ".jpg",
@@ -35,6 +45,8 @@ SUFFIXES = {
 each decoder is code that a stranger's bytes would run."""
 LONGEST_NAME = 200
 """Characters of the name of a class."""
+MOST_MEGABYTES = 512.0
+"""Of a body, and of all that arrive at a time together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +61,13 @@ class UploadLimits:
     """The size of each, when it is decoded."""
     seconds: float = 60.0
     """The time that it may take to arrive."""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.megabytes, Real) and 0 < self.megabytes <= MOST_MEGABYTES):
+            raise ValueError(
+                f"max_megabytes must be above 0 and at most {MOST_MEGABYTES:g}, got"
+                f" {self.megabytes!r}: give another number"
+            )
 
     @property
     def num_bytes(self) -> int:
@@ -95,7 +114,7 @@ async def read_request(
     if kind == "multipart/form-data":
         name, images = await read_form(request, limits)
     elif kind == "application/json":
-        name, images = read_json(await request.body())
+        name, images = read_json(await request.body(), limits)
     else:
         raise RefusedRequest(
             415,
@@ -104,8 +123,6 @@ async def read_request(
         )
     if not images:
         raise RefusedRequest(422, "there is no image: send at least one in the field images")
-    if len(images) > limits.images:
-        raise too_many(limits)
     return (class_name(name) if with_class else ""), images
 
 
@@ -127,6 +144,9 @@ async def read_form(request: "Request", limits: UploadLimits) -> tuple[object, l
         if problem.detail.startswith("Too many files"):
             raise too_many(limits) from None
         raise RefusedRequest(400, f"the form can't be read: {problem.detail}") from None
+    except ValueError as problem:  # of its parser, or of a charset that its header names
+        text = " ".join(str(problem).split())
+        raise RefusedRequest(400, f"the form can't be read ({text}): correct it") from None
     images = []
     for value in form.getlist("images"):
         if not isinstance(value, UploadFile):
@@ -139,8 +159,9 @@ async def read_form(request: "Request", limits: UploadLimits) -> tuple[object, l
     return name, images
 
 
-def read_json(body: bytes) -> tuple[object, list[SentImage]]:
-    """{"class": "pigeon", "images": ["<base64>", {"name": "a.jpg", "data": "<base64>"}]}"""
+def read_json(body: bytes, limits: UploadLimits) -> tuple[object, list[SentImage]]:
+    """{"class": "pigeon", "images": ["<base64>", {"name": "a.jpg", "data": "<base64>"}]}. Images
+    are counted before they are looked at: millions of empty ones fit into a body."""
     import json
 
     try:
@@ -149,6 +170,8 @@ def read_json(body: bytes) -> tuple[object, list[SentImage]]:
         raise RefusedRequest(400, "the body is no JSON: correct it, or send a form") from None
     if not isinstance(value, dict) or not isinstance(value.get("images"), list):
         raise RefusedRequest(422, 'the body must be {"images": ["<base64>", ...]}: correct it')
+    if len(value["images"]) > limits.images:
+        raise too_many(limits)
     images = [sent_image(image, place) for place, image in enumerate(value["images"])]
     return value.get("class"), images
 
@@ -169,6 +192,8 @@ def class_name(value: object) -> str:
     name = value.strip() if isinstance(value, str) else ""
     if not name:
         raise RefusedRequest(422, "there is no class: send its name in the field class")
+    if name in (".", ".."):  # clients resolve it in DELETE /classes/NAME
+        raise RefusedRequest(422, f"a class can't be called {name}: choose another name")
     if len(name) > LONGEST_NAME or not speakable(name):
         raise RefusedRequest(
             422,
@@ -199,6 +224,7 @@ def read_photo(image: SentImage, view: View, limits: UploadLimits) -> Photo:
         raise Unreadable(path, f"must be an image: {', '.join(sorted(SUFFIXES))}") from problem
     if megapixels > limits.megapixels:
         raise Unreadable(path, f"must have at most {limits.megapixels:g} megapixels: scale it down")
-    pixels = view.apply(decode(path, data=image.data))
+    # A file can be of two formats: what is decoded has to be what was looked at.
+    pixels = view.apply(decode(path, data=image.data, formats=formats()))
     digest = hashlib.sha256(image.data).hexdigest()
     return Photo(image.name, image.data, digest, suffix, pixels)

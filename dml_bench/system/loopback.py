@@ -40,7 +40,7 @@ class OwnRequests:
             headers.get("sec-fetch-site") in ("cross-site", "same-site")
             and headers.get("sec-fetch-mode") != "navigate"
         )
-        if elsewhere or (origin is not None and urlsplit(origin).netloc.lower() != host.lower()):
+        if elsewhere or (origin is not None and host_of(origin) != host.lower()):
             return "pages of other sites may not ask this server"
         return ""
 
@@ -51,6 +51,14 @@ class OwnRequests:
         except ValueError:
             return False
         return name in self.names or is_loopback(name) or (self.numbers and is_number(name))
+
+
+def host_of(origin: str) -> str:
+    """Host and port of an Origin header; empty where it names none, or is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def is_loopback(name: str) -> bool:

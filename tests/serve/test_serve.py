@@ -7,12 +7,15 @@ import hashlib
 import io
 import json
 import re
+import struct
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from warnings import catch_warnings
 
 import httpx
 import numpy as np
@@ -23,6 +26,7 @@ from serving_here import running
 from tiny import refusal
 
 import dml_bench as db
+from dml_bench.data.cache import View
 from dml_bench.gallery.embedder import GalleryEmbedder
 from dml_bench.gallery.predict import AppliedThreshold
 from dml_bench.gallery.store import Gallery, GalleryFile, Step, open_gallery_file
@@ -32,7 +36,7 @@ from dml_bench.serve.changes import Changes, Enrol, Remove
 from dml_bench.serve.guard import Guard
 from dml_bench.serve.measurements import Measurements
 from dml_bench.serve.served_gallery import Calibration, ServedGallery
-from dml_bench.serve.uploads import UploadLimits
+from dml_bench.serve.uploads import Photo, SentImage, UploadLimits, read_photo
 from dml_bench.system.loopback import OwnRequests
 
 NEW = "009.Newcomer"
@@ -241,6 +245,15 @@ def test_a_hostile_image_is_refused_beside_a_good_one(client, photo, kind):
     assert (alone.status_code, reason in alone.json()["error"]) == (422, True)
 
 
+FORM = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\nx\r\n--b--'
+
+
+def posted(client: httpx.Client, header: str, body: bytes) -> httpx.Response:
+    """The answer to a form as it is."""
+    kind = {"content-type": f"multipart/form-data; {header}"}
+    return client.post("/predict", content=body, headers=kind)
+
+
 def test_a_request_that_can_not_be_read_is_refused_with_the_next_step(client, photo):
     answers = {
         "no image": client.post("/predict", files=[("other", ("a.jpg", b"x"))]),
@@ -250,9 +263,13 @@ def test_a_request_that_can_not_be_read_is_refused_with_the_next_step(client, ph
             "/predict", content=b"{", headers={"content-type": "application/json"}
         ),
         "no form": client.post("/predict", content=b"x"),
+        "another boundary": posted(client, "boundary=a", b"--b\r\n\r\nx\r\n--b--"),
+        "long boundary": posted(client, f"boundary={'a' * 300}", b"x"),
+        "no charset": posted(client, "boundary=b; charset=undefined", FORM),
         "k": client.post("/predict?k=0", files=sent([photo])),
         "no class": client.post("/enrol", files=sent([photo])),
         "two lines": client.post("/enrol", data={"class": "a\nb"}, files=sent([photo])),
+        "dots": client.post("/enrol", data={"class": ".."}, files=sent([photo])),
         "many": client.post("/predict", files=sent([photo] * 65)),
     }
     statuses = {name: response.status_code for name, response in answers.items()}
@@ -262,9 +279,13 @@ def test_a_request_that_can_not_be_read_is_refused_with_the_next_step(client, ph
         "no list": 422,
         "no JSON": 400,
         "no form": 415,
+        "another boundary": 400,
+        "long boundary": 400,
+        "no charset": 400,
         "k": 422,
         "no class": 422,
         "two lines": 422,
+        "dots": 422,
         "many": 413,
     }
     for response in answers.values():
@@ -272,6 +293,33 @@ def test_a_request_that_can_not_be_read_is_refused_with_the_next_step(client, ph
         assert ": " in line
     assert client.post("/predict", files=sent([photo] * 70)).json() == answers["many"].json()
     assert len(predicted(client, [photo])) == 1, "the server answers as before"
+
+
+def test_a_file_of_two_formats_is_decoded_as_the_one_that_was_looked_at():
+    # A header of IM, which Pillow tries first, stands before the directory of a black TIFF.
+    red = b": \nImage type: RGB image\nImage size (x*y): 8*8\n\x1a" + 64 * b"\xff\0\0"
+    at = 8 + len(red)
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: at + 102, 277: 1, 279: 64}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    data = b"II*\0" + struct.pack("<I", at) + red + directory + bytes(64)
+    with catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+        assert image.format == "IM"
+    photo = read_photo(SentImage("both", data), View(fit="squash", size=8), UploadLimits())
+    assert (photo.suffix, photo.pixels.max()) == (".tiff", 0)
+
+
+def test_images_are_counted_before_they_are_looked_at(client, photo, monkeypatch):
+    read, send = [], uploads.sent_image
+
+    def counted(image: object, place: int) -> SentImage:
+        read.append(place)
+        return send(image, place)
+
+    monkeypatch.setattr(uploads, "sent_image", counted)
+    refused = client.post("/predict", json={"images": [""] * 100_000})
+    assert (refused.status_code, len(read)) == (413, 0)
+    assert refused.json() == client.post("/predict", files=sent([photo] * 65)).json()
 
 
 def test_a_name_that_is_no_text_comes_back_as_it_was_sent(client, photo):
@@ -373,54 +421,6 @@ def test_a_change_that_is_given_up_while_it_waits_is_not_made(finished, tmp_path
     assert gallery.class_names[1] in file.read().class_names
 
 
-def test_a_large_body_is_refused_before_it_is_held(finished, photo, tmp_path):
-    limits = UploadLimits(megabytes=0.2)
-
-    def endless() -> Iterator[bytes]:
-        for _ in range(100):
-            yield bytes(10_000)
-
-    with running(finished, tmp_path / "gallery", limits=limits) as client:
-        large = client.post("/predict", content=bytes(300_000))
-        chunked = client.post("/predict", content=endless())
-        assert [large.status_code, chunked.status_code] == [413, 413]
-        assert len(predicted(client, [photo])) == 1
-
-
-# Who may ask
-
-
-def test_pages_of_other_sites_can_neither_ask_nor_change_anything(client, photo):
-    port = client.base_url.port
-    foreign = (
-        {"origin": "https://evil.example"},
-        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
-        {"host": f"evil.example:{port}"},
-    )
-    before = classes(client)
-    for headers in foreign:
-        response = client.post("/enrol", data={"class": NEW}, files=sent([photo]), headers=headers)
-        assert response.status_code == 403
-    assert classes(client) == before
-    own = {"origin": f"http://localhost:{port}", "host": f"localhost:{port}"}
-    assert client.post("/predict", files=sent([photo]), headers=own).status_code == 200
-
-
-def test_with_a_token_only_who_has_it_may_ask(finished, photo, tmp_path):
-    secret = tmp_path / "token"
-    secret.write_text("a-secret-of-many-letters-1\n")
-    secret.chmod(0o600)
-    with running(finished, tmp_path / "gallery", token_file=secret) as client:
-        for path in ("/gallery", "/classes", "/metrics", "/images/x"):
-            assert client.get(path).status_code == 401
-        assert client.post("/predict", files=sent([photo])).status_code == 401
-        wrong = {"authorization": "Bearer a-secret-of-many-letters-2"}
-        assert client.get("/gallery", headers=wrong).status_code == 401
-        assert client.get("/healthz").json() == {"status": "ok"}
-        assert client.get("/").status_code == 200
-        client.headers["authorization"] = "Bearer a-secret-of-many-letters-1"
-        client.headers["host"] = "birds.example"  # as behind a proxy
-        assert len(predicted(client, [photo])) == 1
 def test_a_photo_stays_whole_where_its_class_goes_and_it_can_not_come_back(
     finished, newcomers, tmp_path, monkeypatch
 ):
@@ -478,6 +478,55 @@ def test_a_change_is_made_where_an_index_can_not_follow_it_at_once(finished, tmp
     assert (removed.class_name, now) == (gallery.class_names[0], gallery.class_names[1:])
 
 
+def test_a_large_body_is_refused_before_it_is_held(finished, photo, tmp_path):
+    limits = UploadLimits(megabytes=0.2)
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield bytes(10_000)
+
+    with running(finished, tmp_path / "gallery", limits=limits) as client:
+        large = client.post("/predict", content=bytes(300_000))
+        chunked = client.post("/predict", content=endless())
+        assert [large.status_code, chunked.status_code] == [413, 413]
+        assert len(predicted(client, [photo])) == 1
+
+
+# Who may ask
+
+
+def test_pages_of_other_sites_can_neither_ask_nor_change_anything(client, photo):
+    port = client.base_url.port
+    foreign = (
+        {"origin": "https://evil.example"},
+        {"origin": "http://[::1"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+        {"host": f"evil.example:{port}"},
+    )
+    before = classes(client)
+    for headers in foreign:
+        response = client.post("/enrol", data={"class": NEW}, files=sent([photo]), headers=headers)
+        assert response.status_code == 403
+    assert classes(client) == before
+    own = {"origin": f"http://localhost:{port}", "host": f"localhost:{port}"}
+    assert client.post("/predict", files=sent([photo]), headers=own).status_code == 200
+
+
+def test_with_a_token_only_who_has_it_may_ask(finished, photo, tmp_path):
+    secret = tmp_path / "token"
+    secret.write_text("a-secret-of-many-letters-1\n")
+    secret.chmod(0o600)
+    with running(finished, tmp_path / "gallery", token_file=secret) as client:
+        for path in ("/gallery", "/classes", "/metrics", "/images/x"):
+            assert client.get(path).status_code == 401
+        assert client.post("/predict", files=sent([photo])).status_code == 401
+        wrong = {"authorization": "Bearer a-secret-of-many-letters-2"}
+        assert client.get("/gallery", headers=wrong).status_code == 401
+        assert client.get("/healthz").json() == {"status": "ok"}
+        assert client.get("/").status_code == 200
+        client.headers["authorization"] = "Bearer a-secret-of-many-letters-1"
+        client.headers["host"] = "birds.example"  # as behind a proxy
+        assert len(predicted(client, [photo])) == 1
 
 
 def test_other_machines_are_served_with_a_token_only(finished, monkeypatch, capsys, tmp_path):
@@ -493,6 +542,34 @@ def test_other_machines_are_served_with_a_token_only(finished, monkeypatch, caps
     assert f"chmod 600 {secret}" in refusal(
         monkeypatch, capsys, "serve", finished, "--token-file", secret
     )
+
+
+@pytest.mark.parametrize("megabytes", [float("inf"), float("nan"), -1, 600, "32"])
+def test_a_size_that_no_request_can_have_is_refused(finished, megabytes):
+    with pytest.raises(ValueError, match=r"max_megabytes must be above 0 and at most 512, got"):
+        db.Gallery(finished, device="cpu").serve(max_megabytes=megabytes)
+
+
+def test_a_server_that_no_photo_votes_for_is_refused(finished):
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1, got 0"):
+        db.Gallery(finished, device="cpu").serve(k=0)
+
+
+def test_why_a_threshold_can_not_be_chosen_is_printed_and_shows_no_path(
+    finished, newcomers, tmp_path, monkeypatch
+):
+    def gone(*_: object):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path))
+
+    with running(finished, tmp_path / "gallery") as client:
+        monkeypatch.setattr("dml_bench.serve.service.calibrated", gone)
+        assert enrol(client, NEW, newcomers).is_success
+        deadline = time.monotonic() + 60
+        while "can't be chosen" not in (rule := client.get("/gallery").json()["rule"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert str(tmp_path) not in rule
+        assert predicted(client, newcomers[:1])[0]["class"] is None
 
 
 def test_every_response_keeps_browsers_from_other_content(client):
