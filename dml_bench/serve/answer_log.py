@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 LARGEST = 64_000_000
-"""Bytes of a file, some 400,000 answers; then another is begun, and the one before the last
+"""Bytes of a file, some 300,000 answers; then another is begun, and the one before the last
 goes."""
 BEFORE = "answers_before"
 """In the first line of a file, where there were some."""
@@ -50,6 +50,8 @@ class LoggedAnswer:
     """The share of unknown photos for which it was."""
     images: int
     """The images that the gallery had."""
+    embedder: str = ""
+    """The digest of the model that answered; empty in logs of earlier versions."""
 
 
 class AnswerLog:

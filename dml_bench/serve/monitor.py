@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dml_bench.gallery.calibration import CalibrationSet, calibration_set
+from dml_bench.gallery.format import count
+from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.store import GalleryFile
 from dml_bench.serve.answer_log import LoggedAnswer, answers_gone, log_file, read_answers
 from dml_bench.serve.drift import SIZE, Drift, Window, find_drift
@@ -25,6 +27,8 @@ class Monitored:
     """The images of the gallery as it is now."""
     other_galleries: int
     """The answers that were given when the gallery had another number of images."""
+    other_models: int
+    """The answers of the log up to the last one of another model, which are left out."""
 
     @property
     def promised(self) -> bool:
@@ -43,6 +47,7 @@ class Monitored:
             "expected_unknown": self.drift.expected_unknown,
             "expected_similarity": self.drift.expected_similarity,
             "answered_by_other_galleries": self.other_galleries,
+            "answered_before_this_model": self.other_models,
             "windows": [
                 {**asdict(window), "differs": window.differs} for window in self.drift.windows
             ],
@@ -53,11 +58,16 @@ class Monitored:
         drift = self.drift
         kind = "validation" if self.images.source == "validation" else "enrolled"
         yield (
-            f"{drift.photos:,} photos were answered. They are held against"
+            f"{count(drift.photos, 'photo')} answered, held against"
             f" {len(self.images.known.correct):,} {kind} images, of which"
             f" {drift.expected_unknown:.0%} are unknown and whose median similarity is"
             f" {drift.expected_similarity:.3f}"
         )
+        if self.other_models:
+            yield (
+                f"left out: {count(self.other_models, 'earlier answer')} of the log, up to the last"
+                " one of another model"
+            )
         if self.other_galleries:
             yield (
                 f"{self.other_galleries:,} of these photos were answered before the gallery"
@@ -99,21 +109,24 @@ def describe_window(window: Window) -> str:
     """The photos of a window."""
     chance = "less than 1 in a million" if window.p_value < 1e-6 else f"{window.p_value:.2g}"
     return (
-        f"of the last {SIZE} photos, {window.unknown_share:.0%} are unknown, and their median"
-        f" similarity is {window.similarity:.3f} ({window.first} to {window.last}; largest gap"
-        f" {window.gap:.2f}, p {chance}, level {window.level:.2g})"
+        f"of the last whole window of {SIZE} photos, {window.unknown_share:.0%} are unknown, and"
+        f" their median similarity is {window.similarity:.3f} ({window.first} to {window.last};"
+        f" largest gap {window.gap:.2f}, p {chance}, level {window.level:.2g})"
     )
 
 
 def monitor(gallery_file: GalleryFile) -> Monitored:
     """Read the log of a gallery's server. Raises ValueError where there is none, or where there are
     no images to hold it against."""
-    answers = list(read_answers(gallery_file))
+    everything = list(read_answers(gallery_file))
+    answers = of_this_model(gallery_file, everything)
     if not answers:
+        of_model = " of this model" if everything else ""
         raise ValueError(
-            f"{log_file(gallery_file)} holds no answers: dml-bench serve"
+            f"{log_file(gallery_file)} holds no answers{of_model}: dml-bench serve"
             f" {gallery_file.run.folder} writes them"
         )
+    other_models = len(everything) - len(answers)
     last = answers[-1]
     gallery = gallery_file.read(new=True)
     images = calibration_set(gallery_file.run, gallery_file.phase, gallery)
@@ -136,8 +149,21 @@ def monitor(gallery_file: GalleryFile) -> Monitored:
     sizes = Counter(answer.images for answer in answers)
     independent = curve.total * images.known.num_groups / max(len(images.known.correct), 1)
     return Monitored(
-        drift=find_drift(answers, curve, threshold, independent, answers_gone(gallery_file)),
+        drift=find_drift(
+            answers, curve, threshold, independent, answers_gone(gallery_file) + other_models
+        ),
         last=last,
         images=images,
         other_galleries=len(answers) - sizes[len(gallery.entries)],
+        other_models=other_models,
     )
+
+
+def of_this_model(gallery_file: GalleryFile, answers: list[LoggedAnswer]) -> list[LoggedAnswer]:
+    """Those after the last one of another model, whose similarities can't be compared."""
+    models = ("", embedder_digest(gallery_file.run, gallery_file.phase))
+    first = 0
+    for place, answer in enumerate(answers):
+        if answer.embedder not in models:
+            first = place + 1
+    return answers[first:]

@@ -17,6 +17,7 @@ from PIL import Image
 
 from dml_bench.data.images import Unreadable, decode
 from dml_bench.gallery.embedder import GalleryEmbedder
+from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.index_store import catch_up
 from dml_bench.gallery.predict import AppliedThreshold, Prediction
 from dml_bench.gallery.store import Gallery, GalleryFile
@@ -101,6 +102,7 @@ class GalleryService:
             remove_unnamed_photos(gallery_file, gallery)
         self.measurements = Measurements(self.served)
         self.log = AnswerLog(gallery_file)
+        self.embedder = embedder_digest(gallery_file.run, gallery_file.phase)
         decoders = min(os.cpu_count() or 1, MOST_DECODERS)
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decoder")
         # The first batch takes longest: nobody has to wait for it.
@@ -119,7 +121,7 @@ class GalleryService:
         answers = []
         for photo, (prediction, by) in zip(photos, await all_of(waiting), strict=True):
             answers.append(Answer(photo.name, prediction, by))
-        self.log.add([logged(answer, self.wanted) for answer in answers])
+        self.log.add([logged(answer, self.wanted, self.embedder) for answer in answers])
         self.measurements.answered([answer.prediction for answer in answers])
         return PredictResult(tuple(answers), unreadable)
 
@@ -185,9 +187,9 @@ class GalleryService:
         try:
             return calibrated(self.file, gallery, self.wanted)
         except Exception as problem:  # nothing is answered without a threshold that was chosen
+            LOGGER.warning("the threshold can't be chosen: %s", problem)  # which may name files
             nothing = AppliedThreshold(value=math.nan)
             lack = "its threshold can't be chosen, and the server printed why"
-            LOGGER.warning("the threshold can't be chosen: %s", problem)  # which may name files
             return Calibration(gallery, nothing, lack, self.served.calibration.curve)
 
     def _publish_threshold(self, calibration: Calibration) -> None:
@@ -207,8 +209,8 @@ class GalleryService:
         return content.getvalue()
 
 
-def logged(answer: Answer, wanted: WantedThreshold) -> LoggedAnswer:
-    """What is kept of an answer."""
+def logged(answer: Answer, wanted: WantedThreshold, embedder: str) -> LoggedAnswer:
+    """What is kept of an answer of a model."""
     return LoggedAnswer(
         time=timestamp(),
         similarity=round(answer.prediction.similarity, 6),
@@ -218,6 +220,7 @@ def logged(answer: Answer, wanted: WantedThreshold) -> LoggedAnswer:
         precision=wanted.precision,
         unknown_share=wanted.unknown_share,
         images=len(answer.by.gallery.entries),
+        embedder=embedder,
     )
 
 

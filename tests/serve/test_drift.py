@@ -12,6 +12,7 @@ from tiny import dml_bench, refusal
 
 from dml_bench.evaluation.thresholds import SearchOutcomes, precision_curve
 from dml_bench.gallery.calibration import calibration_set
+from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.store import GalleryFile, open_gallery_file
 from dml_bench.serve import answer_log
 from dml_bench.serve.answer_log import AnswerLog, LoggedAnswer, answers_gone, read_answers
@@ -145,6 +146,30 @@ def test_every_answer_is_logged_and_monitor_needs_some(file, monkeypatch, capsys
         assert client.post("/predict", files=[("images", photo.read_bytes())] * 3).is_success
     (answer, *others) = read_answers(file)
     assert (answer.similarity, answer.known, len(others)) == (pytest.approx(1), True, 2)
+    assert answer.embedder == embedder_digest(file.run, "all")
+
+
+def test_answers_of_another_model_are_no_evidence(trained, tmp_path, monkeypatch, capsys):
+    """As where a gallery's folder is that of a run that was trained anew."""
+    run = trained("train.precision=float32", "data.valid_fraction=0.3").folder
+    file = GalleryFile(open_gallery_file(run, "all", None).run, "all", tmp_path)
+    log = AnswerLog(file)
+    of_another = answers(np.full(SIZE, -0.9))
+    log.add([replace(answer, embedder="another") for answer in of_another])
+    line = refusal(monkeypatch, capsys, "monitor", run, "--gallery", tmp_path)
+    assert "holds no answers of this model" in line
+    images = calibration_set(file.run, "all", file.read(new=True))
+    usual = answers(np.resize(images.known.similarity, SIZE + 50))
+    log.add([replace(answer, embedder=embedder_digest(file.run, "all")) for answer in usual])
+    assert dml_bench(monkeypatch, "monitor", run, "--gallery", tmp_path, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["photos"], printed["answered_before_this_model"]) == (SIZE + 50, SIZE)
+    (window,) = printed["windows"]
+    assert window["level"] == pytest.approx(0.05 / 6), "windows count on"
+    assert dml_bench(monkeypatch, "monitor", run, "--gallery", tmp_path) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "left out: 200 earlier answers of the log" in text
+    assert "of the last whole window of 200 photos" in text
 
 
 def test_monitor_says_that_a_promise_no_longer_applies(trained, tmp_path, monkeypatch, capsys):
