@@ -114,7 +114,8 @@ class LabelledPhotos:
     new_share: float
     """Of all photos that it rejects, the share that are of such classes; nan without any."""
     agreement: Agreement | None
-    """Of the clusters of the rejected photos; None without any."""
+    """Of the clusters of the rejected photos; None where there are none, or they aren't
+    clustered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -286,14 +287,18 @@ def mean_similarity(vectors: np.ndarray) -> float:
 
 
 def on_labelled(
-    gallery: Gallery, names: np.ndarray, unknown: np.ndarray, clusters: np.ndarray
+    gallery: Gallery, names: np.ndarray, unknown: np.ndarray, clusters: np.ndarray | None = None
 ) -> LabelledPhotos:
     """What the threshold and the clusters made of (photos) classes, by the names that are compared;
-    `unknown` are the places of the rejected photos."""
+    `unknown` are the places of the rejected photos, `clusters` those that they are in."""
     is_new = ~np.isin(names, [composed(name) for name in gallery.class_names])
     return LabelledPhotos(
         new_photos=int(is_new.sum()),
-        rejected=is_new[unknown].sum() / is_new.sum() if is_new.any() else np.nan,
+        rejected=float(is_new[unknown].sum() / is_new.sum()) if is_new.any() else np.nan,
         new_share=float(is_new[unknown].mean()) if len(unknown) else np.nan,
-        agreement=agreement_of(names[unknown], clusters) if len(unknown) else None,
+        agreement=(
+            agreement_of(names[unknown], clusters)
+            if clusters is not None and len(unknown)
+            else None
+        ),
     )

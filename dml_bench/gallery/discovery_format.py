@@ -74,18 +74,22 @@ def describe_clusterer(clusterer: Clusterer) -> str:
 def describe_labelled(labelled: LabelledPhotos) -> Iterator[str]:
     """What the threshold and the clusters made of photos whose classes are known."""
     if labelled.new_photos:
-        yield (
+        text = (
             f"of {count(labelled.new_photos, 'photo')} of new classes the threshold rejects"
-            f" {labelled.rejected:.0%}; of what it rejects, {labelled.new_share:.0%} is of new"
-            " classes"
+            f" {labelled.rejected:.0%}"
         )
+        if not np.isnan(labelled.new_share):
+            text += f"; of what it rejects, {labelled.new_share:.0%} is of new classes"
+        yield text
     if labelled.agreement is not None:
         agreement = labelled.agreement
-        yield (
+        text = (
             f"ARI {scored(agreement.ari)}, AMI {scored(agreement.ami)} over the rejected photos;"
-            f" {count(agreement.clusters, 'cluster')} of {count(agreement.classes, 'class')}, of"
-            f" which {agreement.pure:.0%} are at least {PURE:.0%} of one class"
+            f" {count(agreement.clusters, 'cluster')} of {count(agreement.classes, 'class')}"
         )
+        if agreement.clusters:
+            text += f", of which {agreement.pure:.0%} are at least {PURE:.0%} of one class"
+        yield text
 
 
 def scored(interval: Interval) -> str:
@@ -98,7 +102,7 @@ def scored(interval: Interval) -> str:
 
 def short(value: float) -> str:
     """Two digits, without a zero before the point."""
-    return f"{value:.2f}".replace("0.", ".", 1)
+    return f"{value:z.2f}".replace("0.", ".", 1)
 
 
 def measure_tables(measure: DiscoveryMeasure) -> Iterator[Table]:
@@ -136,7 +140,7 @@ def ways_table(title: str, ways: ClusteredWays) -> Table:
             str(agreement.clusters),
             str(agreement.classes),
             f"{agreement.clustered:.0%}",
-            f"{agreement.pure:.0%}",
+            f"{agreement.pure:.0%}" if agreement.clusters else "-",
             str(agreement.covered),
         )
     return table

@@ -79,7 +79,7 @@ class DiscoveryMeasure:
     threshold: float | None
     """None where no threshold was asked for."""
     labelled: LabelledPhotos | None
-    """What the threshold rejects, with the first of the ways; None without one."""
+    """What the threshold rejects of all test images; None without one."""
     rejected: ClusteredWays | None
     """Of all images that the threshold rejects, without those on which a link was chosen."""
 
@@ -122,8 +122,9 @@ def measure_discovery(
         applied = threshold_of(gallery_file, gallery, threshold=threshold, precision=precision)
         similarity = applied.value
         nearest = exact_search(gallery, vectors, np.full(len(labels), -1), 1).similarities[:, 0]
-        unknown = np.flatnonzero((nearest < similarity) & ~chosen_on.are_queries)
-        labelled = on_labelled(gallery, labels, unknown, np.full(len(unknown), -1))
+        unknown = np.flatnonzero(nearest < similarity)
+        labelled = on_labelled(gallery, labels, unknown)
+        unknown = unknown[~chosen_on.are_queries[unknown]]
         rejected = clusters_by_way(
             vectors[unknown],
             labels[unknown],

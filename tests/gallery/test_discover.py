@@ -23,6 +23,7 @@ from dml_bench.browse.proposals import PAGE, TABLE
 from dml_bench.gallery import discover
 from dml_bench.gallery.calibration import HeldOutQueries
 from dml_bench.gallery.discover import NoLink, chosen_link, never_trained_on
+from dml_bench.gallery.discovery_format import short
 from dml_bench.gallery.discovery_measure import measure_discovery, without
 from dml_bench.gallery.embedder import Embedded
 from dml_bench.gallery.predict import AppliedThreshold
@@ -261,6 +262,8 @@ def test_without_validation_images_half_of_the_known_classes_choose_a_link_and_a
     assert measure.links["linkage"] == chosen_link(chosen_on.images, "linkage")
     assert measure.rejected.images == len(images) - chosen_on.are_queries.sum()
     assert measure.labelled.rejected == 1
+    assert measure.labelled.new_share == pytest.approx(np.isin(names, held_out).mean())
+    assert measure.labelled.agreement is None, "each way has its own"
 
 
 def test_classes_that_are_too_similar_for_a_link_are_said_to_be_so():
@@ -301,6 +304,28 @@ def test_a_measure_is_a_table_and_json(finished, monkeypatch, capsys):
     value = json.loads(capsys.readouterr().out)
     assert set(value["alone"]["ways"]) == {"hdbscan", "ward_estimated", "ward_known"}
     assert value["rejected"] is None
+
+
+def test_what_is_not_there_is_no_number(finished, photos, tmp_path):
+    for threshold, ending in (
+        (-1.0, "of new classes the threshold rejects 0%"),
+        (2.0, "2 classes"),
+    ):
+        classes = db.discover(
+            finished,
+            photos,
+            tmp_path / "out",
+            threshold=threshold,
+            by="hdbscan",
+            fewest=9,
+            labelled=True,
+            device="cpu",
+        )
+        assert str(classes).splitlines()[-3].endswith(ending)
+    measured = str(db.measure_discovery(finished, threshold=-1.0))
+    assert "nan" not in measured
+    assert "of what it rejects" not in measured
+    assert [short(value) for value in (-1e-9, -0.32, 0.5, 1.0)] == [".00", "-.32", ".50", "1.00"]
 
 
 def test_mistakes_are_one_line(finished, photos, tmp_path, monkeypatch, capsys):
