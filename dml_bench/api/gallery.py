@@ -212,17 +212,17 @@ class Gallery:
         from dml_bench.gallery.enrol import (
             GalleryChanges,
             change_gallery,
+            checked_renamings,
             parse_renamings,
             photos_by_class,
         )
 
         images = photos_by_class(path_of(photos), self.callback.note) if photos else ()
-        texts = (
-            [f"{old}={new}" for old, new in rename.items()]
-            if isinstance(rename, Mapping)
-            else texts_of(rename, "rename")
-        )
-        names = parse_renamings(texts, self.class_names) if texts else ()
+        if isinstance(rename, Mapping):
+            names = checked_renamings(rename)
+        else:
+            texts = texts_of(rename, "rename")
+            names = parse_renamings(texts, self.class_names) if texts else ()
         return change_gallery(
             self.file,
             GalleryChanges(remove=tuple(texts_of(remove, "remove")), rename=names, photos=images),

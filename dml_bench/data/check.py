@@ -4,6 +4,7 @@ can't be decoded, copies of one image."""
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -27,7 +28,16 @@ from dml_bench.system.threaded import threaded_map
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Damage", "DataReport", "Sides", "check", "describe_boxes", "render", "sides"]
+__all__ = [
+    "Damage",
+    "DataReport",
+    "Sides",
+    "check",
+    "describe_beyond",
+    "describe_boxes",
+    "render",
+    "sides",
+]
 
 SHOWN = 10
 """Most lines that `render` spends on one kind of finding."""
@@ -168,13 +178,20 @@ def describe_boxes(dataset: Dataset, most: int) -> list[str]:
     images = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int))
     corners = [corners_of(dataset, image) for image in images.tolist()]
     boxed = [(image, box) for image, box in zip(images.tolist(), corners, strict=True) if box]
-    beyond = [image for image, box in boxed if is_beyond(dataset, image, box)]
+    root, paths = dataset.root, dataset.paths
+    return describe_beyond(
+        [(paths[image], photo_file(root / paths[image]), box) for image, box in boxed]
+    )
+
+
+def describe_beyond(boxed: Sequence[tuple[str, Path, tuple[float, ...]]]) -> list[str]:
+    """The same of parts of photos, by their names, files and corners."""
+    beyond = [name for name, file, box in boxed if is_beyond(file, box)]
     if not beyond:
         return []
     return [
         f"{len(beyond):,} of {len(boxed):,} boxes that were looked at reach beyond their photo"
-        f" (first: {dataset.paths[beyond[0]]}) and are cut there: write them in pixels of the photo"
-        " as it is"
+        f" (first: {beyond[0]}) and are cut there: write them in pixels of the photo as it is"
     ]
 
 
@@ -186,10 +203,10 @@ def corners_of(dataset: Dataset, image: int) -> tuple[float, ...]:
     return left, top, left + width, top + height
 
 
-def is_beyond(dataset: Dataset, image: int, box: tuple[float, ...]) -> bool:
-    """Whether a box reaches beyond the photo, as far as that can be read."""
+def is_beyond(file: Path, box: tuple[float, ...]) -> bool:
+    """Whether a box reaches beyond a photo, as far as that can be read."""
     try:
-        width, height = size_of(photo_file(dataset.root / dataset.paths[image]))
+        width, height = size_of(file)
     except Unreadable:
         return False
     left, top, right, bottom = box

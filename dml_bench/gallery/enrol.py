@@ -22,6 +22,7 @@ __all__ = [
     "ImageKey",
     "KnownOtherwise",
     "change_gallery",
+    "checked_renamings",
     "image_key",
     "images_below",
     "images_by_key",
@@ -130,6 +131,18 @@ def change_gallery(
     )
 
 
+def checked_renamings(renamings: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The old and the new names. Raises ValueError where one is no text on one line."""
+    for old, new in renamings.items():
+        for name in (old, new):
+            if not (isinstance(name, str) and name.strip() and speakable(name)):
+                raise ValueError(
+                    f"the name of a class must be text on one line, got {name!r}: correct"
+                    f" {{{old!r}: {new!r}}}"
+                )
+    return tuple(renamings.items())
+
+
 def parse_renamings(
     texts: Sequence[str], class_names: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
@@ -215,7 +228,21 @@ def photos_by_class(
     with what else is there. Raises ValueError where it holds no image, or images that can't be
     read."""
     if folder.suffix.lower() in TABLE_SUFFIXES and folder.is_file():
-        return tuple(photos_of_table(folder, classes=True))
+        photos = list(photos_of_table(folder, classes=True))
+    else:
+        photos = photos_of_class_folders(folder, say)
+    texts = [text for photo, name in photos for text in (str(photo), name)]
+    require_none(
+        [text for text in texts if not speakable(text)],
+        f"names in {folder} that are not Unicode text on one line",
+        "rename them",
+    )
+    return tuple(photos)
+
+
+def photos_of_class_folders(folder: Path, say: Callable[[str], None]) -> list[tuple[Path, str]]:
+    """The images of a folder of class folders, with their classes. Raises ValueError where there
+    are none."""
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise ValueError(
@@ -228,17 +255,11 @@ def photos_by_class(
         raise ValueError(
             f"{folder} has no class folders: put the images of each class into a folder of its own"
         )
-    photos = [
+    return [
         (file, class_folder.name)
         for class_folder in class_folders
         for file in images_below(class_folder, say)
     ]
-    require_none(
-        [str(file) for file, _ in photos if not speakable(str(file))],
-        f"names in {folder} that are not Unicode text on one line",
-        "rename them",
-    )
-    return tuple(photos)
 
 
 def images_below(folder: Path, say: Callable[[str], None] = lambda text: None) -> list[Path]:

@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from dml_bench.data.check import describe_beyond
 from dml_bench.data.images import box_of, photo_file
 from dml_bench.evaluation.open_set import OpenSetResult
 from dml_bench.evaluation.thresholds import (
@@ -65,6 +66,7 @@ def describe_enrolment(run: Run, done: Enrolment) -> str:
         parts.append(f"added to the kept {indexes} {', '.join(done.indexes)}")
     if cuts_to_boxes(run) and any(box_of(entry.path) is None for entry in done.enrolled):
         parts.append(BOXES)
+    parts += boxes_beyond([Path(entry.path) for entry in done.enrolled])
     parts.append(
         f"the gallery has {count(len(done.gallery.class_names), 'class')},"
         f" {count(len(done.gallery.entries), 'image')}"
@@ -240,6 +242,13 @@ def notes(
     yield from describe_threshold(applied)
     if cuts_to_boxes(run) and any(box_of(photo) is None for photo in photos):
         yield BOXES
+    yield from boxes_beyond(photos)
+
+
+def boxes_beyond(photos: Sequence[Path]) -> list[str]:
+    """A sentence where the boxes in the names of photos reach beyond these."""
+    boxes = [(photo, box_of(photo)) for photo in photos]
+    return describe_beyond([(str(photo), photo_file(photo), box) for photo, box in boxes if box])
 
 
 def as_json(

@@ -31,7 +31,7 @@ from dml_bench.gallery.enrol import (
     parse_renamings,
     photos_by_class,
 )
-from dml_bench.gallery.format import as_json, describe_threshold
+from dml_bench.gallery.format import as_json, describe_enrolment, describe_threshold
 from dml_bench.gallery.index_store import exact_search
 from dml_bench.gallery.mean_search import mean_search
 from dml_bench.gallery.model_card import threshold_cells
@@ -228,6 +228,38 @@ def test_a_removed_class_is_no_longer_an_answer_and_a_renamed_one_answers_by_its
     assert nearest() != "Shrike"
     assert enrol(place, photos).new_classes == (NEW,)
     assert nearest() == NEW
+
+
+def test_a_class_of_a_table_has_a_name_on_one_line(run, photos):
+    file = next(photos.rglob("*.jpg"))
+    (photos / "new.csv").write_text(f'path,class\n{file.relative_to(photos)},"two\nlines"\n')
+    with pytest.raises(ValueError, match=r"not Unicode text on one line: 1 \(first: 'two\\nlines'"):
+        db.Gallery(run, device="cpu").enrol(photos / "new.csv")
+
+
+def test_boxes_that_reach_beyond_their_photo_are_named(run, photos):
+    file = next(photos.rglob("*.jpg"))
+    gallery = db.Gallery(run, device="cpu")
+    answers = gallery.predict(file, boxes=[(0, 0, 20, 20), (10, 10, 49, 48), (20, 20, 300, 300)])
+    sentence = f"1 of 3 boxes that were looked at reach beyond their photo (first: {file}#20,20,300"
+    assert sentence in answers.notes()[-1]
+    (photos / "new.csv").write_text(f"path,class,box\n{file.relative_to(photos)},x,0 0 480 480\n")
+    enrolment = gallery.enrol(photos / "new.csv")
+    assert "1 of 1 boxes that were looked at reach" in describe_enrolment(gallery.run, enrolment)
+
+
+def test_names_in_a_mapping_are_taken_as_they_are(run):
+    gallery = db.Gallery(run, device="cpu")
+    first, second, *_ = gallery.class_names
+    gallery.rename(first, "a=b")
+    with pytest.raises(ValueError, match="has no class 'a'"):
+        gallery.rename("a", "b=c")
+    gallery.rename(second, "a")
+    gallery.rename("a", "b=c")
+    assert {"a=b", "b=c"} < set(gallery.class_names)
+    for name in (None, 5, "", " ", "two\nlines"):
+        with pytest.raises(ValueError, match="must be text on one line"):
+            gallery.rename("a=b", name)
 
 
 def test_a_change_that_is_refused_leaves_the_gallery_as_it_was(run, photos):
