@@ -287,6 +287,12 @@ class GalleryFile:
                     if "entries" in facts
                     else file.get_tensor("entries").tobytes()
                 )
+            if facts["format"].isdecimal() and int(facts["format"]) > int(FORMAT):
+                raise ValueError(
+                    f"{self.path} was written by a later version of dml-bench (format"
+                    f" {facts['format']}, and this one reads up to {FORMAT}): update dml-bench, or"
+                    " name another gallery with --gallery DIR"
+                )
             if facts["format"] not in formats:
                 raise Damaged(
                     self.path, f"it has format {facts['format']} instead of {' or '.join(formats)}"

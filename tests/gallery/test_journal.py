@@ -90,6 +90,14 @@ def test_a_changed_byte_is_noticed(place):
         place.read()
 
 
+def test_a_gallery_of_a_later_version_is_not_called_damaged(place, monkeypatch):
+    with monkeypatch.context() as later:
+        later.setattr(store, "FORMAT", "10")
+        place.write(FIRST)
+    with pytest.raises(ValueError, match=r"by a later version of dml-bench .*: update dml-bench"):
+        place.read()
+
+
 def test_a_crash_between_the_file_and_its_journal_counts_no_image_twice(place):
     add(place, SECOND)
     journal = place.journal_path.read_bytes()
