@@ -1,6 +1,8 @@
 """A gallery exported into a vector store, and photos looked up there: for galleries beyond one
 file, and for applications that search in a store of their own."""
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +34,7 @@ from dml_bench.gallery.stores.parquet import ParquetStore
 from dml_bench.gallery.stores.postgres import PostgresStore
 from dml_bench.gallery.stores.qdrant import QdrantStore
 from dml_bench.registry import UnknownName, near_miss
+from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.version import __version__
 
 __all__ = [
@@ -175,6 +178,7 @@ def export_to_store(
         phase=phase,
         dataset=run.summary["dataset"]["name"],
         images=len(gallery.entries),
+        gallery=digest_of_gallery(gallery),
         dim=gallery.embeddings.shape[1],
         thresholds=thresholds_of(gallery_file, gallery),
         dml_bench=__version__,
@@ -193,6 +197,15 @@ def export_to_store(
     record = replace(record, approximate={"index": index, **differing})
     store.write_record(record)
     return OpenStore(approximate, record)
+
+
+def digest_of_gallery(gallery: Gallery) -> str:
+    """SHA-256 of vectors and classes."""
+    parts = [
+        embeddings_digest(gallery.embeddings),
+        *(entry.class_name for entry in gallery.entries),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def share_of_differing(

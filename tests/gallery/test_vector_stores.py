@@ -17,8 +17,10 @@ from tiny import dml_bench, refusal
 
 import dml_bench as db
 from dml_bench.evaluation.search import search
+from dml_bench.gallery.batch import answer_file
 from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.index_recall import RecallQueries
+from dml_bench.gallery.lookup import LookupOptions, open_lookup
 from dml_bench.gallery.predict import NoPromise
 from dml_bench.gallery.store import Gallery, GalleryImage, open_gallery_file
 from dml_bench.gallery.stores.base import TABLE, Hit, StoreRecord, VectorStore
@@ -310,6 +312,26 @@ def test_a_store_has_the_thresholds_that_predict_promises(gallery, exported):
     ]
     assert record.embedder == embedder_digest(gallery.run, "limited")
     assert (record.images, record.phase, record.seed) == (len(gallery), "limited", 42)
+
+
+def test_answers_of_a_store_are_not_gone_on_with_once_other_classes_were_exported(folder, tmp_path):
+    gallery = db.Gallery(folder, folder=tmp_path / "gallery", device="cpu")
+    store, out = tmp_path / "store.parquet", tmp_path / "answers.csv"
+    options = LookupOptions(index=f"parquet:{store}")
+
+    def stopped() -> None:
+        with answer_file(gallery.file, open_lookup(gallery.file, options, "cpu"), options, out):
+            pass
+
+    for name in ("One", "Other"):
+        gallery.rename(gallery.class_names[0], name)
+        store.unlink(missing_ok=True)
+        gallery.export(store, to="parquet")
+        if name == "One":
+            stopped()
+            stopped()
+    with pytest.raises(ValueError, match="has answers of another gallery, model or options"):
+        stopped()
 
 
 def test_a_store_that_was_changed_since_is_refused(gallery, exported, tmp_path):

@@ -45,6 +45,8 @@ class StoreRecord:
     """The name of the data set that the run was trained on."""
     images: int
     """The number of vectors."""
+    gallery: str = ""
+    """The digest of the vectors and their classes; empty in stores of earlier versions."""
     dim: int
     """The number of their dimensions, of float32. They have unit length: an inner product is a
     cosine."""
