@@ -1,6 +1,7 @@
 """A gallery brought to another model: its images are embedded again from their files, and the
 answers that change are listed. The old gallery stays as it is."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,6 +167,7 @@ def upgrade_gallery(
             )
         before = old.read()
         after, embedded = embedded_again(old, new, before, networks, progress)
+        after = with_own_photos(old, new, after)
         queries = (
             named_photos(old, new, networks, photos)
             if photos
@@ -193,6 +195,20 @@ def upgrade_gallery(
         relabelled=relabelled_images(new, after),
         unreadable=queries.unreadable,
     )
+
+
+def with_own_photos(old: GalleryFile, new: GalleryFile, gallery: Gallery) -> Gallery:
+    """The gallery with copies in its own folder of photos that came over HTTP, and lie nowhere else
+    than beside the old one."""
+    entries = list(gallery.entries)
+    for place, entry in enumerate(entries):
+        source = Path(entry.path)
+        if source.parent == old.photos_folder:
+            target = new.photos_folder / source.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            entries[place] = replace(entry, path=str(target))
+    return replace(gallery, entries=tuple(entries))
 
 
 def relabelled_images(new: GalleryFile, gallery: Gallery) -> int:

@@ -14,7 +14,7 @@ from tiny import dml_bench
 import dml_bench as db
 from dml_bench.gallery.calibration import run_queries
 from dml_bench.gallery.identity import embedder_digest
-from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, run_gallery
+from dml_bench.gallery.store import Gallery, GalleryFile, GalleryImage, digest_of, run_gallery
 from dml_bench.gallery.upgrade import ChangedAnswer, Photos, changed_answers
 
 
@@ -82,6 +82,26 @@ def test_the_changed_answers_are_those_in_which_both_galleries_differ(
     with open(tmp_path / "upgraded" / "all.changed.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["image"], row["before"], row["after"]) for row in rows] == expected
+
+
+def test_photos_that_came_over_http_go_with_the_new_gallery(old_folder, enrolled, tmp_path):
+    """They lie beside the old gallery alone, which may be deleted."""
+    before = enrolled.file.read()
+    places = [place for place, entry in enumerate(before.entries) if entry.origin == "enrolled"]
+    entries = list(before.entries)
+    enrolled.file.photos_folder.mkdir()
+    for place in places:
+        photo = Path(entries[place].path)
+        kept = enrolled.file.photos_folder / f"{entries[place].sha256}{photo.suffix}"
+        entries[place] = replace(entries[place], path=str(photo.rename(kept)))
+    enrolled.file.write(replace(before, entries=tuple(entries)))
+    enrolled.upgrade(old_folder, folder=tmp_path / "upgraded")
+    shutil.rmtree(tmp_path / "old")
+    new = db.Gallery(old_folder, folder=tmp_path / "upgraded", device="cpu").file.read()
+    for place in places:
+        photo = Path(new.entries[place].path)
+        assert photo.parent == tmp_path / "upgraded" / "all.photos"
+        assert digest_of(photo) == entries[place].sha256
 
 
 def test_an_answer_gets_right_or_wrong_or_stays_wrong():
