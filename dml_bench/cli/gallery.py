@@ -1,5 +1,6 @@
 """Verbs over the gallery of a finished run: enrol, predict, export."""
 
+import io
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -298,8 +299,10 @@ def read_paths(images: list[Path]) -> list[Path]:
         if str(image) != "-":
             paths.append(image)
             continue
+        if isinstance(sys.stdin, io.TextIOWrapper):  # names of files needn't be text
+            sys.stdin.reconfigure(errors="surrogateescape")
         text = sys.stdin.read()
-        names = text.split("\0") if "\0" in text else text.splitlines()
+        names = text.split("\0" if "\0" in text else "\n")
         paths += [Path(name) for name in names if name]
     if not paths:
         raise ValueError("standard input has no path: give the paths of photos, one on each line")

@@ -17,6 +17,7 @@ from steps import Steps
 from tiny import dml_bench, refusal
 
 import dml_bench as db
+from dml_bench.cli.gallery import read_paths
 from dml_bench.gallery import batch
 from dml_bench.gallery.batch import AnswerJob, answer_file, answer_folder
 from dml_bench.gallery.lookup import LookupOptions, LookupSettings, open_lookup
@@ -282,6 +283,13 @@ def test_the_command_reads_paths_from_standard_input(folder, photos, tmp_path, m
         assert f"{out}: 2 photos, 2 answered, 0 unknown (0.0%), 0 unreadable" in (
             capsys.readouterr().out
         )
+
+
+def test_paths_on_standard_input_needn_t_be_text(monkeypatch):
+    listed = b"a\xe4.jpg\0b\x0cc.jpg\0", b"a\xe4.jpg\nb\x0cc.jpg\n"
+    for names in listed:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(names), encoding="utf-8"))
+        assert read_paths([Path("-")]) == [Path("a\udce4.jpg"), Path("b\x0cc.jpg")]
 
 
 def test_the_exit_code_tells_how_many_photos_are_unknown(
