@@ -107,7 +107,7 @@ def decode(
     path: Path,
     box: Sequence[float] | np.ndarray | None = None,
     data: bytes | None = None,
-    formats: Sequence[str] | None = None,
+    formats: tuple[str, ...] | None = None,
 ) -> Image.Image:
     """The image in RGB, turned upright by its EXIF orientation, then cut to `box` (x, y, width,
     height in pixels) or to the box in its path. `data` are the file's bytes where they have been
@@ -187,7 +187,7 @@ def bytes_of(path: Path, sha256: str) -> bytes:
 
 @contextmanager
 def opened(
-    path: Path, data: bytes | None = None, formats: Sequence[str] | None = None
+    path: Path, data: bytes | None = None, formats: tuple[str, ...] | None = None
 ) -> Iterator[Image.Image]:
     """An image whose pixels are not decoded yet; whatever a decoder raises inside the block becomes
     Unreadable."""

@@ -63,10 +63,11 @@ class UploadLimits:
     """The time that it may take to arrive."""
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.megabytes, Real) and 0 < self.megabytes <= MOST_MEGABYTES):
+        size: object = self.megabytes
+        if not (isinstance(size, Real) and 0 < float(size) <= MOST_MEGABYTES):
             raise ValueError(
                 f"max_megabytes must be above 0 and at most {MOST_MEGABYTES:g}, got"
-                f" {self.megabytes!r}: give another number"
+                f" {size!r}: give another number"
             )
 
     @property
