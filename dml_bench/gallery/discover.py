@@ -54,6 +54,8 @@ PURITIES = {"linkage": LINKAGE_PURITY, "graph": GRAPH_PURITY}
 FEWEST_PAIRS = 100
 """Pairs of one class on which the similarity of a link is chosen. On 24 such pairs of drawn birds
 it changed from seed to seed, or there was none."""
+COPY = 1e-6
+"""By so much at most, the similarity of a copy is rounded below 1."""
 
 
 class NoLink(ValueError):
@@ -249,7 +251,10 @@ def discover(
         neighbours = exact_search(gallery, embedded.embeddings, nowhere, 1)
         closest_classes = [gallery.class_names[label] for label in neighbours.labels[:, 0]]
         similarity = neighbours.similarities[:, 0]
-    unknown = np.flatnonzero(similarity < threshold.value)
+    least = threshold.value
+    if 1 - COPY < least <= 1:
+        least = 1 - COPY
+    unknown = np.flatnonzero(similarity < least)
     clusters = clusterer.clusters(embedded.embeddings[unknown])
     proposals = []
     for cluster in range(clusters.max(initial=-1) + 1):

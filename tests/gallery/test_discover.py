@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -304,6 +305,15 @@ def test_a_measure_is_a_table_and_json(finished, monkeypatch, capsys):
     value = json.loads(capsys.readouterr().out)
     assert set(value["alone"]["ways"]) == {"hdbscan", "ward_estimated", "ward_known"}
     assert value["rejected"] is None
+
+
+def test_a_threshold_of_1_takes_all_but_copies(finished, photos, tmp_path):
+    run = open_run(finished)
+    copies = [Path(entry.path) for entry in run_gallery(run, "all").entries]
+    ask = partial(db.discover, run, by="hdbscan", device="cpu")
+    classes = ask([*copies, photos], tmp_path / "out", threshold=1.0)
+    assert (classes.discovery.known, len(classes.discovery.photos)) == (len(copies), 8)
+    assert ask(copies, tmp_path / "out", threshold=2.0).discovery.known == 0
 
 
 def test_what_is_not_there_is_no_number(finished, photos, tmp_path):
