@@ -59,7 +59,7 @@ STANDS_FOR = {
     r"/data/IMAGES": "parts",
     r"/data/tags.csv": "tags.csv",
     r"/data/CUB_200_2011|(?<=--data-dir )DIR\b": "CUB_200_2011",
-    r"check grocery --data-dir /data": "check folder --data-dir parts",
+    r"check (?:grocery|flowers102_part) --data-dir /data": "check folder --data-dir parts",
     r"/data\b": "data",
     r"--data-dir photos (?=--set data.split=given)": "--data-dir parts ",
     r"(?<=multilabel) --data-dir photos": " --data-dir labelled",
