@@ -127,7 +127,11 @@ def aggregate_blocks(aggregates: Sequence[Aggregate]) -> Iterator[Block]:
         profiles = {one.name: one.profile for one in aggregate.methods if one.profile is not None}
         if profiles:
             yield performance_profiles(
-                f"profiles-{metric.name}", THRESHOLDS, profiles, metric.column or metric.head
+                f"profiles-{metric.name}",
+                THRESHOLDS,
+                profiles,
+                f"{metric.column or metric.head}, {'points' if metric.signed else 'percent'}",
+                lower_is_better=metric.lower_is_better,
             )
     if aggregates:
         yield Details("How to read it", (Items(RULES, "soft"),))

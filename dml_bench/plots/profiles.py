@@ -11,7 +11,12 @@ __all__ = ["performance_profiles"]
 
 
 def performance_profiles(
-    name: str, thresholds: np.ndarray, profiles: Mapping[str, np.ndarray], label: str
+    name: str,
+    thresholds: np.ndarray,
+    profiles: Mapping[str, np.ndarray],
+    label: str,
+    *,
+    lower_is_better: bool = False,
 ) -> ReportFigure:
     """(thresholds) the share of runs above each, by method; `label` is what the scores are."""
     least, most = np.min(list(profiles.values()), axis=0), np.max(list(profiles.values()), axis=0)
@@ -25,7 +30,8 @@ def performance_profiles(
             axes.plot(100 * thresholds, 100 * profile, color=colour, label=method)
         axes.set_xlim(100 * thresholds[first], 100 * thresholds[last])
         axes.set_ylim(0, 101)
-        axes.set(xlabel=f"{label}, percent", ylabel="runs above it, percent")
+        axes.set(xlabel=label, ylabel="runs above it, percent")
         figure.legend(loc="outside upper left", ncols=5)
-        caption = "The share of runs that score above each value; farther right is better."
+        side = "left" if lower_is_better else "right"
+        caption = f"The share of runs that score above each value; farther {side} is better."
         return saved(figure, name, "Performance profiles", caption)

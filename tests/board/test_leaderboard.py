@@ -28,6 +28,7 @@ from dml_bench.board.over_data_sets import (
     data_set_of,
 )
 from dml_bench.board.over_data_sets_page import (
+    aggregate_blocks,
     beside_classifier,
     cost_of_new,
     methods_table,
@@ -404,11 +405,11 @@ def test_a_site_among_the_submissions_is_refused(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "a_site").exists()
 
 
-def over(table: BoardTable, count: int) -> Aggregate:
+def over(table: BoardTable, count: int, metric: str = "") -> Aggregate:
     """The rows of a table as methods over so many data sets, which are all that table."""
     rows = {row.name: row for row in table.rows}
     data_sets = [DataSet(table, rows)] * count
-    aggregate = aggregate_of("precision drop", table.main_metric, data_sets, BASELINE)
+    aggregate = aggregate_of("precision drop", metric or table.main_metric, data_sets, BASELINE)
     assert aggregate is not None
     return aggregate
 
@@ -532,6 +533,15 @@ def test_the_page_shows_aggregates_with_profiles_from_five_data_sets_on(tables):
     assert ["profiles-" in page for page in pages] == [False, True]
     assert "mean rank better than the classifier" in text_of(pages[0])
     assert "mean rank interquartile mean better than the classifier" in text_of(pages[1])
+
+
+def test_a_profile_says_on_which_side_it_is_better_and_in_which_unit(tables):
+    """Of the cost of being unseen, in points, the page said that farther right is better."""
+    table = tables["demo"]
+    [cost] = [name for name in table.rankings if table.metric(name).lower_is_better][:1]
+    text = str(list(aggregate_blocks([over(table, 5), over(table, 5, cost)])))
+    assert text.count("farther right is better") == text.count("farther left is better") == 1
+    assert f"{table.metric(cost).column}, points" in text
 
 
 REALITY = {
