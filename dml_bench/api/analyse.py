@@ -410,7 +410,8 @@ def write_report(
     if table:
         from dml_bench.board.over_data_sets_page import report_over_data_sets
 
-        report_over_data_sets(table, folders, path_of(out), made_by, heard.note)
+        wanted = texts_of(figures, "figures")
+        report_over_data_sets(table, folders, path_of(out), made_by, heard.note, figures=wanted)
     else:
         report(
             folders,

@@ -89,10 +89,12 @@ def report_over_data_sets(
     out: Path,
     command: Sequence[str],
     say: Callable[[str], None] = lambda text: None,
+    *,
+    figures: Sequence[str] = ("*",),
 ) -> Document:
-    """The page of a table over data sets from one folder of records. `say` gets a line on each
-    record that can't be used; the page names them too. Raises ValueError where there are several
-    folders, or no record of the table in it."""
+    """The page of a table over data sets from one folder of records, with the figures whose names
+    match one of the patterns. `say` gets a line on each record that can't be used; the page names
+    them too. Raises ValueError where there are several folders, or no record of the table in it."""
     if len(folders) != 1:
         raise ValueError(f"--table {name} takes one folder of records, got {len(folders)}")
     problems: dict[str, None] = {}
@@ -106,6 +108,7 @@ def report_over_data_sets(
         )
     end = [*problems_of(tuple(problems)), *made_by(command)]
     document = compose_over_data_sets(read_table(name).title, aggregates, studies, end)
+    document = document.with_figures(figures)
     write(out, document)
     return document
 

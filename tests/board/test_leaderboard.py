@@ -648,6 +648,16 @@ def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeyp
     assert "unknown table 'realty' (did you mean reality?)" in line
 
 
+def test_the_page_over_data_sets_has_the_figures_that_were_asked_for(tmp_path):
+    """All were drawn, whatever --figures said."""
+    pattern = "profiles-*_unseen_limited"
+    db.write_report(RESULTS, tmp_path, table="reality", figures=pattern)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    drawn = sorted(file.stem for file in (tmp_path / "figures").glob("*.png"))
+    assert drawn == ["profiles-precision_at_1_macro_unseen_limited"]
+    assert page.count("![") == 1
+
+
 def test_a_record_that_can_t_be_read_is_named_on_the_page_over_data_sets(tmp_path):
     """The methods were compared without it, and nothing was said."""
     for division, rows in REALITY.items():
