@@ -498,7 +498,7 @@ def test_times_that_are_not_comparable_are_said_to_be_so(tmp_path, method):
 
 @pytest.mark.usefixtures("blank_figures")
 def test_a_processor_of_a_known_generation_is_preferred_and_another_is_said_to_be_unknown(tmp_path):
-    """Of runs on `AMD EPYC` one took half the time of another, as it was a later one."""
+    """Of runs on two machines called `AMD EPYC` one took half the time of the other."""
     later = "later processor (family 26, model 2)"
     known = times_of_two(tmp_path / "a", {"processor": later}, {})
     assert known.group.processor == later

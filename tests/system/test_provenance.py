@@ -28,7 +28,7 @@ def listing(folder: Path, text: str) -> Path:
 def test_generations_that_a_virtual_machine_calls_by_one_name_are_told_apart(
     family, model, tmp_path
 ):
-    """A ResNet-18 trained twice as fast on the newer one, and reports compared their CPU times."""
+    """Of two machines called AMD EPYC one trained twice as fast, and reports compared them."""
     text = GENERIC.format(family=family, model=model)
     assert processor(listing(tmp_path, text)) == f"AMD EPYC (family {family}, model {model})"
 
