@@ -170,9 +170,7 @@ def changed_in_all(trials: list[Trial]) -> dict[str, dict[str, Any]]:
     common: dict[str, dict[str, Any]] = {}
     for trial in trials:
         before = common.get(trial["experiment"], trial["changed"])
-        common[trial["experiment"]] = dict(
-            item for item in before.items() if item in trial["changed"].items()
-        )
+        common[trial["experiment"]] = dict(sorted(before.items() & trial["changed"].items()))
     return common
 
 

@@ -130,7 +130,9 @@ def rules_for(dataset: Dataset) -> list[str]:
         rules.append("exif:hour")
     if all(capture.camera for capture in dataset.captures):
         rules.append("exif:camera")
-    if is_numbered_by_cameras(dataset.paths, dataset.labels):
+    if is_numbered_by_cameras(dataset.paths, dataset.labels) and not lacks_photos_at_random(
+        dataset.paths, dataset.labels
+    ):
         rules += ["numbers", "runs"]
     if are_series(dataset):
         rules.append("series")
@@ -141,8 +143,6 @@ def rules_for(dataset: Dataset) -> list[str]:
 
 def estimated(dataset: Dataset, rule: str, test_fraction: float) -> Sessions | None:
     if rule == "numbers" and not know_of_classes(dataset.paths, dataset.labels):
-        return None
-    if rule in ("numbers", "runs") and lacks_photos_at_random(dataset.paths, dataset.labels):
         return None
     if rule == "runs":
         sessions = np.array(runs_of_names(dataset.paths, dataset.labels))
@@ -186,12 +186,9 @@ def know_of_classes(paths: Sequence[str], labels: np.ndarray) -> bool:
     classes were dealt to them at random. A camera takes a product several times in a row, or each
     product once; of a list that was shuffled before it was numbered, neighbours have nothing in
     common, however long its runs are."""
-    places = sorted(
-        (numbered(path), label) for path, label in zip(paths, labels.tolist(), strict=True)
-    )
     pairs = same = 0
-    for ((text, number), label), (after, next_label) in itertools.pairwise(places):
-        if after == (text, number + 1):
+    for (text, number, label), (*after, next_label) in itertools.pairwise(by_number(paths, labels)):
+        if after == [text, number + 1]:
             pairs += 1
             same += label == next_label
     if not pairs:
@@ -205,21 +202,23 @@ def lacks_photos_at_random(paths: Sequence[str], labels: np.ndarray) -> bool:
     """Whether the numbers go through most classes once, with gaps as if photos had been taken out
     at random: those of a validation part, say, or blurred ones. No session ends at such a gap.
     Between sessions gaps are few and long, or come after much the same number of photos."""
-    places = sorted(
-        (*numbered(path), label) for path, label in zip(paths, labels.tolist(), strict=True)
-    )
-    visits: list[int] = []
+    sizes: list[int] = []
+    """Photos of each visit to a class."""
+    visited: list[int] = []
     lengths: list[int] = []
+    """Of the runs without a gap."""
     expected = 0.0
-    for visit, (_, photos) in enumerate(itertools.groupby(places, key=lambda place: place[::2])):
-        numbers = np.array([number for _, number, _ in photos])
-        visits += [visit] * len(numbers)
+    photos = by_number(paths, labels)
+    for (_, label), visit in itertools.groupby(photos, key=lambda photo: (photo[0], photo[2])):
+        numbers = np.array([number for _, number, _ in visit])
+        sizes.append(len(numbers))
+        visited.append(label)
         ends = np.flatnonzero(np.diff(numbers, append=np.inf) > 1)
         lengths += np.diff(ends, prepend=-1).tolist()
         expected += expected_gaps(len(numbers), int(numbers[-1] - numbers[0]) + 1)
-    if mostly_divisible(np.array([label for *_, label in places]), np.array(visits)):
+    if mostly_divisible(np.repeat(visited, sizes), np.repeat(np.arange(len(sizes)), sizes)):
         return False
-    gaps, mean = len(lengths) - len(set(visits)), float(np.mean(lengths))
+    gaps, mean = len(lengths) - len(sizes), float(np.mean(lengths))
     geometric = mean * (mean - 1)
     return gaps > expected / LEAST_RATIO and float(np.var(lengths)) > geometric / LEAST_RATIO
 
@@ -296,6 +295,13 @@ def are_series(dataset: Dataset) -> bool:
     num_classes = Counter(name for name, _ in pairs)
     shared = np.median([num_classes[name] for name in series])
     return bool(shared <= max(1, dataset.num_classes / 2))
+
+
+def by_number(paths: Sequence[str], labels: np.ndarray) -> list[tuple[str, int, int]]:
+    """Of each photo what stands before its number, the number and the class, in this order."""
+    return sorted(
+        (*numbered(path), label) for path, label in zip(paths, labels.tolist(), strict=True)
+    )
 
 
 def numbered(path: str) -> tuple[str, int]:

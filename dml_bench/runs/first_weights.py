@@ -13,13 +13,18 @@ from dml_bench.protocols import protocol_named
 from dml_bench.runs import layout
 from dml_bench.system.files import Damaged, read_csv, read_json
 
-__all__ = ["begins_with_a_run", "require_unseen_by_weights"]
+__all__ = ["require_unseen_by_weights", "run_of_weights"]
 
 
-def begins_with_a_run(experiment: Experiment) -> bool:
-    """Whether the file of the first weights lies in the folder of a run."""
+def run_of_weights(experiment: Experiment) -> Path | None:
+    """The run folder in which the file of the first weights lies; None where it lies in none that
+    kept its images, and where they come from no file."""
     file = Path(experiment.model.weights).expanduser()
-    return file.is_file() and run_folder_of(file) is not None
+    if file.is_file():
+        for folder in file.resolve().parents:
+            if (folder / layout.EXPERIMENT).is_file() and (folder / layout.SPLIT).is_file():
+                return folder
+    return None
 
 
 def require_unseen_by_weights(
@@ -32,10 +37,10 @@ def require_unseen_by_weights(
     """Raises ValueError where the file of the first weights lies in the folder of a run that
     trained on a test or validation image of this one, or on an image of a class that is held out,
     or by which trials are judged. What other runs that one began with is not looked at."""
-    file = Path(experiment.model.weights).expanduser()
-    folder = run_folder_of(file) if file.is_file() else None
+    folder = run_of_weights(experiment)
     if folder is None:
         return
+    file = Path(experiment.model.weights).expanduser()
     seen = images_trained_on(folder, file.resolve())
     kept_apart = np.isin(dataset.labels, sorted({*held_out_by(phases), *judged_by}))
     kept_apart[split.test] = kept_apart[split.valid] = True
@@ -47,14 +52,6 @@ def require_unseen_by_weights(
             f" unseen here (first: {dataset.paths[leaked[0]]}): take weights of other images, or"
             " those of a phase with the same split that holds the same classes out"
         )
-
-
-def run_folder_of(file: Path) -> Path | None:
-    """The run folder that a file lies in; None where it lies in none that kept its images."""
-    for folder in file.resolve().parents:
-        if (folder / layout.EXPERIMENT).is_file() and (folder / layout.SPLIT).is_file():
-            return folder
-    return None
 
 
 def images_trained_on(folder: Path, file: Path) -> set[str]:

@@ -1,7 +1,7 @@
 """A search for settings, made by one process at a time, and with first weights that know none of
 the classes by which trials are judged."""
 
-from dml_bench.runs.first_weights import begins_with_a_run, require_unseen_by_weights
+from dml_bench.runs.first_weights import require_unseen_by_weights, run_of_weights
 from dml_bench.system.devices import choose_device
 from dml_bench.system.locks import held
 from dml_bench.training.inputs import open_inputs
@@ -41,7 +41,7 @@ def require_unseen_by_first_weights(request: TuningRequest) -> None:
     """Raises ValueError where the first weights are of a run that trained on a validation class, a
     test image, or a class that is held out: trials would be judged by what they know."""
     experiment = request.experiment
-    if not begins_with_a_run(experiment):
+    if run_of_weights(experiment) is None:
         return
     device = choose_device(request.device)
     inputs = open_inputs(experiment, request.data_dir, request.cache_dir, device, request.callback)
