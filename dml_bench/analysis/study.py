@@ -183,11 +183,6 @@ class Study:
         return tuple(line for line in self.tested if is_linear_probe(line.runs[0].experiment))
 
     @property
-    def linear_probe(self) -> TableRow | None:
-        """The one that is right most often."""
-        return max(self.linear_probes, key=self.right_by_logits, default=None)
-
-    @property
     def no_training(self) -> TableRow | None:
         """Of the experiments that train nothing, the one with the highest P@1."""
         lines = [line for line in self.tested if is_untrained(line.runs[0].experiment)]

@@ -9,6 +9,7 @@ import numpy as np
 from dml_bench.board.submission import Finding, Submission
 from dml_bench.data.csv_table import inside
 from dml_bench.data.datasets import Dataset, open_dataset
+from dml_bench.data.datasets.drawn import num_drawn
 from dml_bench.data.identity import DataFacts, differing_data
 from dml_bench.data.split import Split, split_of
 from dml_bench.runs.record import short_digests
@@ -16,6 +17,11 @@ from dml_bench.runs.run import digest_of_queries
 from dml_bench.system.callbacks import Callback
 
 __all__ = ["check_images", "needs_folder"]
+
+DRAWN_AT_MOST = 1_000_000_000
+"""Pixels that are drawn for a submission: those of CUB's shape at 256 px, and a quarter more."""
+IMAGES_DRAWN_AT_MOST = 20_000
+"""However small; a thousand of 54 px take some seven seconds of one core."""
 
 
 def needs_folder(submission: Submission) -> bool:
@@ -40,6 +46,9 @@ def check_images(
         text = f"its table {table} is outside of the folder of the images, where nothing is read"
         yield Finding("unchecked", "images", text)
         return
+    if text := too_much_to_draw(submission):
+        yield Finding("unchecked", "images", text)
+        return
     folder = data_dir if needs_folder(submission) else None
     try:
         dataset = open_dataset(experiment.data.dataset, folder, cache_dir, callback.progress)
@@ -59,6 +68,22 @@ def check_images(
         yield Finding("refused", "split facts", "its seed divides these images otherwise")
         return
     yield from labels_agree(submission, dataset, split)
+
+
+def too_much_to_draw(submission: Submission) -> str:
+    """Why its images are not drawn here: a file may name a set that takes days. Empty where they
+    are, or lie in a folder."""
+    component = submission.run.experiment.data.dataset
+    count = num_drawn(component)
+    if count is None:
+        return ""
+    size = int(component.options.get("size", 0))
+    if count <= IMAGES_DRAWN_AT_MOST and count * size**2 <= DRAWN_AT_MOST:
+        return ""
+    return (
+        f"its data set draws {count:,} images of {size} px; for a check at most"
+        f" {IMAGES_DRAWN_AT_MOST:,} images and {DRAWN_AT_MOST:,} pixels are drawn"
+    )
 
 
 def labels_agree(submission: Submission, dataset: Dataset, split: Split) -> Iterator[Finding]:

@@ -653,6 +653,17 @@ def test_settings_of_which_the_run_recorded_otherwise_are_refused(change, text, 
     assert next((one.name, one.text) for one in findings_of(path)) == ("settings", text)
 
 
+def test_images_that_would_take_hours_to_draw_are_not_drawn(submitted):
+    path = submitted()
+
+    def of_huge_images(content):
+        content.facts["experiment"]["data"]["dataset"]["size"] = 30_000
+
+    answer_otherwise(path, of_huge_images)
+    unchecked = [one.text for one in findings_of(path, draws=True) if one.verdict == "unchecked"]
+    assert ["its data set draws 1,920 images of 30000 px" in text for text in unchecked] == [True]
+
+
 def test_drawn_images_have_no_given_parts(submitted):
     path = submitted(as_name=f"demo/given-last-10/{EPSHN}/seed-42.json")
 
