@@ -32,6 +32,18 @@ class LabelTable:
     """(images) the row of the table that each image is."""
 
 
+@dataclass(frozen=True, slots=True)
+class NamedVectors:
+    """What a file of embeddings holds."""
+
+    vectors: np.ndarray
+    """(rows, dim)"""
+    names: list[str] | None
+    """(rows) what the rows are of; None where the file does not say it."""
+    classes: np.ndarray | None
+    """(rows) the class of each row; None where the file does not say it."""
+
+
 def read_labels(file: Path) -> LabelTable:
     """A .csv with a column for the file or name, one for the class, and perhaps one for the part
     (train or gallery; test or query). Raises ValueError where it is not such a table."""
@@ -72,8 +84,8 @@ def read_embeddings(file: Path, table: LabelTable) -> np.ndarray:
 
     A file with names has the vectors of all images of the table, and perhaps of others; one
     without has as many as the table has rows, in its order. Whole numbers are names where the
-    table's own are. Raises ValueError where that is not so, and where a vector is not finite or
-    all 0.
+    table's own are. Raises ValueError where that is not so, where the classes in a file without
+    names show that its order is another, and where a vector is not finite or all 0.
     """
     if not file.is_file():
         raise ValueError(f"{file} does not exist: name a file of embeddings, .npz or .parquet")
@@ -82,17 +94,41 @@ def read_embeddings(file: Path, table: LabelTable) -> np.ndarray:
         raise ValueError(f"{file} must be .npz or .parquet: save the embeddings as one of these")
     paths = table.dataset.paths
     are_numbers = all(path.isdecimal() for path in paths)
-    names, vectors = readers[file.suffix](file, are_numbers)
-    if names is None:
-        if len(vectors) != len(paths):
+    content = readers[file.suffix](file, are_numbers)
+    count = len(content.vectors)
+    if count == 0:
+        raise ValueError(f"{file} holds no embedding: save one for each image")
+    if content.names is not None:
+        if len(content.names) != count:
+            raise ValueError(
+                f"{file} must have one name for each of its {count:,} embeddings, got"
+                f" {len(content.names):,}: save them row by row"
+            )
+        chosen = rows_named(file, content.names, table)
+    else:
+        if count != len(paths):
             raise ValueError(
                 f"{file} must have one embedding for each of the {len(paths):,} rows of"
-                f" {table.file}, got {len(vectors):,}: save names beside them, as array `paths`"
+                f" {table.file}, got {count:,}: save names beside them, as array `paths`"
             )
         chosen = table.rows
-    else:
-        chosen = rows_named(file, names, table)
-    return unit_vectors(file, vectors[chosen], paths)
+        if content.classes is not None:
+            require_order(file, content.classes[chosen], table)
+    return unit_vectors(file, content.vectors[chosen], paths)
+
+
+def require_order(file: Path, classes: np.ndarray, table: LabelTable) -> None:
+    """Raises ValueError where the classes that a file gives its rows are not those of the table's
+    rows. They may have other names, or be coarser or finer."""
+    in_file = [str(name) for name in classes]
+    in_table = [table.dataset.class_names[label] for label in table.dataset.labels]
+    pairs = len(set(zip(in_file, in_table, strict=True)))
+    is_other = pairs > max(len(set(in_file)), len(set(in_table)))
+    if is_other or (set(in_file) == set(in_table) and in_file != in_table):
+        raise ValueError(
+            f"{file} has no names, and its classes are not those of the rows of {table.file}: save"
+            " names beside the embeddings, as array `paths`"
+        )
 
 
 def rows_named(file: Path, names: list[str], table: LabelTable) -> np.ndarray:
@@ -120,9 +156,8 @@ def unit_vectors(file: Path, vectors: np.ndarray, paths: tuple[str, ...]) -> np.
     return vectors / lengths[:, None]
 
 
-def read_npz(file: Path, are_numbers: bool) -> tuple[list[str] | None, np.ndarray]:
-    """The names of the rows, if there are any, and the vectors; `are_numbers` says whether whole
-    numbers can be names."""
+def read_npz(file: Path, are_numbers: bool) -> NamedVectors:
+    """The arrays of a file; `are_numbers` says whether whole numbers can be names."""
     try:
         with open(file, "rb") as opened:
             archive = np.load(opened, allow_pickle=False)
@@ -141,10 +176,13 @@ def read_npz(file: Path, are_numbers: bool) -> tuple[list[str] | None, np.ndarra
     numbers = [key for key, column in columns.items() if column.dtype.kind in "iu"]
     named_by = naming(file, texts, numbers if are_numbers else [], "1-D arrays of text")
     names = [str(name) for name in columns[named_by].astype(str)] if named_by else None
-    return names, arrays[key]
+    rows = len(arrays[key])
+    of_classes = [name for name in (*texts, *numbers) if name.lower() in CLASS_COLUMNS]
+    full = [columns[name] for name in of_classes if len(columns[name]) == rows]
+    return NamedVectors(arrays[key], names, full[0] if full else None)
 
 
-def read_parquet(file: Path, are_numbers: bool) -> tuple[list[str] | None, np.ndarray]:
+def read_parquet(file: Path, are_numbers: bool) -> NamedVectors:
     """The same."""
     import pandas
 
@@ -185,7 +223,9 @@ def read_parquet(file: Path, are_numbers: bool) -> tuple[list[str] | None, np.nd
     else:
         table = frame[dimensions(file, frame)].to_numpy(np.float32)
     names = [str(name) for name in frame[named_by].fillna("")] if named_by else None
-    return names, table
+    of_classes = [name for name in (*texts, *numbers) if str(name).lower() in CLASS_COLUMNS]
+    classes = frame[of_classes[0]].fillna("").to_numpy() if of_classes else None
+    return NamedVectors(table, names, classes)
 
 
 def dimensions(file: Path, frame: Any) -> list[str]:

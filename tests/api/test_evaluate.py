@@ -259,6 +259,50 @@ def test_classes_beside_the_vectors_name_no_row(desk):
     np.testing.assert_allclose(read_embeddings(Path("classes.npz"), table), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+@pytest.mark.parametrize("classes", [LABELS, np.array([f"c{label}" for label in LABELS])])
+def test_rows_without_names_whose_classes_show_another_order_are_refused(desk, ending, classes):
+    import pandas
+
+    def save(name: str, order: np.ndarray) -> Path:
+        vectors, labels = clouds(0.6)[order], classes[order]
+        if ending == "npz":
+            np.savez(name, embeddings=vectors, labels=labels)
+        else:
+            pandas.DataFrame({"embedding": list(vectors), "labels": labels}).to_parquet(name)
+        return Path(name)
+
+    table = read_labels(Path("labels.csv"))
+    in_order = np.arange(len(LABELS))
+    expected = read_embeddings(Path("all.npz"), table)
+    assert np.array_equal(read_embeddings(save(f"a.{ending}", in_order), table), expected)
+    with pytest.raises(ValueError, match="has no names, and its classes are not those of the rows"):
+        read_embeddings(save(f"b.{ending}", np.roll(in_order, 1)), table)
+
+
+def test_classes_without_names_of_which_two_are_swapped_are_refused(desk):
+    names = np.array([f"c{label}" for label in LABELS])
+    np.savez("back.npz", embeddings=clouds(0.6)[::-1], classname=names[::-1])
+    with pytest.raises(ValueError, match="has no names, and its classes are not those of the rows"):
+        db.evaluate("back.npz", labels="labels.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (slice(1, None), "must have one name for each of its 95 embeddings, got 96"),
+        (slice(0, 0), "holds no embedding"),
+    ],
+)
+def test_names_and_vectors_of_other_numbers_are_refused(desk, rows, message):
+    np.savez("some.npz", embeddings=clouds(0.6)[rows], paths=NAMES)
+    with pytest.raises(ValueError, match=message):
+        db.evaluate("some.npz", labels="labels.csv")
+    np.savez("more.npz", embeddings=np.repeat(clouds(0.6), 2, axis=0), paths=NAMES)
+    with pytest.raises(ValueError, match="one name for each of its 192 embeddings, got 96"):
+        db.evaluate("more.npz", labels="labels.csv")
+
+
 def test_a_column_that_is_no_dimension_is_not_read_as_one(desk):
     """Labels among the columns of numbers answered for the vectors."""
     pytest.importorskip("pyarrow", reason="reading .parquet needs pyarrow")
