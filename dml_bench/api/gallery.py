@@ -307,30 +307,39 @@ class Gallery:
         """Look up many photos as `predict` does, by the same settings, and write the answers into a
         .csv, .json or .parquet. A journal OUT.part keeps what is done: after a stop the same call
         goes on. With `watch_seconds` it looks that often for new photos in one folder, until
-        Ctrl-C.
+        Ctrl-C or SIGTERM. New photos are answered by the gallery as it is then; a line says where
+        it was changed.
 
         Raises ValueError as `predict` does, where `out` is there already, where another command
         writes it, and where OUT.part has answers of another gallery or other options.
         """
-        from dml_bench.gallery.batch import AnswerJob, answer_file, answer_folder
+        from dml_bench.gallery.batch import (
+            AnswerJob,
+            FollowedGallery,
+            answer_file,
+            answer_folder,
+        )
         from dml_bench.gallery.enrol import named_images, photos_in
         from dml_bench.gallery.lookup import LookupOptions, open_lookup
+        from dml_bench.system.failures import ended_as_by_ctrl_c
 
         options, paths = LookupOptions(**lookup), paths_of(images)
         if watch_seconds and not (len(paths) == 1 and paths[0].is_dir()):
             raise ValueError("--watch looks at one folder: give one folder that exists, and no -")
         files = [] if watch_seconds else named_images(paths, self.callback.note)
-        opened = open_lookup(
-            self.file, options, self.device, self.callback.note, self.callback.progress
-        )
-        with answer_file(self.file, opened, options, path_of(out)) as answers:
-            job = AnswerJob(opened, answers, partial(self.callback.progress, "looking up"))
+        note, progress = self.callback.note, self.callback.progress
+        open_now = partial(open_lookup, self.file, options, self.device, note, progress)
+        followed = FollowedGallery(self.file, options, open_now, note)
+        opened = followed.open()
+        with ended_as_by_ctrl_c(), answer_file(self.file, opened, options, path_of(out)) as answers:
+            job = AnswerJob(opened, answers, partial(progress, "looking up"))
             if watch_seconds:
                 return answer_folder(
                     job,
                     lambda: photos_in(paths[0]),
                     partial(seconds_pass, watch_seconds),
-                    self.callback.note,
+                    note,
+                    followed.current,
                 )
             done = job.run(files)
             answers.close()

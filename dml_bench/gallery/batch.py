@@ -18,13 +18,20 @@ from dml_bench.gallery.identity import embedder_digest
 from dml_bench.gallery.lookup import LookupOptions, PhotoLookup
 from dml_bench.gallery.store import GalleryFile
 from dml_bench.gallery.stores.base import require_package
-from dml_bench.gallery.vector_stores import OpenStore
+from dml_bench.gallery.vector_stores import OpenStore, named_store
 from dml_bench.runs.arrays import embeddings_digest
 from dml_bench.system.drafts import drafted
 from dml_bench.system.files import json_line, json_text, writable, write_csv, write_text
 from dml_bench.system.locks import held
 
-__all__ = ["AnswerFile", "AnswerJob", "BatchAnswers", "answer_file", "answer_folder"]
+__all__ = [
+    "AnswerFile",
+    "AnswerJob",
+    "BatchAnswers",
+    "FollowedGallery",
+    "answer_file",
+    "answer_folder",
+]
 
 PART = 256
 """The number of photos that are looked up at a time; a command that is stopped loses no more."""
@@ -78,41 +85,53 @@ def exit_code(unknown_share: float, max_unknown: float | None, unreadable: int) 
 
 class AnswerFile:
     """The answers so far. Each line of the journal OUT.part is one photo with its answer, after a
-    line that says what was opened to look it up."""
+    line that says what was opened to look it up, and those that follow."""
 
     def __init__(self, out: Path, identity: str):
         self.out = out
+        self.identity = identity
         self.journal = out.with_name(f"{out.name}.part")
         self.places: dict[str, int] = {}
         self.states: dict[str, list[int]] = {}
         self.resumed = 0
         if self.journal.exists():
-            self._read(identity)
+            self._read()
         else:
             write_text(self.journal, json_line({"identity": identity}))
 
-    def _read(self, identity: str) -> None:
+    def _read(self) -> None:
         """What an earlier command has written, up to its last whole line."""
         end = 0
+        last_identity: str | None = self.identity
         with open(self.journal, "r+b") as file:
             for line in file:
                 values = parsed(line)
                 if values is None:
                     break
-                if end == 0 and values.get("identity") != identity:
-                    raise ValueError(
-                        f"{self.journal} has answers of another gallery, model or options: give"
-                        " the same ones to go on, or remove it to begin anew"
-                    )
-                if end:
+                if end == 0 or "identity" in values:
+                    last_identity = values.get("identity")
+                else:
                     self._note(values, end)
                 end += len(line)
+            if last_identity != self.identity:
+                raise ValueError(
+                    f"{self.journal} has answers of another gallery, model or options: give"
+                    " the same ones to go on, or remove it to begin anew"
+                )
             file.truncate(end)
         self.resumed = len(self.places)
 
     def _note(self, values: dict[str, Any], place: int) -> None:
         self.places[values["path"]] = place
         self.states[values["path"]] = values["state"]
+
+    def follow(self, identity: str) -> None:
+        """Answers from here on are of another gallery; it is on the disk at the end."""
+        with open(self.journal, "ab") as file:
+            file.write(json_line({"identity": identity}).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.identity = identity
 
     def lacking(self, files: Sequence[Path]) -> list[Path]:
         """The photos that have no answer, or have changed since."""
@@ -320,21 +339,70 @@ def identity_of(gallery_file: GalleryFile, lookup: PhotoLookup, options: LookupO
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+class FollowedGallery:
+    """A gallery that others change while a folder is watched. `open_lookup` opens it anew, and
+    `say` is called with a line where another one answers from now on."""
+
+    def __init__(
+        self,
+        gallery_file: GalleryFile,
+        options: LookupOptions,
+        open_lookup: Callable[[], PhotoLookup],
+        say: Callable[[str], None],
+    ):
+        self.file = gallery_file
+        self.options = options
+        self.open_lookup = open_lookup
+        self.say = say
+        self._state: object = None
+
+    def open(self) -> PhotoLookup:
+        """The gallery as it is now."""
+        self._state = self._state_now()  # before it is read, so that no later change is missed
+        return self.open_lookup()
+
+    def _state_now(self) -> object:
+        """What a change of the gallery changes, at the cost of a look at its files."""
+        store = named_store(self.options.index)
+        if store is not None:
+            return store.record()
+        return [state_of(self.file.path), state_of(self.file.journal_path)]
+
+    def current(self, job: AnswerJob) -> AnswerJob:
+        """The job, by the gallery as it is now. Raises ValueError where that can't be opened, or a
+        precision can't be promised any more."""
+        if self._state_now() == self._state:
+            return job
+        opened = self.open()
+        identity = identity_of(self.file, opened, self.options)
+        if identity == job.answers.identity:
+            return job
+        job.answers.follow(identity)
+        self.say(
+            "the gallery was changed: new photos are answered by it as it is now;"
+            f" {count(len(job.answers.places), 'answer')} from before stay, and to look all up"
+            f" anew, stop and remove {job.answers.journal}"
+        )
+        return replace(job, lookup=opened)
+
+
 def answer_folder(
     job: AnswerJob,
     photos: Callable[[], list[Path]],
     wait: Callable[[], bool],
     say: Callable[[str], None],
+    current: Callable[[AnswerJob], AnswerJob] = lambda job: job,
 ) -> BatchAnswers:
-    """Look photos up as they come, until `wait` returns False: those that two looks in a row have
-    seen in the same state, so that none is still being written. The journal stays, so that the next
-    command goes on."""
+    """Look photos up as they come, by the `current` job, until `wait` returns False: those that two
+    looks in a row have seen in the same state, so that none is still being written. The journal
+    stays, so that the next command goes on."""
     before: dict[Path, list[int]] = {}
     answers = job.run([], [Path(name) for name in job.answers.places])
     while True:
         now = {file: state_of(file) for file in photos()}
         settled = [file for file, state in now.items() if before.get(file) == state]
         if job.answers.lacking(settled):
+            job = current(job)
             earlier = [Path(name) for name in job.answers.places]
             answers = job.run(settled, earlier)
             say(answers.describe())

@@ -105,7 +105,7 @@ class Guard:
 
         try:
             await self.answer(scope, receive, counted)
-        except asyncio.CancelledError:  # by a second Ctrl-C, or half a minute after the first
+        except asyncio.CancelledError:  # by a second Ctrl-C, or seconds after the first
             if not answered:
                 text = "the server was stopped before it answered: ask again when it runs"
                 await refuse(counted, 503, text)

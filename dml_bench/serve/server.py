@@ -1,4 +1,4 @@
-"""`dml-bench serve`: a run's gallery over HTTP until Ctrl-C."""
+"""`dml-bench serve`: a run's gallery over HTTP until Ctrl-C or SIGTERM."""
 
 import importlib.util
 import socket
@@ -13,6 +13,7 @@ from dml_bench.gallery.store import GalleryFile
 from dml_bench.serve.guard import Guard, read_token
 from dml_bench.serve.served_gallery import WantedThreshold
 from dml_bench.serve.uploads import UploadLimits
+from dml_bench.system.failures import ended_as_by_ctrl_c
 from dml_bench.system.loopback import OwnRequests, is_loopback, listener, url_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["ServeRequest", "serve", "serving"]
 
 PORT = 8000
+GRACE_SECONDS = 5
+"""How long requests in flight may take when the server is stopped. Docker kills after ten."""
 NEEDED = ("fastapi", "uvicorn", "multipart", "prometheus_client")
 
 
@@ -44,9 +47,9 @@ class ServeRequest:
 
 
 def serve(request: ServeRequest) -> None:
-    """Answer until Ctrl-C. Raises ValueError where packages, the gallery, the promise, the token or
-    the port are missing, and KeyboardInterrupt at Ctrl-C."""
-    with serving(request) as (server, listening):
+    """Answer until Ctrl-C or SIGTERM. Raises ValueError where packages, the gallery, the promise,
+    the token or the port are missing, and KeyboardInterrupt when it is stopped."""
+    with ended_as_by_ctrl_c(), serving(request) as (server, listening):
         server.run(sockets=[listening])
 
 
@@ -79,7 +82,7 @@ def serving(request: ServeRequest) -> "Iterator[tuple[Any, socket.socket]]":
             ws="none",
             server_header=False,
             timeout_keep_alive=15,
-            timeout_graceful_shutdown=30,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
         url = url_of(request.address, listening.getsockname()[1])
         gallery = service.served.gallery

@@ -5,15 +5,25 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
 from dml_bench.system.printable import printable
 
-__all__ = ["carry_out", "deaf_to_ctrl_c", "describe_error", "named"]
+__all__ = [
+    "WrongKind",
+    "carry_out",
+    "deaf_to_ctrl_c",
+    "describe_error",
+    "ended_as_by_ctrl_c",
+    "named",
+]
 
+Handler = Callable[[int, FrameType | None], Any]
 STOPPED = 130
 """Exit code after Ctrl-C."""
 NOBODY_LISTENS = 141
@@ -73,11 +83,15 @@ NO_MEMORY = (
 TOO_DEEP = "something is nested too deeply: make the file or the value that was given flatter"
 
 
+class WrongKind(TypeError):
+    """What somebody's code returns is of another kind than has to be. The text is for them."""
+
+
 def describe_error(error: BaseException) -> str | None:
     """One line for a failure that people can mend; None for our own mistakes, whose traceback is
     wanted."""
     text = " ".join(str(error).split())
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | WrongKind):
         return text
     if isinstance(error, MemoryError) or out_of_torch_memory(error):
         return NO_MEMORY.format(text[:LONGEST_PATH] or "MemoryError")
@@ -169,6 +183,33 @@ def deaf_to_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came meanwhile is heard now
+
+
+@contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Inside, SIGTERM, which Docker, systemd and Kubernetes send, and SIGHUP, of a terminal that is
+    closed, raise KeyboardInterrupt. Whoever takes SIGTERM meanwhile gets both. A signal that is
+    ignored stays so, as under nohup. Only a main thread can listen to signals: in another, nothing
+    changes."""
+    handlers: dict[str, Handler] = {
+        "SIGTERM": signal.default_int_handler,
+        "SIGHUP": pass_on_as_sigterm,
+    }
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name, handler in handlers.items():
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
+def pass_on_as_sigterm(*_: object) -> None:
+    signal.raise_signal(signal.SIGTERM)
 
 
 def carry_out(program: Callable[[], None]) -> NoReturn:

@@ -23,6 +23,16 @@ from dml_bench.gallery.batch import AnswerJob, answer_file, answer_folder
 from dml_bench.gallery.lookup import LookupOptions, LookupSettings, open_lookup
 
 
+class Notes(db.Callback):
+    """Keeps what is noted."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
 @pytest.fixture(scope="module")
 def folder(trained) -> Path:
     return trained("train.precision=float32").folder
@@ -271,6 +281,42 @@ def test_a_watched_folder_answers_photos_once_they_are_whole_and_keeps_those_tha
     assert done.answered == 3
     assert len(said) == 3
     assert answers.journal.exists()
+
+
+def test_a_watched_folder_is_answered_by_the_gallery_as_it_is_now(
+    folder, photos, tmp_path, monkeypatch
+):
+    said: list[str] = []
+    gallery = db.Gallery(folder, folder=tmp_path / "gallery", device="cpu", callback=Notes(said))
+    inbox, new = tmp_path / "inbox", tmp_path / "new"
+    inbox.mkdir()
+    (new / "newcomer").mkdir(parents=True)
+    Image.new("RGB", (40, 40), "magenta").save(new / "newcomer" / "a.png")
+    earlier = tmp_path / "earlier" / "first"
+    earlier.mkdir(parents=True)
+    Image.new("RGB", (40, 40), "green").save(earlier / "a.png")
+    gallery.enrol(earlier.parent)
+
+    def steps():
+        yield shutil.copy(new / "newcomer" / "a.png", inbox / "before.png")
+        yield
+        yield gallery.enrol(new)
+        yield shutil.copy(new / "newcomer" / "a.png", inbox / "after.png")
+        yield
+
+    step = steps()
+    monkeypatch.setattr(
+        "dml_bench.api.gallery.seconds_pass", lambda seconds: next(step, "end") != "end"
+    )
+    out = tmp_path / "a.csv"
+    gallery.predict_to(inbox, out, watch_seconds=1)
+    classes = {Path(row["image"]).name: row["class"] for row in rows_of(out)}
+    assert classes["before.png"] != "newcomer"
+    assert classes["after.png"] == "newcomer"
+    (line,) = [text for text in said if "the gallery was changed" in text]
+    assert "1 answer from before" in line
+    monkeypatch.setattr("dml_bench.api.gallery.seconds_pass", lambda seconds: False)
+    assert gallery.predict_to(inbox, out, watch_seconds=1).resumed == 2
 
 
 def test_the_command_reads_paths_from_standard_input(folder, photos, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ parts."""
 import io
 import itertools
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from listening import listening
 from PIL import Image
 
 from dml_bench.gallery.store import GalleryFile, open_gallery_file
+from dml_bench.serve import server as server_module
 
 CLIENTS = 4
 PHOTOS = 2
@@ -98,17 +100,22 @@ def killed_under_load(run: Path, folder: Path, kills: int) -> tuple[int, int]:
         server.communicate()
         enrolled |= load.enrolled
         removed |= load.removed
-        gallery = file.read(new=True)
-        sizes = Counter(entry.class_name for entry in gallery.entries)
-        assert enrolled <= sizes.keys(), "an acknowledged enrolment is lost"
-        assert not removed & sizes.keys(), "an acknowledged removal came back"
-        mine = {name: size for name, size in sizes.items() if name.startswith("class ")}
-        assert set(mine.values()) <= {PHOTOS}, "a class has a part of its photos"
-        for entry in gallery.entries:
-            if entry.class_name in mine:
-                assert Path(entry.path).is_file(), "the gallery names a photo that is not there"
-        unacknowledged |= mine.keys() - enrolled
+        unacknowledged |= classes_of_load(file, enrolled, removed) - enrolled
     return len(enrolled) + len(removed), len(unacknowledged)
+
+
+def classes_of_load(file: GalleryFile, enrolled: set[str], removed: set[str]) -> set[str]:
+    """The classes of the load that the gallery has. Asserts that it is whole."""
+    gallery = file.read(new=True)
+    sizes = Counter(entry.class_name for entry in gallery.entries)
+    assert enrolled <= sizes.keys(), "an acknowledged enrolment is lost"
+    assert not removed & sizes.keys(), "an acknowledged removal came back"
+    mine = {name: size for name, size in sizes.items() if name.startswith("class ")}
+    assert set(mine.values()) <= {PHOTOS}, "a class has a part of its photos"
+    for entry in gallery.entries:
+        if entry.class_name in mine:
+            assert Path(entry.path).is_file(), "the gallery names a photo that is not there"
+    return set(mine)
 
 
 def url_of(server: ForkedCommand, others: set[tuple[str, int]]) -> str:
@@ -124,6 +131,33 @@ def url_of(server: ForkedCommand, others: set[tuple[str, int]]) -> str:
 @pytest.fixture
 def run(trained) -> Path:
     return trained("train.precision=float32").folder
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP], ids=lambda end: end.name)
+def test_a_server_that_is_told_to_end_under_load_ends_in_order(run, tmp_path, monkeypatch, end):
+    monkeypatch.setattr(server_module, "GRACE_SECONDS", 2)
+    folder, others = tmp_path / "gallery", set(listening(psutil.Process()))
+    file = GalleryFile(open_gallery_file(run, "all", None).run, "all", folder)
+    server = ForkedCommand(
+        ["serve", str(run), "--gallery", str(folder), "--port", "0", "--device", "cpu"]
+    )
+    url = url_of(server, others)
+    load = Load(url, itertools.count(1))
+    for thread in load.threads:
+        thread.start()
+    load.wait_for_changes(5)
+    with socket.create_connection(("127.0.0.1", httpx.URL(url).port)) as slow:
+        slow.sendall(b"POST /enrol HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nbegun")
+        server.send_signal(end)
+        server.wait(timeout=30)
+    for thread in load.threads:
+        thread.join()
+    _, errors = server.communicate()
+    assert (server.returncode, errors.splitlines()[-1]) == (130, "stopped")
+    unacknowledged = classes_of_load(file, load.enrolled, load.removed) - load.enrolled
+    being_removed = {name for name in unacknowledged if int(name.removeprefix("class ")) % 5 == 0}
+    assert unacknowledged == being_removed, "an enrolment was carried out and not answered"
+    assert not file.journal_path.exists(), "the gallery was not written as a whole"
 
 
 @pytest.mark.slow
