@@ -137,14 +137,15 @@ def too_many(limits: UploadLimits) -> RefusedRequest:
 async def read_form(request: "Request", limits: UploadLimits) -> tuple[object, list[SentImage]]:
     """The fields of a form; images are those that are files."""
     from starlette.datastructures import UploadFile
-    from starlette.exceptions import HTTPException
+
+    from dml_bench.serve.forms import MultiPartException, parse_form
 
     try:
-        form = await request.form(max_files=limits.images, max_fields=8)
-    except HTTPException as problem:
-        if problem.detail.startswith("Too many files"):
+        form = await parse_form(request, max_files=limits.images, max_fields=8)
+    except MultiPartException as problem:
+        if problem.message.startswith("Too many files"):
             raise too_many(limits) from None
-        raise RefusedRequest(400, f"the form can't be read: {problem.detail}") from None
+        raise RefusedRequest(400, f"the form can't be read: {problem.message}") from None
     except ValueError as problem:  # of its parser, or of a charset that its header names
         text = " ".join(str(problem).split())
         raise RefusedRequest(400, f"the form can't be read ({text}): correct it") from None

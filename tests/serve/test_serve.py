@@ -295,6 +295,26 @@ def test_a_request_that_can_not_be_read_is_refused_with_the_next_step(client, ph
     assert len(predicted(client, [photo])) == 1, "the server answers as before"
 
 
+def form_of(name: str, photos: list[Path]) -> bytes:
+    """A form with a class and photos, as bytes with the boundary b."""
+    file = b'name="images"; filename="a"\r\n\r\n'
+    fields = [b'name="class"\r\n\r\n' + name.encode()]
+    fields += [file + path.read_bytes() for path in photos]
+    parts = [b"--b\r\nContent-Disposition: form-data; " + field + b"\r\n" for field in fields]
+    return b"".join(parts) + b"--b--\r\n"
+
+
+@pytest.mark.parametrize("lost", [3, 4, 5, 7, 20], ids="{} bytes".format)
+def test_a_form_without_its_closing_boundary_is_refused_and_enrols_nothing(client, newcomers, lost):
+    before, form = classes(client), form_of("newcomer", newcomers[:2])
+    kind = {"content-type": "multipart/form-data; boundary=b"}
+    refused = client.post("/enrol", content=form[:-lost], headers=kind)
+    assert refused.status_code == 400
+    assert refused.json()["error"].endswith("closing boundary is missing, so send all of it again")
+    assert classes(client) == before
+    assert client.post("/enrol", content=form[:-2], headers=kind).json()["enrolled"] == 2
+
+
 def test_a_file_of_two_formats_is_decoded_as_the_one_that_was_looked_at(monkeypatch):
     Image.init()
     monkeypatch.setattr(Image, "ID", ["IM", *Image.ID])  # the order depends on what ran before
