@@ -249,6 +249,19 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def refused(birds: Path, cache_dir: Path, tmp_path: Path) -> Callable[..., str]:
+    """`refused(*settings)` is the message with which a tiny run of two epochs is refused."""
+    from tiny import train
+
+    def message(*settings: str) -> str:
+        with pytest.raises(ValueError) as problem:
+            train(birds, cache_dir, tmp_path / "runs", "train.epochs=2", *settings)
+        return str(problem.value)
+
+    return message
+
+
+@pytest.fixture
 def plugins_removed() -> Iterator[None]:
     """What a test registers is gone after it."""
     from forked import forget_plugins

@@ -10,11 +10,13 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
+from dml_bench.system.failures import WrongKind
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-__all__ = ["Border", "loss", "miner", "module", "optimizer", "sampler", "schedule"]
+__all__ = ["Border", "backbone", "loss", "miner", "module", "optimizer", "sampler", "schedule"]
 
 Build = Callable[..., Any]
 Border = Callable[[str, Build], Build]
@@ -36,6 +38,32 @@ def module(name: str, build: Build) -> Build:
         return made
 
     return checked
+
+
+def backbone(name: str, build: Build) -> Build:
+    """A new module at each call, whose forward gives one tensor. Where that is not one vector of
+    features for each image, it is refused when it gets its first image."""
+    make = module(name, build)
+
+    @wraps(build)
+    def checked(*values: Any, **options: Any) -> Any:
+        made = make(*values, **options)
+        if is_module(made):
+            made.register_forward_hook(lambda _, inputs, result: require_tensor(name, result))
+        return made
+
+    return checked
+
+
+def require_tensor(name: str, result: Any) -> None:
+    """Raises WrongKind, as a ValueError of a network says that images don't fit it."""
+    from torch import Tensor
+
+    if not isinstance(result, Tensor):
+        raise WrongKind(
+            f"backbone {name} must give a tensor of features, (batch, num_features), got"
+            f" {type(result).__name__}: return that tensor alone from forward"
+        )
 
 
 def is_module(made: Any) -> bool:

@@ -375,12 +375,8 @@ def imported(registry: Registry, record: PluginRecord) -> Entry:
     file = moved or (Path(record.file) if record.file and not record.module else None)
     if file is not None:
         module = import_plugin_file(file, record.sha256)
-    elif record.module in ("", "__main__"):
-        raise ValueError(
-            f"{record.kind} {record.name} was defined in a notebook, which another process can't"
-            " import: put it into a file and name that in [plugins] imports"
-        )
     else:
+        require_importable(record)
         digest = digest_of_module(record.module)
         if digest != record.sha256:
             raise changed(record, digest)
@@ -391,6 +387,15 @@ def imported(registry: Registry, record: PluginRecord) -> Entry:
             raise ValueError(f"{record.place} has no function {record.attribute}: restore it")
         registry.adopt(record.name, build)
     return registry[record.name]
+
+
+def require_importable(record: PluginRecord) -> None:
+    """Raises ValueError for a plug-in that another process can't import, as it has no file."""
+    if not record.file and record.module in ("", "__main__"):
+        raise ValueError(
+            f"{record.kind} {record.name} was defined in a notebook, which another process can't"
+            " import: put it into a file and name that in [plugins] imports"
+        )
 
 
 def require_unchanged(record: PluginRecord) -> None:

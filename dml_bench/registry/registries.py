@@ -488,7 +488,7 @@ backbones = Registry(
     prefixes=("timm:", "hf:", "openclip:", "st:"),
     passes=("name",),
     group="dml_bench.backbones",
-    border=outputs.module,
+    border=outputs.backbone,
 )
 heads = Registry(
     "head",

@@ -20,7 +20,7 @@ from dml_bench.config.variants import settings_in, variant_name
 from dml_bench.data.datasets import Dataset, open_dataset
 from dml_bench.data.identity import OtherData
 from dml_bench.data.sessions import session_warning
-from dml_bench.registry.plugins import allowed_here
+from dml_bench.registry.plugins import allowed_here, require_importable
 from dml_bench.report.ours import require_ours
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.record import find_record, is_recorded
@@ -149,7 +149,8 @@ def command_of(job: Job, suite: Suite, device: str) -> list[str]:
 
 
 def open_session(suite: Suite, display: SuiteProgress) -> "SuiteSession":
-    """The session of a suite that is checked, its data opened and its finished runs found."""
+    """The session of a suite that is checked, its data opened and its finished runs found. Raises
+    ValueError where a run would need a plug-in that its process can't import."""
     jobs = in_order(list(suite.rows))
     for row in suite.rows:
         for expectation in row.written.expects:
@@ -159,6 +160,9 @@ def open_session(suite: Suite, display: SuiteProgress) -> "SuiteSession":
     rows = tuple(beside_other_settings(row, suite, datasets) for row in suite.rows)
     session = SuiteSession(replace(suite, rows=rows), in_order(list(rows)), datasets)
     session.find_finished()
+    for job in session.unfinished:
+        for record_of_plugin in job.experiment.plugins.components if job.experiment.plugins else ():
+            require_importable(record_of_plugin)
     return session
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 import dml_bench as db
+from dml_bench.system.failures import describe_error
 
 pytestmark = pytest.mark.usefixtures("plugins_removed")
 
@@ -36,18 +37,6 @@ class Classifier(nn.Module):
 
     def forward(self, embeddings, labels):
         return self.change(embeddings, labels, self.proxies)
-
-
-@pytest.fixture
-def refused(birds, cache_dir, tmp_path):
-    """The message with which a run of these settings is refused."""
-
-    def message(*settings: str) -> str:
-        with pytest.raises(ValueError) as problem:
-            train(birds, cache_dir, tmp_path / "runs", "train.epochs=2", *settings)
-        return str(problem.value)
-
-    return message
 
 
 def scaled(embeddings, labels, pairs):
@@ -147,6 +136,32 @@ def test_a_backbone_that_was_trained_in_another_phase_is_refused(refused):
 
     message = refused("model.backbone=Mine")
     assert "Mine must build a new module at each call, got parameters of an earlier one" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda features: (features, features), "tuple"),
+        (lambda features: {"features": features}, "dict"),
+        (lambda features: None, "NoneType"),
+    ],
+    ids=["tuple", "dict", "nothing"],
+)
+def test_a_backbone_that_gives_no_tensor_is_refused_in_a_line(
+    birds, cache_dir, tmp_path, change, got
+):
+    class Several(Pooled):
+        def forward(self, images):
+            return change(super().forward(images))
+
+    @db.register_backbone("Mine", summary="a test")
+    def mine():
+        return Several()
+
+    with pytest.raises(TypeError) as problem:
+        train(birds, cache_dir, tmp_path / "runs", "model.backbone=Mine")
+    line = describe_error(problem.value)
+    assert f"backbone Mine must give a tensor of features, (batch, num_features), got {got}" in line
 
 
 def test_a_loss_that_learned_in_another_phase_is_refused(refused):

@@ -15,6 +15,7 @@ from types import ModuleType
 import pytest
 import torch
 from forked import ForkedCommand, forget_plugins, fork_workers
+from rich.console import Console
 from tiny import SETTINGS, refusal, train
 from tiny import dml_bench as call_here
 
@@ -331,6 +332,23 @@ def test_a_run_of_a_loss_in_a_notebook_is_not_read_as_one_of_the_loss_after_a_ch
     type_in(CELLS["helper"].replace("mean()", "sum()"))
     with pytest.raises(ValueError, match="loss Typed as it was before its code was changed"):
         train(birds, cache_dir, tmp_path, *settings)
+
+
+def test_a_suite_refuses_a_loss_of_a_notebook_before_its_first_run(
+    birds, cache_dir, tmp_path, type_in
+):
+    for source in CELLS.values():
+        type_in(source)
+    suite = dml_bench.plan_suite(
+        ["EPSHN_cosine_resnet18_sgd_aug", "crossentropy_resnet18_sgd_aug"],
+        data_dir=birds,
+        cache_dir=cache_dir,
+        out=tmp_path / "runs",
+        overrides=["loss=Typed", "miner=none", "train.epochs=1"],
+        seeds=[42, 43],
+    )
+    with pytest.raises(ValueError, match=r"^loss Typed was defined in a notebook"):
+        dml_bench.run_suite(suite, device="cpu", jobs=1, console=Console(quiet=True))
 
 
 def test_a_class_of_a_notebook_is_a_plug_in(type_in):

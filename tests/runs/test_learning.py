@@ -42,18 +42,6 @@ class Head(nn.Module):
         return self.change(self.layer(features))
 
 
-@pytest.fixture
-def refused(birds, cache_dir, tmp_path):
-    """The message with which a run of these settings is refused."""
-
-    def message(*settings: str) -> str:
-        with pytest.raises(ValueError) as problem:
-            train(birds, cache_dir, tmp_path / "runs", "train.epochs=1", *settings)
-        return str(problem.value)
-
-    return message
-
-
 @pytest.mark.parametrize(
     ("change", "got"),
     [
