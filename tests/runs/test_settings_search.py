@@ -1,6 +1,7 @@
 """What stands around a search for settings: one process, first weights that know no validation
 class, and what is said where no trial came to its end."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,20 @@ def test_weights_of_a_phase_that_trained_on_the_validation_classes_are_refused(
     with pytest.raises(ValueError, match=r"trained on \d+ images that must be unseen here"):
         search_alone(request_of(f"model.weights={weights}"))
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_copies_by_which_trials_would_be_judged_are_said_as_a_run_says_them(
+    request_of, birds, tmp_path
+):
+    data = Path(shutil.copytree(birds, tmp_path / "CUB_200_2011"))
+    first, *others = (sorted(folder.glob("*"))[0] for folder in sorted(data.glob("images/*")))
+    for other in others:
+        shutil.copy(first, other)
+    request = replace(request_of(), data_dir=data, trials=1)
+    search_alone(request)
+    in_gallery, trained_on = request.callback.warnings
+    assert "queries have the same pixels as a gallery image" in in_gallery
+    assert "that must stay unseen are trained on" in trained_on
 
 
 def test_two_processes_do_not_make_one_search(request_of, tmp_path):
