@@ -237,11 +237,16 @@ UNTRAINED_WIDTH = 0.16
 def log_ticks(axes: Axes) -> None:
     """A logarithmic x axis with plain numbers: at powers of ten, of a shorter axis also at 2 and 5
     times them, of a short one at all digits. It stays linear where it is shorter than a factor of
-    two, within which there may be no digit."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    two, within which there may be no digit, and then shows a fifth of its middle or more: nearly
+    equal values stand together, with short labels."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     low, high = axes.get_xlim()
     if 0 < high < 2 * low:
+        middle = (low + high) / 2
+        half = max((high - low) / 2, middle / 10)
+        axes.set_xlim(middle - half, middle + half)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         return
     axes.set_xscale("log")
     low, high = axes.get_xlim()

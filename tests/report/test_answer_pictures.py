@@ -40,7 +40,8 @@ def tick_texts(axes: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(1e-5, 100), (0.02, 12), (1, 900), (0.5, 3000), (4.63, 4.96), (2, 3), (9, 44)]
+    ("low", "high"),
+    [(1e-5, 100), (0.02, 12), (1, 900), (0.5, 3000), (4.63, 4.96), (2, 3), (9, 44), (26.44, 26.59)],
 )
 @pytest.mark.parametrize("is_untrained", [False, True])
 def test_the_labels_of_an_axis_of_times_can_be_read_wherever_it_lies(low, high, is_untrained):
