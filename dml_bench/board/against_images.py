@@ -37,8 +37,7 @@ def check_images(
 ) -> Iterator[Finding]:
     """Labels, split and gallery are drawn anew from the images, by the configuration."""
     experiment = submission.run.experiment
-    kinds = {record.kind for record in experiment.plugins.components} if experiment.plugins else ()
-    if "dataset" in kinds:
+    if any(record.kind == "dataset" for record in experiment.plugin_records):
         yield Finding("unchecked", "images", "its data set is a plug-in, which is never imported")
         return
     table = str(experiment.data.dataset.options.get("table", ""))

@@ -22,7 +22,7 @@ from dml_bench.config.sections import (
     Tuned,
     require,
 )
-from dml_bench.registry.plugins import record_of
+from dml_bench.registry.plugins import PluginRecord, record_of
 
 __all__ = ["FIRST_SEED", "Experiment", "components_of", "follows_validation"]
 
@@ -116,6 +116,11 @@ class Experiment:
         """Why its features can't differ between phases, in a few words; empty where they are
         trained."""
         return str(registry.optimizers.of(self.optimizer).facts["no_drop_because"])
+
+    @property
+    def plugin_records(self) -> tuple[PluginRecord, ...]:
+        """The components that it uses and that this program does not bring."""
+        return self.plugins.components if self.plugins else ()
 
     @property
     def mixes_pairs(self) -> bool:

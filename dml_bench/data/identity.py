@@ -17,6 +17,7 @@ from dml_bench.system.counted import counted
 __all__ = [
     "OtherData",
     "copies_in_gallery",
+    "copies_of",
     "copies_trained_on",
     "data_facts",
     "describe_alike_groups",
@@ -153,6 +154,16 @@ def has_catalogue(recorded: DataFacts, dataset: Dataset) -> bool:
     counts = [split.get("train_images"), split.get("valid_images"), split.get("test_images")]
     divided = [count for count in counts if count is not None]
     return divided == counts and sum(divided) < recorded["dataset"]["num_images"]
+
+
+def copies_of(
+    dataset: Dataset, split: Split, phases: Sequence[Phase], digests: Sequence[str]
+) -> Copies:
+    """Both counts below, of the same images."""
+    return {
+        **copies_in_gallery(dataset, split, digests),
+        **copies_trained_on(dataset, split, phases, digests),
+    }
 
 
 def copies_in_gallery(dataset: Dataset, split: Split, digests: Sequence[str]) -> Copies:

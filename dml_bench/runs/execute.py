@@ -14,7 +14,7 @@ from dml_bench.evaluation.collapse import describe_doubts
 from dml_bench.models.embedder import Numerics, build_embedder, fold_where_it_pays
 from dml_bench.models.precision import network_precision
 from dml_bench.protocols import phases_of
-from dml_bench.registry.plugins import PluginRecord, import_recorded, remember
+from dml_bench.registry.plugins import import_recorded, remember
 from dml_bench.runs.beside import BesidePhases, phases_at_once
 from dml_bench.runs.first_weights import require_unseen_by_weights
 from dml_bench.runs.folder import RunFolder
@@ -178,12 +178,8 @@ def with_plugins(experiment: Experiment) -> Experiment:
     their options checked. Raises ValueError where the user has not allowed them."""
     for _, used in components_of(experiment):
         if used.stand_in is not None:
-            import_recorded(next(r for r in records_of(experiment) if r.name == used.name))
-    return load(as_table(experiment)) if records_of(experiment) else experiment
-
-
-def records_of(experiment: Experiment) -> tuple[PluginRecord, ...]:
-    return experiment.plugins.components if experiment.plugins else ()
+            import_recorded(next(r for r in experiment.plugin_records if r.name == used.name))
+    return load(as_table(experiment)) if experiment.plugin_records else experiment
 
 
 def remember_plugins(experiment: Experiment, callback: Callback) -> None:
@@ -191,7 +187,7 @@ def remember_plugins(experiment: Experiment, callback: Callback) -> None:
     if not distributed.is_main_process():
         return
     try:
-        remember(records_of(experiment))
+        remember(experiment.plugin_records)
     except OSError as problem:
         callback.warn(
             f"it can't be kept that you run these plug-ins ({problem}): predict and other commands"

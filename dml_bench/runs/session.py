@@ -18,11 +18,9 @@ from dml_bench.config.experiments import read_profile
 from dml_bench.data.check import describe_boxes
 from dml_bench.data.datasets import Dataset
 from dml_bench.data.identity import (
-    Copies,
     DataFacts,
     OtherData,
-    copies_in_gallery,
-    copies_trained_on,
+    copies_of,
     data_facts,
     describe_alike_groups,
     describe_copies,
@@ -157,10 +155,7 @@ class RunSession:
             **here,
         }
         digests = self.pixels.view_cache.digests
-        copies: Copies = {
-            **copies_in_gallery(self.dataset, self.split, digests),
-            **copies_trained_on(self.dataset, self.split, self.phases, digests),
-        }
+        copies = copies_of(self.dataset, self.split, self.phases, digests)
         self.environment: BegunEnvironment = {
             **facts,
             "copies": copies,

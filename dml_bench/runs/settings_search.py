@@ -4,7 +4,7 @@ the classes by which trials are judged."""
 from dataclasses import replace
 
 from dml_bench.config import Experiment
-from dml_bench.data.identity import Copies, copies_in_gallery, copies_trained_on, describe_copies
+from dml_bench.data.identity import copies_of, describe_copies
 from dml_bench.runs.first_weights import require_unseen_by_weights, run_of_weights
 from dml_bench.system.devices import choose_device
 from dml_bench.system.locks import held
@@ -57,11 +57,7 @@ def check_images(request: TuningRequest) -> None:
     phase, split = among_known_classes(inputs, judged_by)
     digests = inputs.pixels.view_cache.digests
     as_queries = replace(split, test=split.gallery)
-    copies: Copies = {
-        **copies_in_gallery(inputs.dataset, as_queries, digests),
-        **copies_trained_on(inputs.dataset, split, (phase,), digests),
-    }
-    for line in describe_copies(copies):
+    for line in describe_copies(copies_of(inputs.dataset, as_queries, (phase,), digests)):
         request.callback.warn(line)
 
 

@@ -47,11 +47,10 @@ class SuitePaths:
 
     def job_spec(self, job: Job, device: str) -> dict[str, Any]:
         """What the process of a run needs to know, as JSON (`worker.py`)."""
-        plugins = job.experiment.plugins
         return {
             "title": str(job),
             "experiment": as_table(job.experiment),
-            "allowed_plugins": allowed_here(plugins.components if plugins else ()),
+            "allowed_plugins": allowed_here(job.experiment.plugin_records),
             "data_dir": str(self.data_dir) if self.data_dir else None,
             "out": str(self.out),
             "cache_dir": str(self.cache_dir),

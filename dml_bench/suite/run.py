@@ -161,8 +161,8 @@ def open_session(suite: Suite, display: SuiteProgress) -> "SuiteSession":
     session = SuiteSession(replace(suite, rows=rows), in_order(list(rows)), datasets)
     session.find_finished()
     for job in session.unfinished:
-        for record_of_plugin in job.experiment.plugins.components if job.experiment.plugins else ():
-            require_importable(record_of_plugin)
+        for plugin in job.experiment.plugin_records:
+            require_importable(plugin)
     return session
 
 

@@ -48,7 +48,7 @@ def frozen_features(state: TrainingState, pixels: ImageInputs) -> Tensor:
 def add_backbone(digest: "hashlib._Hash", embedder: Embedder, experiment: Experiment) -> None:
     """Let a digest depend on all that makes a backbone's features of pixels, weights included."""
     # A plug-in may compute something else with the same layers and weights once its file changes.
-    for record in experiment.plugins.components if experiment.plugins else ():
+    for record in experiment.plugin_records:
         if record.kind == "backbone":
             digest.update(record.sha256.encode())
     # Layers without weights, such as poolings, change features too.

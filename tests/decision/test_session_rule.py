@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from steps import Heard
 
 from dml_bench.data.synthetic import write
 from dml_bench.decision.parts import Parts, divide
@@ -14,14 +15,6 @@ from dml_bench.system.callbacks import Callback
 from dml_bench.system.files import read_csv
 
 CLASSES, MOMENTS, SHOTS, SIZE = 5, 8, 4, 72
-
-
-class Heard(Callback):
-    def __init__(self):
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def photograph(picture: Path, out: Path, rng: np.random.Generator) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 from pyarrow import parquet
-from steps import Steps
+from steps import Heard, Steps
 from tiny import dml_bench, refusal
 
 import dml_bench as db
@@ -21,16 +21,6 @@ from dml_bench.cli.gallery import read_paths
 from dml_bench.gallery import batch
 from dml_bench.gallery.batch import AnswerJob, answer_file, answer_folder
 from dml_bench.gallery.lookup import LookupOptions, LookupSettings, open_lookup
-
-
-class Notes(db.Callback):
-    """Keeps what is noted."""
-
-    def __init__(self, said: list[str]) -> None:
-        self.said = said
-
-    def note(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -286,8 +276,8 @@ def test_a_watched_folder_answers_photos_once_they_are_whole_and_keeps_those_tha
 def test_a_watched_folder_is_answered_by_the_gallery_as_it_is_now(
     folder, photos, tmp_path, monkeypatch
 ):
-    said: list[str] = []
-    gallery = db.Gallery(folder, folder=tmp_path / "gallery", device="cpu", callback=Notes(said))
+    heard = Heard()
+    gallery = db.Gallery(folder, folder=tmp_path / "gallery", device="cpu", callback=heard)
     inbox, new = tmp_path / "inbox", tmp_path / "new"
     inbox.mkdir()
     (new / "newcomer").mkdir(parents=True)
@@ -313,7 +303,7 @@ def test_a_watched_folder_is_answered_by_the_gallery_as_it_is_now(
     classes = {Path(row["image"]).name: row["class"] for row in rows_of(out)}
     assert classes["before.png"] != "newcomer"
     assert classes["after.png"] == "newcomer"
-    (line,) = [text for text in said if "the gallery was changed" in text]
+    (line,) = [text for text in heard.notes if "the gallery was changed" in text]
     assert "1 answer from before" in line
     monkeypatch.setattr("dml_bench.api.gallery.seconds_pass", lambda seconds: False)
     assert gallery.predict_to(inbox, out, watch_seconds=1).resumed == 2

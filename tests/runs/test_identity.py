@@ -16,6 +16,7 @@ from handmade import BASELINE, dataset_of, experiment, finish, photographed
 from PIL import Image
 from small_suite import call
 from small_suite import command as suite_command
+from steps import Heard
 from tiny import refusal, train
 
 from dml_bench.analysis.collect import why_not_beside
@@ -38,18 +39,9 @@ from dml_bench.data.split import disjoint_phases, make_disjoint_split, make_spli
 from dml_bench.registry import UnknownName
 from dml_bench.runs.folder import RunFolder
 from dml_bench.runs.run import find_run
-from dml_bench.system.callbacks import Callback
 from dml_bench.training import loop
 
 GIVEN = ("data.split=given", "train.epochs=1")
-
-
-class Listening(Callback):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def with_parts(birds: Path, place: Path) -> Path:
@@ -458,7 +450,7 @@ def test_a_run_says_that_queries_are_copies_though_they_were_saved_again_and_say
         "they are found whatever was learnt; `dml-bench data check` lists them"
     )
     for already in (False, True):
-        callback = Listening()
+        callback = Heard()
         outcome = train(data, cache_dir, tmp_path / "runs", *GIVEN, callback=callback)
         assert outcome.already_finished is already
         assert line in callback.warnings

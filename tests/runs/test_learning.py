@@ -4,12 +4,12 @@ refused before anything is trained."""
 import numpy as np
 import pytest
 import torch
+from steps import Heard
 from tiny import train
 from torch import nn
 
 import dml_bench as db
 from dml_bench.runs.arrays import write_logits
-from dml_bench.system.callbacks import Callback
 
 pytestmark = pytest.mark.usefixtures("plugins_removed")
 
@@ -186,14 +186,6 @@ class Pull(nn.Module):
         self.steps += 1
         torch.rand(1, generator=self.lost)
         return (embeddings @ embeddings.T).square().mean()
-
-
-class Heard(Callback):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def test_what_a_run_that_goes_on_would_lack_is_said_after_an_epoch(birds, cache_dir, tmp_path):

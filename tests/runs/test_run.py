@@ -12,6 +12,7 @@ import pytest
 import torch
 from forked import ForkedCommand
 from safetensors.torch import load_file
+from steps import Heard
 from tiny import start, tiny, train
 from wandb_records import read_back
 
@@ -20,7 +21,6 @@ from dml_bench.data.inputs import ImageInputs
 from dml_bench.runs.arrays import read_neighbours
 from dml_bench.runs.folder import read_json
 from dml_bench.runs.request import Outcome
-from dml_bench.system.callbacks import Callback
 from dml_bench.tracking.wandb_mirror import mirror_in_wandb
 from dml_bench.training import frozen_features, loop
 from dml_bench.training.loop import NonFiniteLoss
@@ -31,14 +31,6 @@ RESULT_FILES = [
     for phase in ("all", "limited")
     for name in ("weights", "objective", "embeddings", "neighbours")
 ]
-
-
-class Listening(Callback):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -437,7 +429,7 @@ def test_an_unreadable_image_stops_the_run_before_training_unless_it_may_be_skip
     victim.write_bytes(victim.read_bytes()[:400])
     with pytest.raises(UnreadableImages, match=f"{victim.name}.*--skip-unreadable"):
         train(broken, cache_dir, tmp_path / "runs", "train.epochs=1")
-    callback = Listening()
+    callback = Heard()
     folder = train(
         broken,
         cache_dir,

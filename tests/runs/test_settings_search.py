@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from steps import Heard
 from tiny import tiny
 
-import dml_bench as db
 from dml_bench.config.tuning import Range, TuningSpace
 from dml_bench.runs.settings_search import search_alone
 from dml_bench.suite.plan import resolve_row
@@ -30,14 +30,6 @@ SPACE = TuningSpace(
 )
 
 
-class Listening(db.Callback):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 @pytest.fixture
 def request_of(birds, cache_dir, tmp_path):
     def of(*settings: str) -> TuningRequest:
@@ -50,7 +42,7 @@ def request_of(birds, cache_dir, tmp_path):
             out=tmp_path,
             cache_dir=cache_dir,
             device="cpu",
-            callback=Listening(),
+            callback=Heard(),
         )
 
     return of
