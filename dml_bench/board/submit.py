@@ -35,6 +35,7 @@ def submit(
     Raises ValueError, and writes nothing, where it would be refused; and OtherRecord where a record
     is there that somebody else handed in, or that is of another run, unless they `replace` it.
     """
+    by = by.strip()
     if isinstance(run, RecordedRun):
         require_same_name(run, by)
         rewrite_record(run.folder, by or None)

@@ -116,8 +116,9 @@ class Record(Section):
     protocol: Name
     profile: str
     seed: int
-    submitted_by: Annotated[str, Field(max_length=100)]
-    """Who answers for it; empty for a record that nobody handed in."""
+    submitted_by: Annotated[str, Field(max_length=100, pattern=r"^(\S(.*\S)?)?$")]
+    """Who answers for it, without blanks around the name; empty for a record that nobody handed
+    in."""
     trained: bool
     """Whether features were trained: without that, all seeds give the same features."""
     configuration_sha256: Sha256

@@ -297,6 +297,14 @@ def test_text_that_a_terminal_would_obey_is_refused(text, submitted):
     assert refused_for(path) & {"schema", "answers"}
 
 
+@pytest.mark.parametrize("name", [" ", " me", "me\u00a0"])
+def test_a_name_with_blanks_around_it_is_refused(name, submitted):
+    """It would look like another's, or like nobody's."""
+    path = submitted()
+    say_otherwise(path, lambda said: said.__setitem__("submitted_by", name))
+    assert refused_for(path) == {"schema"}
+
+
 def test_a_name_is_shown_as_text_and_not_obeyed(submitted, monkeypatch, capsys):
     path = submitted()
     name = "[/red]\x1b[31mX\u202e"
@@ -1141,9 +1149,12 @@ def test_a_run_is_submitted_with_its_name_its_images_and_the_digests_of_its_weig
     assert read_record(of_trained).metrics == run.metrics
 
 
-def test_a_submission_needs_a_name_that_answers_for_it(trained, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", [(), ("--by", " ")], ids=["none", "blank"])
+def test_a_submission_needs_a_name_that_answers_for_it(
+    name, trained, tmp_path, monkeypatch, capsys
+):
     folder = trained("train.epochs=1").folder
-    line = refusal(monkeypatch, capsys, "submit", folder, "--results", tmp_path / "results")
+    line = refusal(monkeypatch, capsys, "submit", folder, "--results", tmp_path / "results", *name)
     assert line == "error: a submission needs a name that answers for it: give --by NAME"
     assert not (tmp_path / "results").exists()
 

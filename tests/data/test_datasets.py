@@ -398,6 +398,14 @@ def test_a_table_that_is_wrong_is_refused_with_the_place(listed, content, option
     assert "\n" not in str(caught.value)
 
 
+def test_a_missing_file_beside_the_table_is_named_and_not_a_folder_that_nobody_named(tmp_path):
+    for name in ("x.jpg", "photos/z.jpg"):
+        picture(tmp_path / name)
+    lines(tmp_path / "train.csv", "f,l", "x.jpg,a", "photos/z.jpg,b", "photos/gone.jpg,b")
+    with pytest.raises(ValueError, match=r"do not exist in .*: 1 \(first: photos/gone.jpg\)"):
+        read("csv", tmp_path)
+
+
 def test_unequal_classes_of_drawn_birds_fall_by_one_factor_in_a_drawn_order(tmp_path):
     options = {"classes": 4, "per_class": 27, "imbalance": 27, "size": 16}
     component = Component(

@@ -424,7 +424,9 @@ class Files:
             f"rows of {listing.file} whose box is not left, top, right, bottom in pixels",
             "correct them, or leave their boxes empty for the whole photo",
         )
-        return rows, faults + self.unfound(listing, missing)
+        has_folder = (self.disk.root / self.folder).is_dir()
+        files = self if has_folder or not rows else replace(self, folder=".")
+        return rows, faults + files.unfound(listing, missing)
 
     def unfound(self, listing: CsvTable, missing: Sequence[str]) -> list[str]:
         """A fault about files that are not there, with what is there instead."""
