@@ -72,6 +72,9 @@ class Decision:
     catalogue: CatalogueGallery | None
     """Studio photos as the gallery; None where there are none."""
     photos_per_second: float
+    """By the clock, while `decide` was busy."""
+    photo_cpu_seconds: float
+    """CPU time that one photo takes; NaN on a GPU."""
     gallery_bytes: int
     train_seconds: float
     """Of the chosen run, one seed with its models of hold-outs."""
@@ -120,6 +123,7 @@ class Decision:
             "catalogue": None if self.catalogue is None else self.catalogue.as_table(),
             "cost": {
                 "photos_per_second": self.photos_per_second,
+                "photo_cpu_seconds": self.photo_cpu_seconds,
                 "gallery_bytes": self.gallery_bytes,
                 "train_seconds": self.train_seconds,
             },
@@ -389,6 +393,7 @@ def open_final(
         outlook=outlook_of(runs[0], chosen.by, MORE_PHOTOS),
         catalogue=by_catalogue(final, parts, runs[0], device),
         photos_per_second=float(cost.get("photos_per_second", np.nan)),
+        photo_cpu_seconds=float(cost.get("photo_cpu_seconds", np.nan)),
         gallery_bytes=int(cost["gallery_bytes"]),
         train_seconds=sum(part["train_seconds"] for part in runs[0].costs.values()),
         skipped=finished.skipped,

@@ -136,8 +136,11 @@ def more_photos(decision: Decision) -> str:
 
 
 def cost(decision: Decision) -> str:
-    rate = decision.photos_per_second
-    texts = [] if math.isnan(rate) else [f"{rate:.0f} photos a second here"]
+    texts = []
+    if not math.isnan(decision.photo_cpu_seconds):
+        texts.append(f"{1000 * decision.photo_cpu_seconds:.0f} ms of CPU time a photo")
+    elif not math.isnan(decision.photos_per_second):
+        texts.append(f"{decision.photos_per_second:.0f} photos a second here")
     texts.append(f"{decision.gallery_bytes / 2**20:.1f} MiB of gallery")
     if decision.train_seconds >= 0.5:
         texts.append(f"{duration(decision.train_seconds)} of training")

@@ -104,7 +104,9 @@ class PhaseCost(TypedDict):
     look_up_ms_median: NotRequired[float]
     look_up_ms_p95: NotRequired[float]
     photos_per_second: NotRequired[float]
-    """From the file to the embedding."""
+    """From the file to the embedding, by the clock."""
+    photo_cpu_seconds: NotRequired[float]
+    """Of one photo on the same way; missing on a GPU, and in runs of older versions."""
 
 
 class FoldScores(TypedDict):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from chromium import CHROMIUM, needs_chromium
-from handmade import SESSION, Vectors, experiment, finish, store
+from handmade import COST, SESSION, Vectors, experiment, finish, store
 from processor_time import with_slow
 from tiny import train
 
@@ -431,8 +431,30 @@ def test_without_a_classifier_the_answers_say_so(tmp_path):
     )
     assert "of images of classes never trained on; that costs " in second
     assert cost == (
-        "`a` (87.5% [81.9, 91.5]) trained for 1:40 of CPU time; enrolling a photo takes 2 ms."
+        "`a` (87.5% [81.9, 91.5]) trained for 1:40 of CPU time; enrolling a photo takes"
+        " 2 ms by the clock."
     )
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_of_new_classes_the_answer_says_what_no_training_finds(tmp_path):
+    """Of flowers every head finds fewer, which only the table told."""
+    frozen = replace(resolve("frozen_resnet18"), name="frozen")
+    finish(tmp_path, frozen, {"all": uniform(3), "limited": uniform(3)})
+    made(tmp_path, "a", uniform(3), uniform(2))
+    study = only_study(tmp_path)
+    assert study.no_training is not None
+    _, second, _ = sentences(study)
+    untrained = format.percent(study.measure(study.no_training, "unseen_limited"))
+    difference = format.points(
+        study.difference(study.methods[0], "unseen_limited", study.no_training)
+    )
+    assert (
+        f" classes never trained on, no training for {untrained}: a difference of {difference}"
+        in second
+    )
+    assert "-25.0 points" in second
+    assert "; not training on a class costs " in second
 
 
 def times_of_two(tmp_path: Path, method: dict[str, Any], classifier: dict[str, Any]) -> Study:
@@ -1374,6 +1396,22 @@ def test_enrolling_is_timed_by_photos_and_never_by_features_that_were_computed_b
         "head": "EPSHN_cosine_efficientnet_lite0_head_sgd",
     }[trainable]
     assert photo_rate(Run(Path(), resolve(name), {"cost": {"all": cost}})) == rate
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_the_time_of_enrolling_is_not_lengthened_by_other_work(tmp_path):
+    """Runs that had a quarter of a core said 202 ms in place of 20."""
+
+    def last_sentence(name: str, *costs: dict[str, float]) -> str:
+        for seed, cost in enumerate(costs):
+            right = {"all": uniform(3), "limited": uniform(2)}
+            finish(tmp_path / name, experiment("a", seed=seed), right, cost=COST | cost)
+        return sentences(only_study(tmp_path / name))[-1]
+
+    slow, fast = {"photos_per_second": 2.0}, {"photos_per_second": 50.0}
+    assert last_sentence("clock", slow, fast).endswith("a photo takes 20 ms by the clock.")
+    counted = slow | {"photo_cpu_seconds": 0.018}
+    assert last_sentence("cpu", counted, fast).endswith("a photo takes 18 ms of CPU time.")
 
 
 def test_the_training_of_a_page_is_that_of_rows_which_train():

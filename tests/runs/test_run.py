@@ -79,6 +79,7 @@ def test_the_summary_has_every_promised_number(outcome: Outcome):
         assert cost["train_images_per_second"] > 0
         assert cost["train_cpu_seconds"] > 0
         assert cost["photos_per_second"] > 0
+        assert 0 < cost["photo_cpu_seconds"] < 10
         assert 0 < cost["embed_ms_median"] <= cost["embed_ms_p95"]
         assert 0 < cost["look_up_ms_median"] <= cost["look_up_ms_p95"]
         assert cost["gallery_bytes"] == summary["split"]["train_images"] * 128 * 4
