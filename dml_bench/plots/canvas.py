@@ -64,6 +64,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "svg.fonttype": "none",
+    "text.hinting": "none",  # else a name is up to 10% wider in a file than where room was found
     "svg.hashsalt": "dml-bench",
     **dict.fromkeys(
         (

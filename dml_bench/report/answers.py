@@ -120,13 +120,13 @@ def classification(study: Study) -> str:
             named += f", of {len(study.rivals)} classifiers the one with the best features,"
         return (
             f"None of these runs is metric learning; {named} is right for {measured} of test"
-            f" images{beside_untrained(study, rival, 'known')}."
+            f" images{beside_untrained(study, rival)}."
         )
     start = (
         f"{of_many(study, best, 'best')} is right for {percent(study.measure(best, 'known'))} of"
         " test images"
     )
-    start += beside_untrained(study, best, "known")
+    start += beside_untrained(study, best)
     if rival is None:
         return f"{start}; no classifier is among these runs."
     logits = percent(study.measure(rival, "logits"))
@@ -134,31 +134,25 @@ def classification(study: Study) -> str:
     return f"{start}, the classifier's logits for {logits}: {difference}."
 
 
-def beside_untrained(study: Study, best: TableRow, quantity: str) -> str:
+def beside_untrained(study: Study, best: TableRow) -> str:
     """`, no training for 48.1%`, by the nearest image; nothing where all is trained."""
     line = study.no_training
     if line is None or line is best:
         return ""
-    return f", no training for {percent(study.measure(line, quantity))}"
+    return f", no training for {percent(study.measure(line, 'known'))}"
 
 
 def unseen_classes(study: Study, line: TableRow) -> str:
-    """How many images of classes that it never trained on a method is right for, beside what no
-    training is, and what that costs."""
-    cost = study.measure(line, "cost")
+    """How many images of classes that it never trained on a method is right for, what that costs,
+    and what no training finds."""
+    cost, untrained = study.measure(line, "cost"), study.no_training
     accuracy = percent(study.measure(line, "unseen_limited"))
-    sentence = (
-        f"{of_many(study, line, 'best')} is right for {accuracy} of images of classes never"
-        " trained on"
-    )
-    cause, untrained = "that", study.no_training
+    sentence = f"{of_many(study, line, 'best')} is right for {accuracy} of images of new classes"
+    if cost is not None:
+        sentence += f"; that costs {cost_points(cost)}{including_zero(cost)}"
     if untrained is not None and untrained is not line:
-        difference = compared(study.difference(line, "unseen_limited", untrained))
-        sentence += f"{beside_untrained(study, line, 'unseen_limited')}: {difference}"
-        cause = "not training on a class"
-    if cost is None:
-        return f"{sentence}."
-    return f"{sentence}; {cause} costs {cost_points(cost)}{including_zero(cost)}."
+        sentence += f"; no training finds {percent(study.measure(untrained, 'unseen_limited'))}"
+    return f"{sentence}."
 
 
 def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
@@ -171,7 +165,7 @@ def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
     mean, low, high = curve.band("unseen")
     last = len(curve.ks) - 1
     few = next((place for place, k in enumerate(curve.ks) if k >= FEW_PHOTOS), last)
-    sentence = f"Of a class never trained on, `{line.short}` finds"
+    sentence = f"Of a new class, `{line.short}` finds"
     if few < last:
         draws = " to ".join(number(float(end[few]), is_signed=False) for end in (low, high))
         sentence += (
@@ -179,7 +173,11 @@ def enrolment(study: Study, diagnostics: Mapping[str, Diagnostics]) -> str:
             f" {draws}),"
         )
     of_all = study.measure(line, "unseen_limited")
-    sentence += f" {percent(of_all)} with all, at most {curve.ks[last]}"
+    if of_all is not None and line is study.best_unseen:
+        share = percent(of_all.estimate)  # the answer before has its interval
+    else:
+        share = percent(of_all)
+    sentence += f" {share} with all, at most {curve.ks[last]}"
     if study.rival is None or line is study.rival:
         return f"{sentence}."
     refit = diagnostics[study.rival.name].enrolment.get("refit")

@@ -58,6 +58,17 @@ def test_the_labels_of_an_axis_of_times_can_be_read_wherever_it_lies(low, high, 
     assert ("no\ntraining" in tick_texts(axes)) == is_untrained
 
 
+def test_a_name_has_the_width_for_which_room_was_found_at_any_resolution():
+    with style():
+        widths = []
+        for resolution in (72, 100, 110, 220):
+            figure, [[axes]] = canvas(3.2, width=5.2)
+            figure.set_dpi(resolution)
+            label = axes.text(0.1, 0.5, "SubCenterArcFace", fontsize=7.5)
+            widths.append(label.get_window_extent().width / resolution)
+    assert widths == pytest.approx([widths[1]] * 4, rel=0.01)
+
+
 def study_of_four(tmp_path: Path) -> Any:
     """A row that is right more often without the unseen classes, a classifier whose logits are
     better than its features, and a row that trains nothing."""

@@ -429,7 +429,7 @@ def test_without_a_classifier_the_answers_say_so(tmp_path):
     assert first == (
         "`a` is right for 87.5% [81.9, 91.5] of test images; no classifier is among these runs."
     )
-    assert "of images of classes never trained on; that costs " in second
+    assert "of images of new classes; that costs " in second
     assert cost == (
         "`a` (87.5% [81.9, 91.5]) trained for 1:40 of CPU time; enrolling a photo takes"
         " 2 ms by the clock."
@@ -446,15 +446,7 @@ def test_of_new_classes_the_answer_says_what_no_training_finds(tmp_path):
     assert study.no_training is not None
     _, second, _ = sentences(study)
     untrained = format.percent(study.measure(study.no_training, "unseen_limited"))
-    difference = format.points(
-        study.difference(study.methods[0], "unseen_limited", study.no_training)
-    )
-    assert (
-        f" classes never trained on, no training for {untrained}: a difference of {difference}"
-        in second
-    )
-    assert "-25.0 points" in second
-    assert "; not training on a class costs " in second
+    assert second.endswith(f"; no training finds {untrained}.")
 
 
 def times_of_two(tmp_path: Path, method: dict[str, Any], classifier: dict[str, Any]) -> Study:
@@ -747,9 +739,10 @@ def test_at_all_images_the_answer_has_the_interval_of_the_table_and_draws_have_n
     line = study.best_unseen
     assert line is not None
     measured = study.measure(line, "unseen_limited")
+    assert measured is not None
     sentence = enrolment(study, diagnose_chosen(study))
     assert sentence == (
-        f"Of a class never trained on, `a` finds {format.percent(measured)} with all, at most 1."
+        f"Of a new class, `a` finds {format.percent(measured.estimate)} with all, at most 1."
     )
 
 
@@ -811,7 +804,7 @@ def test_the_answer_on_enrolment_is_of_a_row_that_has_a_curve(tmp_path):
     study = only_study(tmp_path)
     assert study.best_unseen is not None and study.best_unseen.name == BASELINE
     sentence = answers(study, diagnose_chosen(study))[2].sentence
-    assert sentence.startswith("Of a class never trained on, `classifier` finds ")
+    assert sentence.startswith("Of a new class, `classifier` finds ")
 
 
 def test_the_calibration_of_several_seeds_is_drawn_of_all_their_queries_together(tmp_path):
