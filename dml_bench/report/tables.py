@@ -282,7 +282,7 @@ def enrolment_table(diagnostics: Mapping[str, Diagnostics]) -> Table | None:
             columns += [
                 Column(f"{measured.line.short}, refitted: unseen classes"),
                 Column(f"{measured.line.short}, refitted: old classes"),
-                Column(f"{measured.line.short}, refitted: seconds"),
+                Column(f"{measured.line.short}, refitted: seconds of CPU time"),
             ]
     rows = []
     for k in sorted({k for measured in shown for k in measured.enrolment["images"].ks}):
@@ -296,7 +296,7 @@ def enrolment_table(diagnostics: Mapping[str, Diagnostics]) -> Table | None:
 
 
 def enrolment_cells(curve: FewShotCurve, k: int) -> list[Cell]:
-    """Of unseen and of old classes, with k images; of a refit also its seconds. Galleries of other
+    """Of unseen and of old classes, with k images; of a refit also its CPU time. Galleries of other
     sizes have other points: a curve ends where all images are enrolled."""
     is_refit = isinstance(curve, RefitCurve)
     if k not in curve.ks:

@@ -281,6 +281,18 @@ def test_a_classifier_knows_no_new_class_until_it_is_fitted_again_with_images_of
     assert curve.seconds.shape == (4, 2) and (curve.seconds > 0).all()
 
 
+def test_waiting_does_not_lengthen_the_time_of_a_refit(monkeypatch):
+    fit = few_shot.fit_linear_probe
+
+    def waiting(*rest, **options):
+        time.sleep(0.5)
+        return fit(*rest, **options)
+
+    monkeypatch.setattr(few_shot, "fit_linear_probe", waiting)
+    curve = refit_curve(*separable(), [3], ks=(1,), draws=1)
+    assert (curve.seconds < 0.4).all()
+
+
 def test_a_refit_is_logistic_regression_in_which_all_classes_count_the_same():
     gallery, query, gallery_labels, query_labels = separable()
     curve = refit_curve(gallery, query, gallery_labels, query_labels, [1], ks=(2,), draws=1)
