@@ -6,7 +6,6 @@ from pathlib import Path
 
 from dml_bench.analysis.decisions import simultaneous
 from dml_bench.analysis.study import Study, certain_sign
-from dml_bench.analysis.table import TableRow
 from dml_bench.analysis.verdicts import FEWEST_SEEDS
 from dml_bench.board.over_data_sets import (
     FEWEST_DATA_SETS,
@@ -256,7 +255,7 @@ def of_new_classes(study: Study) -> str:
 def beside_classifier(studies: Mapping[str, Study]) -> str:
     """On how many data sets the best method is surely better than the classifier."""
     differences = {
-        name: of_best(study, study.best, "known")
+        name: of_best(study, study.beside_rival(study.best, "known"))
         for name, study in studies.items()
         if study.best is not None and study.rival is not None
     }
@@ -265,18 +264,27 @@ def beside_classifier(studies: Mapping[str, Study]) -> str:
 
 
 def cost_of_new(studies: Mapping[str, Study]) -> str:
-    """On how many data sets it surely costs something not to train on a class."""
+    """On how many data sets it surely costs something not to train on a class, and the best method
+    on such classes is better there than no training."""
     costs = {name: study.pooled("cost") for name, study in studies.items() if study.methods}
-    return count_signs(
+    cost = count_signs(
         costs, {1: "Over all methods, not training on a class surely costs something"}
     )
+    differences = {}
+    for name, study in studies.items():
+        line, untrained = study.best_unseen, study.no_training
+        if line is not None and untrained is not None and line is not untrained:
+            difference = study.difference(line, "unseen_limited", untrained)
+            differences[name] = of_best(study, difference)
+    better = "On such classes the best method is surely better than no training"
+    return f"{cost} {count_signs(differences, {1: better, -1: 'surely worse'})}".strip()
 
 
 def trade_off(studies: Mapping[str, Study]) -> str:
     """On how many data sets the best method on new classes is better there than the classifier's
     features."""
     differences = {
-        name: of_best(study, study.best_unseen, "unseen_limited")
+        name: of_best(study, study.beside_rival(study.best_unseen, "unseen_limited"))
         for name, study in studies.items()
         if study.best_unseen is not None and study.rival is not None
     }
@@ -287,11 +295,10 @@ def trade_off(studies: Mapping[str, Study]) -> str:
     return count_signs(differences, {1: better, -1: "surely worse"})
 
 
-def of_best(study: Study, line: TableRow, quantity: str) -> Interval | None:
-    """Of the method that was picked from all: its difference from the classifier, with an interval
+def of_best(study: Study, difference: Interval | None) -> Interval | None:
+    """Of the method that was picked from all: its difference from another row, with an interval
     that holds for all of them together."""
-    value = study.beside_rival(line, quantity)
-    return None if value is None else value.at(simultaneous(len(study.methods)))
+    return None if difference is None else difference.at(simultaneous(len(study.methods)))
 
 
 def count_signs(values: Mapping[str, Interval | None], parts: Mapping[int, str]) -> str:

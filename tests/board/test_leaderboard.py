@@ -622,10 +622,24 @@ def test_a_best_method_is_surely_better_where_that_holds_for_all_it_was_picked_f
     record = RESULTS / "demo" / "stratified-last-10"
     names = ("EPSHN_cosine_resnet18_sgd_aug", "ProxyNCA_cosine_resnet18_sgd_aug")
     [study] = studies_of(collect([record / name for name in (*names, CLASSIFIER)]))
-    best, plain = study.best, study.beside_rival(study.best, "known")
-    together = of_best(study, best, "known")
+    plain = study.beside_rival(study.best, "known")
+    together = of_best(study, plain)
     assert (plain.level, together.level) == (0.95, 0.975)
     assert together.low < plain.low
+
+
+def test_where_no_training_finds_more_of_new_classes_the_answer_over_data_sets_says_so():
+    record = RESULTS / "flowers102_part" / "stratified-random-22-x-4"
+    names = (
+        f"{head}~model.backbone.name=efficientnet_lite0"
+        for head in ("ProxyNCA_cosine_head", "SupCon_cosine_head")
+    )
+    folders = [record / name for name in (*names, "frozen_efficientnet_lite0")]
+    [study] = studies_of(collect(folders))
+    assert cost_of_new({"flowers102_part": study}).endswith(
+        " On such classes the best method is surely better than no training on 0 of 1 data set,"
+        " surely worse on 1 of 1 data set."
+    )
 
 
 def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeypatch, capsys):
