@@ -26,6 +26,7 @@ from dml_bench.data.images import boxed
 from dml_bench.data.photos import photo_batches
 from dml_bench.data.sessions import Sessions, share_beside
 from dml_bench.runs.run import Run
+from dml_bench.system.seeding import callers_draws_kept
 
 if TYPE_CHECKING:
     from scipy.sparse import coo_array
@@ -68,6 +69,7 @@ def embeddings_in_order(run: Run, dataset: Dataset) -> np.ndarray:
     return vectors
 
 
+@callers_draws_kept()
 def embeddings_of_backbone(
     backbone: str,
     dataset: Dataset,

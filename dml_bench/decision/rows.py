@@ -23,6 +23,7 @@ from dml_bench.runs.run import Run, read_folder
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.devices import choose_device
 from dml_bench.system.memory import keep_freed_memory
+from dml_bench.system.seeding import callers_draws_kept
 
 __all__ = [
     "ROWS",
@@ -304,6 +305,7 @@ def experiments_of(spec: RowSpec, parts: Parts, overrides: Sequence[str]) -> tup
     return experiments[:1] if is_same_again else experiments
 
 
+@callers_draws_kept()
 def rates_of(experiment: Experiment, files: Sequence[Path], device_name: str) -> Rates | str:
     """How fast the backbone is here, or why it can't be had."""
     try:

@@ -17,6 +17,7 @@ from dml_bench.gallery.embedder import precision_of, trained_embedder, without_f
 from dml_bench.models.embedder import build_embedder
 from dml_bench.runs.run import Run
 from dml_bench.system.devices import choose_device
+from dml_bench.system.seeding import callers_draws_kept
 from dml_bench.training.training_state import unit
 
 __all__ = ["ImageTarget", "Model", "Target", "check_target", "model_of_phase", "random_model"]
@@ -202,6 +203,7 @@ def model_of_phase(run_images: RunImages, phase: str, device: str, layer: str) -
     )
 
 
+@callers_draws_kept()
 def random_model(like: Model) -> Model:
     """The network of another model before any training, by the run's seed, which sees pixels as
     that one does. It has no gallery."""

@@ -10,6 +10,7 @@ import torch
 from dml_bench.data.label_sets import LIKELY, combined, label_sets_of
 from dml_bench.losses.objective import Objective, build_objective
 from dml_bench.runs.run import Run
+from dml_bench.system.seeding import callers_draws_kept
 
 __all__ = ["PhotoClassifier", "open_classifier", "trained_objective"]
 
@@ -79,6 +80,7 @@ def open_classifier(run: Run, phase: str) -> PhotoClassifier:
     return PhotoClassifier(trained_objective(run, phase, dim), class_names)
 
 
+@callers_draws_kept()
 def trained_objective(run: Run, phase: str, dim: int) -> Objective:
     """The loss of a phase as it was trained, for embeddings of `dim` dimensions."""
     objective = build_objective(run.experiment, len(run.logits(phase).classes), dim)

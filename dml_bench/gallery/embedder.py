@@ -21,6 +21,7 @@ from dml_bench.models.precision import autocast
 from dml_bench.runs.run import Run
 from dml_bench.system.devices import choose_device
 from dml_bench.system.memory import keep_freed_memory
+from dml_bench.system.seeding import callers_draws_kept
 from dml_bench.training.training_state import unit
 
 __all__ = [
@@ -169,6 +170,7 @@ def trained_network(run: Run, phase: str) -> Embedder | MirrorTTA | FoldEnsemble
     return embedders[0] if len(embedders) == 1 else FoldEnsemble(embedders)
 
 
+@callers_draws_kept()
 def trained_embedder(run: Run, phase: str) -> Embedder:
     """The embedder of a phase, or of a fold (`all/fold-1`), in evaluation mode, which embeds as the
     run did. It is built without pretrained weights, which may be out of reach here, and filled.

@@ -26,13 +26,14 @@ from dml_bench.system import distributed
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.devices import choose_device, torch_threads
 from dml_bench.system.memory import keep_freed_memory
-from dml_bench.system.seeding import deterministic
+from dml_bench.system.seeding import callers_draws_kept, deterministic
 from dml_bench.training.build import check_distributed
 from dml_bench.training.inputs import open_readable_images
 
 __all__ = ["execute", "open_images", "open_session"]
 
 
+@callers_draws_kept()
 def execute(request: RunRequest) -> Outcome:
     """Train and evaluate both phases, or go on where an earlier process stopped. Raises ValueError
     in words for people.

@@ -8,6 +8,7 @@ from dml_bench.data.identity import copies_of, describe_copies
 from dml_bench.runs.first_weights import require_unseen_by_weights, run_of_weights
 from dml_bench.system.devices import choose_device
 from dml_bench.system.locks import held
+from dml_bench.system.seeding import callers_draws_kept
 from dml_bench.training.inputs import TrainingInputs, open_inputs
 from dml_bench.training.tuning import (
     SEARCHES,
@@ -24,6 +25,7 @@ from dml_bench.training.tuning import (
 __all__ = ["search_alone"]
 
 
+@callers_draws_kept()
 def search_alone(request: TuningRequest) -> Search:
     """As `search_settings`. Raises ValueError where another process makes the same search, or where
     the first weights are of a run that trained on what no trial must see. Warns of copies, by which

@@ -2,10 +2,12 @@
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
-__all__ = ["deterministic", "permutation", "seed_everything", "uniform"]
+__all__ = ["callers_draws_kept", "deterministic", "permutation", "seed_everything", "uniform"]
 
 
 def _key(*what: object) -> int:
@@ -56,3 +58,29 @@ def deterministic() -> None:
     # A debugging aid that costs 2% of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def callers_draws_kept() -> Iterator[None]:
+    """Afterwards the global generators, and whether torch is deterministic, are as they were. A
+    notebook that draws a photo at random before each call would else draw the same one again."""
+    import torch
+
+    of_python, of_numpy, of_torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed, is_on_gpu = torch.initial_seed(), torch.cuda.is_initialized()
+    of_gpus = torch.cuda.get_rng_state_all() if is_on_gpu else []
+    mode, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    memory = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        torch.set_rng_state(of_torch)
+        if is_on_gpu:
+            torch.cuda.set_rng_state_all(of_gpus)
+        elif torch.cuda.is_available():
+            torch.cuda.manual_seed_all(seed)  # as torch.manual_seed had; it starts no GPU
+        torch.set_deterministic_debug_mode(mode)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.utils.deterministic.fill_uninitialized_memory = memory  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from dml_bench.registry import optimizers
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.devices import choose_device
 from dml_bench.system.memory import keep_freed_memory
-from dml_bench.system.seeding import deterministic, seed_everything
+from dml_bench.system.seeding import callers_draws_kept, deterministic, seed_everything
 from dml_bench.training.batches import epoch_batches
 from dml_bench.training.build import build
 from dml_bench.training.folds import training_jobs
@@ -91,6 +91,7 @@ class RateSweep:
         )
 
 
+@callers_draws_kept()
 def sweep(
     experiment: Experiment,
     *,

@@ -10,6 +10,7 @@ from dml_bench.data.split import split_of
 from dml_bench.protocols import phases_of
 from dml_bench.system.callbacks import Callback
 from dml_bench.system.devices import choose_device
+from dml_bench.system.seeding import callers_draws_kept
 from dml_bench.training.build import build
 from dml_bench.training.contact_sheet import contact_sheet
 from dml_bench.training.folds import training_jobs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["first_run", "preview"]
 
 
+@callers_draws_kept()
 def preview(
     experiment: Experiment,
     *,

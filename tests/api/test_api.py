@@ -6,17 +6,21 @@ import inspect
 import json
 import logging
 import pkgutil
+import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import SETTINGS, dml_bench
 
 import dml_bench as db
 from dml_bench.report import compose
+from dml_bench.system.seeding import seed_everything
 
 BASELINE = "EPSHN_cosine_resnet18_sgd_aug"
 STAR = f"{BASELINE}*"
@@ -217,6 +221,35 @@ def test_runs_and_enrolments_are_short_where_a_notebook_shows_them(at_desk):
     assert repr(gallery.run) == f"Run(folder={gallery.run.folder!r}, data_dir=None)"
     assert len(repr(gallery.enrol("new_classes"))) < 200
     gallery.remove("pigeon")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: db.run(BASELINE, data_dir="CUB_200_2011", overrides=SETTINGS, device="cpu"),
+        lambda: at_gallery().predict("photo.jpg"),
+        lambda: explained_once("maps_of_one"),
+        lambda: db.draw_batches(BASELINE, data_dir="CUB_200_2011", overrides=SETTINGS, images=2),
+        lambda: db.find_learning_rate(
+            BASELINE, data_dir="CUB_200_2011", overrides=SETTINGS, steps=9, device="cpu"
+        ),
+    ],
+    ids=["run", "predict", "explain_run", "draw_batches", "find_learning_rate"],
+)
+def test_a_notebook_draws_on_as_if_nothing_had_been_called(call, at_desk):
+    """It would draw the same photo before each `predict`, and train deterministically itself."""
+    seed_everything("a notebook")
+    torch.set_deterministic_debug_mode("default")
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    call()
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert after == before
+    assert torch.get_deterministic_debug_mode() == 0
+
+
+def explained_once(out: str) -> object:
+    finished = next(Path("runs").glob("*/*/seed-42"))
+    return db.explain_run(finished, out, mistakes=1, methods="vanilla", scored=1, device="cpu")
 
 
 def test_one_override_is_a_text():

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from dml_bench.system.seeding import permutation, seed_everything, uniform
+from dml_bench.system.seeding import (
+    callers_draws_kept,
+    deterministic,
+    permutation,
+    seed_everything,
+    uniform,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +101,19 @@ def test_seed_everything_gives_each_epoch_other_numbers():
     first = drawn()
     seed_everything(42, "all", 4)
     assert all(now != before for now, before in zip(drawn(), first, strict=True))
+
+
+def test_what_is_seeded_for_a_caller_leaves_the_draws_and_the_mode_of_torch_as_they_were():
+    seed_everything(42, "caller")
+    expected = drawn()
+    seed_everything(42, "caller")
+    mode = torch.get_deterministic_debug_mode()
+    with pytest.raises(KeyboardInterrupt), callers_draws_kept():
+        deterministic()
+        seed_everything(7, "a run")
+        torch.backends.cudnn.benchmark = True
+        raise KeyboardInterrupt
+    assert drawn() == expected
+    assert torch.get_deterministic_debug_mode() == mode
+    assert not torch.backends.cudnn.benchmark
+    assert torch.utils.deterministic.fill_uninitialized_memory
