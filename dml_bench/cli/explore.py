@@ -107,7 +107,7 @@ def browsed(
     """A run, or embeddings where there is a table of labels."""
     if labels is not None:
         return db.EmbeddingFiles(embeddings=run, without=without, labels=labels, unseen=unseen)
-    if without is not None or unseen or run.suffix in (".npz", ".parquet"):
+    if without is not None or unseen or run.suffix.lower() in (".npz", ".parquet"):
         raise ValueError(f"{run}: embeddings need a table of their classes: add --labels FILE.csv")
     return run
 

@@ -19,6 +19,8 @@ from dml_bench.data.datasets import Dataset
 __all__ = ["LabelTable", "read_embeddings", "read_labels"]
 
 NAMES_OF_VECTORS = ("embeddings", "embedding", "features", "vectors")
+SQUARABLE = (1e-15, 1e15)
+"""Numbers between these have squares, and sums of squares, that float32 can hold."""
 NAMES_OF_FILES = ("paths", "path", "files", "file", "names", "name", "images", "image", "ids", "id")
 
 
@@ -90,11 +92,12 @@ def read_embeddings(file: Path, table: LabelTable) -> np.ndarray:
     if not file.is_file():
         raise ValueError(f"{file} does not exist: name a file of embeddings, .npz or .parquet")
     readers = {".npz": read_npz, ".parquet": read_parquet}
-    if file.suffix not in readers:
+    reader = readers.get(file.suffix.lower())
+    if reader is None:
         raise ValueError(f"{file} must be .npz or .parquet: save the embeddings as one of these")
     paths = table.dataset.paths
     are_numbers = all(path.isdecimal() for path in paths)
-    content = readers[file.suffix](file, are_numbers)
+    content = reader(file, are_numbers)
     count = len(content.vectors)
     if count == 0:
         raise ValueError(f"{file} holds no embedding: save one for each image")
@@ -145,15 +148,21 @@ def rows_named(file: Path, names: list[str], table: LabelTable) -> np.ndarray:
 
 
 def unit_vectors(file: Path, vectors: np.ndarray, paths: tuple[str, ...]) -> np.ndarray:
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    lengths = np.linalg.norm(vectors, axis=1)
-    wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+    largest = np.maximum(
+        vectors.max(axis=1, initial=0).astype(np.float64),
+        -vectors.min(axis=1, initial=0).astype(np.float64),
+    )
+    wrong = np.flatnonzero(~np.isfinite(largest) | (largest == 0))
     if len(wrong):
         raise ValueError(
             f"{file} has {len(wrong):,} embeddings that are all 0 or not finite, e.g. that of"
             f" {paths[wrong[0]]}: compute them again"
         )
-    return vectors / lengths[:, None]
+    is_extreme = (largest < SQUARABLE[0]) | (largest > SQUARABLE[1])
+    if is_extreme.any():
+        vectors = vectors / np.where(is_extreme, largest, 1.0)[:, None]
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1)[:, None]
 
 
 def read_npz(file: Path, are_numbers: bool) -> NamedVectors:
@@ -197,9 +206,35 @@ def read_parquet(file: Path, are_numbers: bool) -> NamedVectors:
         raise ValueError(
             f"{file} can't be read as .parquet ({first_line(error)}): write it again"
         ) from None
+    index = frame.index
     is_named = any(frame.index.names) or not pandas.api.types.is_numeric_dtype(frame.index)
     if is_named and not {*frame.index.names} & {*frame.columns}:
         frame = frame.reset_index()  # names, as pandas keeps them; plain row numbers say nothing
+    vectors, texts, numbers = kinds_of_columns(frame)
+    named_by = naming(file, texts, numbers if are_numbers else [], "columns of text")
+    if vectors:
+        column = the_one(file, vectors, NAMES_OF_VECTORS, "columns of lists")
+        try:
+            table = np.stack(frame[column]).astype(np.float64)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"column {column} of {file} must have a list of as many numbers in each row: write"
+                " it again, without rows that lack one"
+            ) from None
+    else:
+        table = frame[dimensions(file, frame)].to_numpy(np.float64)
+    names = [str(name) for name in frame[named_by].fillna("")] if named_by else None
+    if names is None:
+        require_rising(file, index)
+    of_classes = [name for name in (*texts, *numbers) if str(name).lower() in CLASS_COLUMNS]
+    classes = frame[of_classes[0]].fillna("").to_numpy() if of_classes else None
+    return NamedVectors(table, names, classes)
+
+
+def kinds_of_columns(frame: Any) -> tuple[list[str], list[str], list[str]]:
+    """The columns of lists, those of text, and those of whole numbers."""
+    import pandas
+
     vectors, texts, numbers = [], [], []
     for column in frame.columns:
         filled = frame[column].dropna()
@@ -210,22 +245,20 @@ def read_parquet(file: Path, are_numbers: bool) -> NamedVectors:
             texts.append(column)
         elif pandas.api.types.is_integer_dtype(frame[column]) and len(filled) == len(frame):
             numbers.append(column)
-    named_by = naming(file, texts, numbers if are_numbers else [], "columns of text")
-    if vectors:
-        column = the_one(file, vectors, NAMES_OF_VECTORS, "columns of lists")
-        try:
-            table = np.stack(frame[column]).astype(np.float32)
-        except (ValueError, TypeError):
-            raise ValueError(
-                f"column {column} of {file} must have a list of as many numbers in each row: write"
-                " it again, without rows that lack one"
-            ) from None
-    else:
-        table = frame[dimensions(file, frame)].to_numpy(np.float32)
-    names = [str(name) for name in frame[named_by].fillna("")] if named_by else None
-    of_classes = [name for name in (*texts, *numbers) if str(name).lower() in CLASS_COLUMNS]
-    classes = frame[of_classes[0]].fillna("").to_numpy() if of_classes else None
-    return NamedVectors(table, names, classes)
+    return vectors, texts, numbers
+
+
+def require_rising(file: Path, index: Any) -> None:
+    """Raises ValueError where each row has a number of its own and they do not rise: who shuffled
+    or sorted the rows would else get the classes of others. Joined frames repeat numbers."""
+    import pandas
+
+    is_number = pandas.api.types.is_integer_dtype(index)
+    if is_number and index.is_unique and not index.is_monotonic_increasing:
+        raise ValueError(
+            f"{file} has no names, and its rows are numbered in another order, {index[0]} first:"
+            " save names beside the embeddings, as column `path`, or call reset_index(drop=True)"
+        )
 
 
 def dimensions(file: Path, frame: Any) -> list[str]:

@@ -233,6 +233,51 @@ def test_a_parquet_of_lists_or_of_columns_is_read_as_well(desk):
         np.testing.assert_allclose(read_embeddings(Path(name), table), expected, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e300, 1e25, 1e-22, 1e-300])
+def test_vectors_of_any_length_are_brought_to_unit_length(desk, scale):
+    """As "all 0 or not finite" they were refused, though float64 holds them."""
+    table = read_labels(Path("labels.csv"))
+    expected = read_embeddings(Path("all.npz"), table)
+    lengths = np.where(np.arange(len(NAMES)) % 2, scale, 1.0)[:, None]
+    np.savez("long.NPZ.npz", embeddings=clouds(0.6) * lengths, paths=NAMES)
+    Path("long.NPZ.npz").rename("long.NPZ")
+    np.testing.assert_allclose(read_embeddings(Path("long.NPZ"), table), expected, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_parquet_of_vectors_of_any_length_is_read_as_well(desk):
+    pytest.importorskip("pyarrow", reason="reading .parquet needs pyarrow")
+    import pandas
+
+    table = read_labels(Path("labels.csv"))
+    expected = read_embeddings(Path("all.npz"), table)
+    vectors = clouds(0.6).astype(np.float64) * 1e300
+    pandas.DataFrame({"path": NAMES, "embedding": list(vectors)}).to_parquet("lists.PARQUET")
+    columns = pandas.DataFrame(vectors).rename(columns=str)
+    columns.assign(path=NAMES).to_parquet("columns.parquet")
+    for name in ("lists.PARQUET", "columns.parquet"):
+        np.testing.assert_allclose(read_embeddings(Path(name), table), expected, atol=1e-6)
+
+
+def test_a_parquet_without_names_whose_row_numbers_show_another_order_is_refused(desk):
+    """A shuffled or sorted frame was read as if its rows were the table's."""
+    pytest.importorskip("pyarrow", reason="reading .parquet needs pyarrow")
+    import pandas
+
+    table = read_labels(Path("labels.csv"))
+    frame = pandas.DataFrame({"embedding": list(clouds(0.6))})
+    shuffled = frame.sample(frac=1, random_state=1)
+    for numbers in (shuffled, shuffled.rename_axis("row")):
+        numbers.to_parquet("shuffled.parquet")
+        with pytest.raises(ValueError, match=r"numbered in another order, \d+ first: .*reset_inde"):
+            read_embeddings(Path("shuffled.parquet"), table)
+    half = len(NAMES) // 2
+    pandas.concat([frame[:half], frame[half:].reset_index(drop=True)]).to_parquet("two.parquet")
+    expected = clouds(0.6)[table.rows]
+    np.testing.assert_allclose(read_embeddings(Path("two.parquet"), table), expected, atol=1e-6)
+
+
 def test_whole_numbers_name_rows_where_the_table_s_names_are_numbers(desk):
     """Two files with `ids` in another order than the table's were read in the table's."""
     ids = 100 + np.arange(len(NAMES))
