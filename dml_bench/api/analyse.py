@@ -14,6 +14,7 @@ from dml_bench.api.arguments import (
     optional_path,
     path_of,
     run_of,
+    seed_of,
     texts_of,
     unseen_of,
 )
@@ -281,7 +282,7 @@ def evaluate(
     table = read_labels(path_of(labels))
     for note in table.dataset.notes:
         heard.note(note)
-    queries = queries_of(table, rule, seed)
+    queries = queries_of(table, rule, seed_of(seed))
     for note in describe_unused(queries):
         heard.note(note)
     first = read_embeddings(path_of(embeddings), table)

@@ -26,6 +26,7 @@ __all__ = [
     "paths_of",
     "picture_file",
     "run_of",
+    "seed_of",
     "seeds_of",
     "texts_of",
     "unseen_of",
@@ -63,6 +64,14 @@ def texts_of(texts: str | Iterable[str], what: str) -> list[str]:
     if all(isinstance(text, str) for text in listed):
         return listed
     raise ValueError(f'{what} must be a text or a list of texts, got {texts!r}: write ["..."]')
+
+
+def seed_of(seed: int) -> int:
+    """The seed itself. Raises ValueError on what is no whole number."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ValueError(f"seed must be a whole number, got {seed!r}: write one, as 42") from None
 
 
 def seeds_of(seeds: int | Iterable[int]) -> list[int]:
@@ -116,17 +125,39 @@ def override_texts(overrides: Overrides) -> list[str]:
         )
     texts = []
     for key, value in overrides.items():
-        if not isinstance(value, str | bool | int | float | list | tuple):
+        typed = plain(value)
+        if not is_of_toml(typed):
             raise ValueError(
                 f"overrides: {key} must be a text, number, truth value or list, got {value!r}:"
-                + (
-                    " leave it out for its default"
-                    if value is None
-                    else f" set its parts one by one, as {key}.PART"
-                )
+                f" {other_value(key, value)}"
             )
-        texts.append(f"{key}={as_typed(value)}")
+        texts.append(f"{key}={as_typed(typed)}")
     return texts
+
+
+def is_of_toml(value: Any) -> bool:
+    """Whether an override can be such a value: TOML has no nothing, no bytes, no set."""
+    if isinstance(value, list):
+        return all(is_of_toml(part) for part in value)
+    return isinstance(value, str | bool | int | float)
+
+
+def other_value(key: str, value: Any) -> str:
+    """What to write in place of a value that no override can be."""
+    if value is None:
+        return "leave it out for its default"
+    if isinstance(value, Mapping):
+        return f"set its parts one by one, as {key}.PART"
+    return "write it as one of these"
+
+
+def plain(value: Any) -> Any:
+    """Numbers and arrays of NumPy and PyTorch as Python's own, and a path as text."""
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def as_typed(value: Any) -> str:

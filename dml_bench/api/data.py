@@ -14,6 +14,7 @@ from dml_bench.api.arguments import (
     path_of,
     paths_of,
     run_of,
+    seed_of,
 )
 from dml_bench.system.cache_folder import cache_folder
 from dml_bench.system.callbacks import Callback
@@ -110,7 +111,7 @@ def check_data(
     images = open_dataset(
         config.dataset, optional_path(data_dir), cache_folder(cache_dir), progress, tolerant=True
     )
-    split, refused = sides(images, config, seed)
+    split, refused = sides(images, config, seed_of(seed))
     random_split = config.split == "stratified"
     sessions = None
     if embeddings is not None:
@@ -201,6 +202,7 @@ def draw_birds(
         raise ValueError(f"{folder} exists already; name a folder that does not")
     from dml_bench.data.synthetic import cub_counts, write
 
+    seed = seed_of(seed)
     counts = list(cub_counts().values()) if cub_shape else [per_class] * classes
     names = list(cub_counts()) if cub_shape else None
     progress = callback_or_log(callback).progress

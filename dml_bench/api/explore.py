@@ -14,6 +14,7 @@ from dml_bench.api.arguments import (
     paths_of,
     picture_file,
     run_of,
+    seed_of,
     texts_of,
     unseen_of,
 )
@@ -199,7 +200,7 @@ def browsable_of(
         )
     labels = path_of(run.labels)
     embedded = read_embedded_images(
-        path_of(run.embeddings), optional_path(run.without), labels, unseen, run.seed
+        path_of(run.embeddings), optional_path(run.without), labels, unseen, seed_of(run.seed)
     )
     maps = cache_folder(cache_dir) / "maps"
     return BrowsedEmbeddings(embedded, labels, maps, optional_path(data_dir))

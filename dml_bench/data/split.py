@@ -659,13 +659,14 @@ def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
     """
     kind, _, rest = rule.partition(":")
     if kind in ("last", "random"):
-        numbers = rest.split(":")
-        if not all(n.isdecimal() for n in numbers) or len(numbers) > (1 if kind == "last" else 2):
+        number, *seed = rest.split(":")
+        is_rule = number.isdecimal() and all(part.removeprefix("-").isdecimal() for part in seed)
+        if not is_rule or len(seed) > (0 if kind == "last" else 1):
             raise ValueError(
                 f"unseen is {rule!r}; write last:N, random:N, random:N:SEED, or class names joined"
                 " by commas"
             )
-        count = int(numbers[0])
+        count = int(number)
         if not 1 <= count <= dataset.num_classes - 2:
             raise ValueError(
                 f"unseen is {rule!r}, but {dataset.name} has {dataset.num_classes} classes: hold"
@@ -676,8 +677,7 @@ def unseen_classes(rule: str, dataset: Dataset) -> tuple[int, ...]:
             return tuple(range(dataset.num_classes - count, dataset.num_classes))
         return tuple(
             sorted(
-                int(label)
-                for label in random_order(dataset.num_classes, *(numbers[1:] or ["0"]))[:count]
+                int(label) for label in random_order(dataset.num_classes, *(seed or ["0"]))[:count]
             )
         )
     ids = {composed(name): label for label, name in enumerate(dataset.class_names)}

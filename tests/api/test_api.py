@@ -257,6 +257,49 @@ def test_one_override_is_a_text():
     assert resolved == db.resolve("frozen_resnet18", overrides={"seed": 7})
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("train.epochs", np.int64(3), 3),
+        ("optimizer.lr", np.float32(0.5), 0.5),
+        ("optimizer.lr", torch.tensor(0.5), 0.5),
+        ("images.mean", np.array([0.5, 0, 1]), [0.5, 0, 1]),
+        ("images.mean", [np.float32(0.5), 0, 1], [0.5, 0, 1]),
+        ("data.split", Path("given"), "given"),
+    ],
+)
+def test_numbers_of_numpy_and_paths_are_overrides_as_those_of_python(key, value, expected):
+    """As of a column of a DataFrame or of numpy.arange; in a list they were a traceback."""
+    others = {"images.std": [0.5, 0.5, 0.5]} if key == "images.mean" else {}
+    resolved = db.resolve(BASELINE, {key: value, **others})
+    assert resolved == db.resolve(BASELINE, {key: expected, **others})
+
+
+@pytest.mark.parametrize(
+    ("value", "step"),
+    [(None, "leave it out"), ({"a": 1}, r"set its parts one by one"), ([b"3"], "write it as one")],
+)
+def test_an_override_that_toml_has_not_is_one_line(value, step):
+    with pytest.raises(ValueError, match=f"^overrides: images.mean must be a text, .*: {step}"):
+        db.resolve(BASELINE, {"images.mean": value})
+
+
+def test_a_seed_is_a_whole_number_and_may_be_below_0(at_desk):
+    lines = ["path,class", *(f"{row:02}.jpg,{row % 4}" for row in range(24))]
+    Path("classes.csv").write_text("\n".join(lines))
+    np.savez("any.npz", embeddings=np.eye(24) + 1)
+    files = {"embeddings": "any.npz", "labels": "classes.csv"}
+    assert db.evaluate(**files, seed=-1).results
+    for call in (
+        lambda: db.evaluate(**files, seed=42.0),
+        lambda: db.draw_map(db.EmbeddingFiles(**files, seed=42.0), "map.svg"),
+        lambda: db.check_data("cub", "CUB_200_2011", seed=42.0),
+        lambda: db.draw_birds("more_birds", classes=1, per_class=1, size=32, seed="7"),
+    ):
+        with pytest.raises(ValueError, match="^seed must be a whole number, got .*: write one"):
+            call()
+
+
 def test_a_resolved_experiment_takes_no_overrides():
     experiment = db.resolve("EPSHN_cosine_resnet18_sgd_aug")
     with pytest.raises(ValueError, match="is resolved already"):
