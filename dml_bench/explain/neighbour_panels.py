@@ -13,7 +13,7 @@ from dml_bench.evaluation.metrics import vote
 from dml_bench.explain.images import ExplainedImage, RunImages, choose_images, mistaken_queries
 from dml_bench.explain.tiles import PanelRow, Tile, tile_sheet
 from dml_bench.runs.run import open_run
-from dml_bench.system.files import short_name, write_atomically, write_csv
+from dml_bench.system.files import read_csv, short_name, write_atomically, write_csv
 
 __all__ = ["QueryNeighbours", "neighbour_panel", "query_neighbours", "write_neighbour_panels"]
 
@@ -82,6 +82,7 @@ def write_neighbour_panels(
     queries = choose_images(run_images, images=images, class_name=class_name, mistakes=mistakes)
     queries = queries or mistaken_queries(run_images, len(run_images.queries))
     out.mkdir(parents=True, exist_ok=True)
+    remove_earlier(out, table)
     # An empty table marks the folder as ours, and promises no panel before all are written.
     write_csv(table, COLUMNS, [])
     rows, written = [], []
@@ -89,7 +90,7 @@ def write_neighbour_panels(
         by_phase = [
             query_neighbours(run_images, query, phase) for phase in run_images.run.neighbours
         ]
-        path = out / f"{number:03d}-{short_name(Path(query.path).stem)}.png"
+        path = panel_file(out, number, query.path)
         picture = neighbour_panel(run_images, query, by_phase)
         write_atomically(path, partial(picture.save, format="PNG"))
         written.append(path)
@@ -103,6 +104,19 @@ def write_neighbour_panels(
 def is_ours(folder: Path, table: Path) -> bool:
     """Whether a folder is empty, or has been written here."""
     return folder.is_dir() and (table.exists() or not any(folder.iterdir()))
+
+
+def panel_file(out: Path, number: int, path: str) -> Path:
+    """Where the panel of a query is written, by the path of its image."""
+    return out / f"{number:03d}-{short_name(Path(path).stem)}.png"
+
+
+def remove_earlier(out: Path, table: Path) -> None:
+    """Remove the panels that a table lists, which are perhaps of other queries."""
+    if table.exists():
+        queries = dict.fromkeys(row.get("image", "") for row in read_csv(table))
+        for number, path in enumerate(queries, start=1):
+            panel_file(out, number, path).unlink(missing_ok=True)
 
 
 def query_neighbours(run_images: RunImages, image: ExplainedImage, phase: str) -> QueryNeighbours:

@@ -59,8 +59,8 @@ class ExplainedPage:
     images: Sequence[ExplainedImage]
     rows: Sequence[Sequence[PanelRow]]
     """By image and model, the tiles: the image, its maps, and the closest gallery image."""
-    subject: str
-    """What the maps are about."""
+    about: Sequence[str]
+    """By image, what its maps are about."""
     counterpart: str
     """What the last tile is."""
     scores: MapScores | None
@@ -81,7 +81,7 @@ def compose(page: ExplainedPage) -> Document:
         Facts(
             (
                 ("Run", f"`{run.experiment.name}` on {run.dataset_name}, seed {run.seed}"),
-                ("Maps", page.subject),
+                ("Maps", "; ".join(dict.fromkeys(page.about))),
             )
         ),
         Text(EMPTY_NOTE, "soft"),
@@ -98,7 +98,7 @@ def image_blocks(page: ExplainedPage, number: int) -> Iterator[Block]:
     image, names = page.images[number], page.run_images.class_names
     name = names.get(image.label, "a photo whose class is not known")
     yield Heading(f"{number + 1}. {name}", 3, f"image-{number + 1}")
-    yield Text(f"`{image.path or image.file.name}`", "soft")
+    yield Text(f"`{image.path or image.file.name}`: {page.about[number]}", "soft")
     for model, row in zip(page.models, page.rows[number], strict=True):
         neighbours = neighbours_of(page.run_images, model, image)
         yield Heading(answer(model, image, neighbours, names), 4)

@@ -17,6 +17,7 @@ from dml_bench.explain.models import ImageTarget, Model, Target
 from dml_bench.explain.tiles import PanelRow, Tile, heat_colours, heat_overlay, tile_sheet
 from dml_bench.runs import layout
 from dml_bench.system.files import short_name, write_atomically
+from dml_bench.system.lettering import shortened
 
 __all__ = ["MapPanels"]
 
@@ -37,6 +38,11 @@ TITLES = {
     "nearest": "similarity to the closest image",
     "logit": "evidence for its class in the classifier's score",
 }
+WITHOUT_CLASS = {
+    "class": TITLES["predicted"],
+    "logit": "evidence for the predicted class in the classifier's score",
+}
+"""The same of an image whose class is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +103,13 @@ class MapPanels:
         """What the last tile of a row is."""
         return "closest in the gallery" if self.other is None else "the other image"
 
-    @property
-    def subject(self) -> str:
-        """What the maps are about."""
-        return "similarity to the other image" if self.other is not None else TITLES[self.target]
+    def subject(self, image: ExplainedImage) -> str:
+        """What the maps of an image are about."""
+        if self.other is not None:
+            return "similarity to the other image"
+        if image.label < 0 and self.target in WITHOUT_CLASS:
+            return WITHOUT_CLASS[self.target]
+        return TITLES[self.target]
 
     def _rows(
         self, model: Model, images: Sequence[ExplainedImage], pixels: np.ndarray
@@ -163,8 +172,8 @@ class MapPanels:
         return self.run_images.class_names[label]
 
     def _title(self, image: ExplainedImage) -> str:
-        name = "A photo" if image.label < 0 else self._class_name(image.label)
-        return f"{name}: {self.subject}"
+        name = "class not known" if image.label < 0 else self._class_name(image.label)
+        return f"{shortened(image.file.name)}, {name}: {self.subject(image)}"
 
 
 def map_tile(name: str, pixels: np.ndarray, heat: np.ndarray) -> Tile:

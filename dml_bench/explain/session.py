@@ -134,7 +134,7 @@ def explain(request: ExplainRequest) -> ExplainResult:
         names=names,
         images=images,
         rows=tiles,
-        subject=map_panels.subject,
+        about=[map_panels.subject(image) for image in images],
         counterpart=map_panels.counterpart,
         scores=scores,
         overall=rows,
@@ -159,7 +159,10 @@ def begin_folder(request: ExplainRequest) -> None:
     write_json(request.out / "explain.json", {"command": list(request.command), "panels": []})
     for name in ("index.html", "scores.csv", "scores.md"):
         (request.out / name).unlink(missing_ok=True)
-    (request.out / "panels").mkdir(exist_ok=True)
+    folder = request.out / "panels"
+    folder.mkdir(exist_ok=True)
+    for earlier in folder.glob("[0-9][0-9][0-9]*-*.png"):  # of other images, perhaps
+        earlier.unlink()
 
 
 def chosen_methods(model: Model, chosen: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from PIL import Image
 from tiny import train
 
 from dml_bench.cli.app import main
+from dml_bench.explain import panels
 from dml_bench.explain.annotations import Annotations
 from dml_bench.explain.images import (
     RunImages,
@@ -27,6 +28,7 @@ from dml_bench.explain.models import model_of_phase, random_model
 from dml_bench.explain.page import neighbours_of
 from dml_bench.explain.panels import MapPanels
 from dml_bench.explain.session import ExplainRequest, ExplainResult, explain
+from dml_bench.explain.tiles import tile_sheet
 from dml_bench.registry import UnknownName
 from dml_bench.runs.arrays import read_arrays
 from dml_bench.runs.run import read_folder
@@ -185,6 +187,45 @@ def test_a_folder_is_written_again_but_never_over_something_else(run, tmp_path):
     ):
         explained(run, tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_is_written_again_has_no_panel_of_the_images_before(
+    run, run_images, tmp_path
+):
+    explained(run, tmp_path / "out", mistakes=3, methods=("vanilla",))
+    (tmp_path / "out" / "panels" / "mine.png").write_bytes(b"")
+    query = run_images.image(int(run_images.queries[0])).file
+    (panel,) = explained(run, tmp_path / "out", images=(query,), methods=("vanilla",)).panels
+    assert set((tmp_path / "out" / "panels").iterdir()) == {panel, panel.with_name("mine.png")}
+
+
+@pytest.mark.parametrize(
+    ("target", "title"),
+    [
+        ("class", "mine.jpg, class not known: evidence for the predicted class, against others"),
+        ("nearest", "mine.jpg, class not known: similarity to the closest image"),
+    ],
+)
+def test_a_panel_says_which_file_it_is_about_and_of_a_photo_that_its_class_is_not_known(
+    run, run_images, tmp_path, monkeypatch, target, title
+):
+    """It said "A photo: evidence for its class", of any photo."""
+    titles = []
+
+    def noted(text, *arguments):
+        titles.append(text)
+        return tile_sheet(text, *arguments)
+
+    monkeypatch.setattr(panels, "tile_sheet", noted)
+    query = run_images.image(int(run_images.queries[0]))
+    shutil.copy(query.file, tmp_path / "mine.jpg")
+    chosen = (tmp_path / "mine.jpg", query.file)
+    made = explained(run, tmp_path / "out", images=chosen, target=target, methods=("vanilla",))
+    assert titles[0] == title
+    name = run_images.class_names[query.label]
+    assert titles[1].startswith(f"{query.file.name}, {name}: ")
+    page = made.page.read_text(encoding="utf-8")
+    assert title.partition(": ")[2] in page.split("image-1")[1].split("image-2")[0]
 
 
 # Which images

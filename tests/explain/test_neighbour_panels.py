@@ -101,6 +101,14 @@ def test_a_folder_that_holds_something_else_is_left_alone(run, tmp_path):
         write_neighbour_panels(run, tmp_path, mistakes=1)
 
 
+def test_a_folder_that_is_written_again_has_no_panel_of_the_queries_before(run, tmp_path):
+    write_neighbour_panels(run, tmp_path / "out", mistakes=3)
+    (tmp_path / "out" / "001-mine.png").write_bytes(b"")
+    (panel,) = write_neighbour_panels(run, tmp_path / "out", mistakes=1)
+    panels = set((tmp_path / "out").glob("*.png"))
+    assert panels == {panel, tmp_path / "out" / "001-mine.png"}
+
+
 def test_panels_that_were_stopped_half_way_can_be_made_again(run, tmp_path, monkeypatch):
     import dml_bench.explain.neighbour_panels as module
 
