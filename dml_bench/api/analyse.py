@@ -10,6 +10,7 @@ from dml_bench.api.arguments import (
     PathLike,
     WandbMode,
     callback_or_log,
+    count_of,
     folder_and_images,
     optional_path,
     path_of,
@@ -509,8 +510,8 @@ def log_to_wandb(
         folder,
         mode,
         data_dir=images,
-        evidence=evidence,
-        explained=explained,
+        evidence=count_of(evidence, "evidence"),
+        explained=count_of(explained, "explained"),
         warn=heard.warn,
         progress=heard.progress,
     )

@@ -18,6 +18,7 @@ __all__ = [
     "PathLike",
     "WandbMode",
     "callback_or_log",
+    "count_of",
     "experiment_of",
     "folder_and_images",
     "optional_path",
@@ -83,6 +84,19 @@ def seeds_of(seeds: int | Iterable[int]) -> list[int]:
         raise ValueError(
             f"seeds must be a list of whole numbers, got {seeds!r}: write [42, 43]"
         ) from None
+
+
+def count_of(count: int, what: str) -> int:
+    """The number itself. Raises ValueError on what is no whole number of at least 0."""
+    try:
+        number = operator.index(count)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(
+            f"{what} must be a whole number of at least 0, got {count!r}: write 0 for none"
+        )
+    return number
 
 
 def unseen_of(unseen: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from dml_bench.api.arguments import (
     PathLike,
     callback_or_log,
+    count_of,
     folder_and_images,
     optional_path,
     path_of,
@@ -87,12 +88,12 @@ def explain_run(
         out=path_of(out),
         images=tuple(paths_of(images)),
         class_name=class_name,
-        mistakes=mistakes,
+        mistakes=count_of(mistakes, "mistakes"),
         other=optional_path(other),
         target=target,
         methods=tuple(texts_of(methods, "methods")),
         layer=layer,
-        scored=scored,
+        scored=count_of(scored, "scored"),
         device=device,
         data_dir=images_folder,
         command=tuple(command) or ("dml_bench.explain_run", str(folder)),
@@ -133,7 +134,7 @@ def write_evidence(
         data_dir=images_folder,
         images=paths_of(images),
         class_name=class_name,
-        mistakes=mistakes,
+        mistakes=count_of(mistakes, "mistakes"),
         progress=lambda *at: heard.progress("panels of neighbours", *at),
     )
 

@@ -81,6 +81,7 @@ def write_neighbour_panels(
     run_images = RunImages(open_run(run, data_dir))
     queries = choose_images(run_images, images=images, class_name=class_name, mistakes=mistakes)
     queries = queries or mistaken_queries(run_images, len(run_images.queries))
+    require_queries(run_images, queries)
     out.mkdir(parents=True, exist_ok=True)
     remove_earlier(out, table)
     # An empty table marks the folder as ours, and promises no panel before all are written.
@@ -119,15 +120,21 @@ def remove_earlier(out: Path, table: Path) -> None:
             panel_file(out, number, path).unlink(missing_ok=True)
 
 
+def require_queries(run_images: RunImages, images: Sequence[ExplainedImage]) -> None:
+    """Raises ValueError for an image that is no query."""
+    for image in images:
+        if image.index not in run_images.queries:
+            raise ValueError(
+                f"{image.file} is no query of {run_images.run.folder}: `dml-bench predict` takes"
+                " new photos"
+            )
+
+
 def query_neighbours(run_images: RunImages, image: ExplainedImage, phase: str) -> QueryNeighbours:
     """The closest gallery images of a query. Raises ValueError for an image that is none."""
+    require_queries(run_images, [image])
     neighbours = run_images.run.neighbours[phase]
     rows = np.flatnonzero(run_images.queries == image.index)
-    if not len(rows):
-        raise ValueError(
-            f"{image.file} is no query of {run_images.run.folder}: `dml-bench predict` takes new"
-            " photos"
-        )
     k = min(CLOSEST, neighbours.k)
     elected, share = vote(neighbours.of(rows), k)
     gallery = run_images.gallery(phase)

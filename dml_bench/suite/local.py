@@ -41,7 +41,7 @@ def slots_of(jobs: int, device: str, devices: str) -> Slots:
     """
     if devices and device != "auto":
         raise ValueError(f"--devices and --device {device} contradict each other: give one of them")
-    chosen: tuple[str, ...] = (device,)
+    chosen: tuple[str, ...] = (str(device),)
     if devices:
         chosen = tuple(name.strip() for name in devices.split(","))
     on_cpu = all(name == "cpu" for name in chosen)

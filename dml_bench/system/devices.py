@@ -13,9 +13,10 @@ from dml_bench.system import distributed
 __all__ = ["LaterNumber", "choose_device", "choose_precision", "to_device", "torch_threads"]
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is cuda where there is one; each process that torchrun starts on a machine has its
-    own. Raises ValueError for a device that is not there."""
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device itself or that of a name. `auto` is cuda where there is one; each process that
+    torchrun starts on a machine has its own. Raises ValueError for a device that is not there."""
+    name = str(device)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):

@@ -175,6 +175,14 @@ def test_an_override_that_is_no_value_of_an_experiment_is_refused():
         (lambda: db.check_data("new_classes"), "is a folder .* add --data-dir new_classes"),
         (lambda: db.plan_suite([3]), r"experiments must be a text or .*, got \[3\]: write"),
         (lambda: db.plan_suite(BASELINE, seeds="42"), "seeds must be a list .*, got '42': write"),
+        (
+            lambda: explained_once("no_maps", mistakes=-1),
+            "mistakes must be .* at least 0, got -1: ",
+        ),
+        (lambda: explained_once("no_maps", mistakes=1.5), "mistakes must be .* at least 0, got 1"),
+        (lambda: explained_once("no_maps", scored=-3), "scored must be a whole .* got -3: write 0"),
+        (lambda: evidence_of(mistakes=-1), "mistakes must be a whole number of at least 0, got -1"),
+        (lambda: evidence_of(images=["photo.jpg"]), r"photo\.jpg is no query of"),
         (lambda: db.cached(3), "kinds must be a text or a list of texts, got 3: write"),
         (lambda: db.evaluate("a.npz", labels="a.csv", unseen=["c"]), r"unseen must .*\['c'\]: wri"),
         (lambda: db.draw_map(embedded(unseen=["c"]), "map.svg"), r"unseen must be one text.*: wri"),
@@ -187,6 +195,8 @@ def test_an_override_that_is_no_value_of_an_experiment_is_refused():
 def test_a_value_of_another_kind_is_one_line_with_the_next_step(call, message, at_desk):
     with pytest.raises(ValueError, match=message):
         call()
+    assert not Path("no_maps").exists()
+    assert not Path("no_evidence").exists()
 
 
 def embedded(**options: object) -> db.EmbeddingFiles:
@@ -247,9 +257,20 @@ def test_a_notebook_draws_on_as_if_nothing_had_been_called(call, at_desk):
     assert torch.get_deterministic_debug_mode() == 0
 
 
-def explained_once(out: str) -> object:
+def explained_once(out: str, **options: object) -> object:
     finished = next(Path("runs").glob("*/*/seed-42"))
-    return db.explain_run(finished, out, mistakes=1, methods="vanilla", scored=1, device="cpu")
+    chosen = {"mistakes": 1, "scored": 1, **options}
+    return db.explain_run(finished, out, methods="vanilla", device="cpu", **chosen)
+
+
+def evidence_of(**options: object) -> object:
+    return db.write_evidence(next(Path("runs").glob("*/*/seed-42")), "no_evidence", **options)
+
+
+def test_a_device_of_torch_is_one_by_its_name(at_desk):
+    finished = next(Path("runs").glob("*/*/seed-42"))
+    by_torch = db.Gallery(finished, device=torch.device("cpu")).predict("photo.jpg")
+    assert by_torch[0].closest == at_gallery().predict("photo.jpg")[0].closest
 
 
 def test_one_override_is_a_text():
