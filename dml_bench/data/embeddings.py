@@ -257,7 +257,8 @@ def require_rising(file: Path, index: Any) -> None:
     if is_number and index.is_unique and not index.is_monotonic_increasing:
         raise ValueError(
             f"{file} has no names, and its rows are numbered in another order, {index[0]} first:"
-            " save names beside the embeddings, as column `path`, or call reset_index(drop=True)"
+            " save names beside them, as column `path`; or call sort_index() where these are the"
+            " numbers of the table's rows, reset_index(drop=True) where the rows have its order"
         )
 
 
