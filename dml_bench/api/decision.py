@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from dml_bench.api.arguments import (
@@ -93,8 +94,7 @@ def decide(
     `group` says which photos were taken together, as `data.group` does (a column, `parent`,
     `regex:PATTERN`, `exif:day`, `runs`); without it, this is estimated. `catalogue` holds studio
     photos in class folders or a table; they are tried as a gallery and have no part in the choice.
-    Only frozen backbones are
-    used, whose weights come with packages.
+    Only frozen backbones are used, whose weights come with packages.
 
     Raises ValueError where photos or minutes are too few, or a page in `out` is no report's.
     Source: docs/your_photos.md.
@@ -103,7 +103,7 @@ def decide(
     Traceback (most recent call last):
     ValueError: --minutes must be more than 0, got 0: allow some
     """
-    if not isinstance(minutes, int | float):
+    if not isinstance(minutes, Real):
         raise ValueError(f"minutes must be a number, got {minutes!r}: give one, e.g. 30")
     if not minutes > 0:
         raise ValueError(f"--minutes must be more than 0, got {minutes:g}: allow some")

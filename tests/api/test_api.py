@@ -172,6 +172,7 @@ def test_an_override_that_is_no_value_of_an_experiment_is_refused():
         (lambda: db.resolve("frozen_resnet18", overrides=3), "overrides must be .*, got 3: write"),
         (lambda: db.resolve("frozen_resnet18", overrides=[3]), r"must be .*, got \[3\]: write"),
         (lambda: db.decide("photos", minutes="2"), "minutes must be a number, got '2': give"),
+        (lambda: db.decide("photos", minutes=np.int64(0)), "--minutes must be more than 0, got 0"),
         (lambda: db.check_data("new_classes"), "is a folder .* add --data-dir new_classes"),
         (lambda: db.plan_suite([3]), r"experiments must be a text or .*, got \[3\]: write"),
         (lambda: db.plan_suite(BASELINE, seeds="42"), "seeds must be a list .*, got '42': write"),
