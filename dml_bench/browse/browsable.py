@@ -120,7 +120,7 @@ class BrowsedRun(Browsable):
     @property
     def class_names(self) -> dict[int, str]:
         """By class id."""
-        return self.run.class_names
+        return self.run.class_names_looked_up
 
     def table(self) -> BrowseTable:
         """Everything that is known of its images."""

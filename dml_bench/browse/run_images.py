@@ -40,7 +40,7 @@ def read_browse_table(run: Run, gallery: Path | None = None) -> BrowseTable:
     recorded = [run.images.recorded(image) for image in images]
     paths = [str(run.images.located(path)) for path in recorded]
     enrolled = read_enrolled(run, gallery, {*recorded, *paths})
-    ids = dict(run.class_ids)
+    ids = {name: label for label, name in run.class_names_looked_up.items()}
     for name in dict.fromkeys(name for name, _ in enrolled.values()):
         ids.setdefault(name, max(ids.values()) + 1)
     enrolled_labels = [ids[name] for name, _ in enrolled.values()]
@@ -62,7 +62,7 @@ def read_browse_table(run: Run, gallery: Path | None = None) -> BrowseTable:
         labels=labels,
         class_names=class_names,
         part=np.array(parts + [ENROLLED] * len(enrolled), object),
-        unseen=np.isin(labels, run.unseen) | ~np.isin(labels, list(run.class_names)),
+        unseen=np.isin(labels, run.unseen) | ~np.isin(labels, list(run.class_names_looked_up)),
         drop=np.array([drops.get(label, np.nan) for label in labels.tolist()]),
         phases=phases,
     )
@@ -82,7 +82,7 @@ def source_of(run: Run, class_names: dict[int, str]) -> BrowseSource:
         gallery_name="train" if protocol.gallery_is_trained_on else "gallery",
         map_files={phase: layout.projection(run.folder, phase) for phase in phases},
         threshold=partial(least_similarity, run),
-        coarse_classes=coarse_classes_of(class_names, run.coarse_classes),
+        coarse_classes=coarse_classes_of(class_names, run.coarse_classes | run.coarse_of_others),
     )
 
 

@@ -44,7 +44,7 @@ class RunImages:
         self.run = run
         self.view = view_of(run.experiment.images)
         self.paths = run.images.paths
-        self.class_names = classes_looked_up(run)
+        self.class_names = run.class_names_looked_up
         """By class id, of the classes of the queries and of the gallery."""
         ids = {name: label for label, name in self.class_names.items()}
         self.labels = np.array([ids.get(image.class_name, -1) for image in run.split], np.int64)
@@ -80,17 +80,6 @@ class RunImages:
     def gallery(self, phase: str) -> np.ndarray:
         """(gallery) indices of the images that it searched in a phase."""
         return self.run.embeddings(phase).gallery_images
-
-
-def classes_looked_up(run: Run) -> dict[int, str]:
-    """By class id, the names of the classes of the queries and of the gallery, which may have
-    others, as where an image has several labels."""
-    names = dict(run.class_names)
-    phase = next(iter(run.neighbours))
-    images, labels = run.embeddings(phase).gallery_images, run.neighbours[phase].gallery_labels
-    for image, label in zip(images.tolist(), labels.tolist(), strict=True):
-        names.setdefault(label, run.split[image].class_name)
-    return names
 
 
 def choose_images(

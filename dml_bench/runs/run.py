@@ -267,6 +267,19 @@ class Run:
         return {name: label for label, name in self.class_names.items()}
 
     @cached_property
+    def class_names_looked_up(self) -> dict[int, str]:
+        """By class id, of the classes of the queries and of the gallery, which may have others, as
+        where an image has several labels."""
+        names, phase = dict(self.class_names), next(iter(self.neighbours))
+        images, labels = (
+            self.embeddings(phase).gallery_images,
+            self.neighbours[phase].gallery_labels,
+        )
+        for image, label in zip(images.tolist(), labels.tolist(), strict=True):
+            names.setdefault(label, self.split[image].class_name)
+        return names
+
+    @cached_property
     def coarse_classes(self) -> dict[int, str]:
         """By class id, the coarse class of the classes of the queries; empty where the data set
         has none."""

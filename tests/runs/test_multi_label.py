@@ -17,6 +17,7 @@ from tiny import SETTINGS, dml_bench, refusal, tiny
 
 import dml_bench as db
 from dml_bench.analysis.collect import collect, studies_of
+from dml_bench.browse.run_images import read_browse_table
 from dml_bench.config.tuning import read_space, space_for
 from dml_bench.data.datasets import open_dataset
 from dml_bench.data.datasets.drawn import attributes
@@ -391,3 +392,7 @@ def test_sets_of_labels_that_no_query_has_are_explained_and_shown(birds, cache_d
     maps = {"methods": "vanilla", "scored": 0, "device": "cpu"}
     assert len(db.explain_run(run, tmp_path / "maps", **maps).panels) == 6
     assert len(embeddings_table(run, phase).rows) == len(rows)
+    images = read_browse_table(run)
+    shown_names = [images.class_names[label] for label in images.labels.tolist()]
+    assert shown_names == [names[Path(path).name] for path in images.paths]
+    assert not images.unseen.any(), "a set that no query has, which the model trained on"
