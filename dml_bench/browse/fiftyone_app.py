@@ -276,7 +276,7 @@ def stored(value: Any, document: dict[str, Any]) -> Any:
 def write_embeddings(
     dataset: Dataset, images: BrowseTable, maps: dict[str, np.ndarray], ids: np.ndarray
 ) -> None:
-    """A map and a search by similarity for each phase, and a map of the unseen classes alone: with
+    """A map and a search by similarity for each phase, and a map of its unseen classes alone: with
     more than a hundred classes, FiftyOne does not give each its own colour."""
     import fiftyone as fo
     import fiftyone.brain as fob
@@ -286,7 +286,7 @@ def write_embeddings(
         placed = np.isfinite(maps[phase]).all(1)
         for key, view, rows in (
             (f"{MAP}{phase_key(phase)}", dataset, placed),
-            (f"{MAP}{phase_key(phase)}_unseen", unseen, placed & images.unseen),
+            (f"{MAP}{phase_key(phase)}_unseen", unseen, placed & images.unseen_in(phase)),
         ):
             delete_brain_run(dataset, key)
             if rows.any():

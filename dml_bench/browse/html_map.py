@@ -92,6 +92,7 @@ def phase_facts(images: BrowseTable, phase: str, points: np.ndarray) -> dict[str
     columns = images.phases[phase]
     return {
         "words": images.source.phase_titles[phase],
+        "unseenClasses": places(images, np.unique(images.labels[images.unseen_in(phase)])),
         "x": numbers(points[:, 0], 3),
         "y": numbers(points[:, 1], 3),
         "nearest": columns.nearest.tolist(),

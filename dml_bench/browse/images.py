@@ -194,6 +194,15 @@ class BrowseTable:
             phases[np.isin(self.labels, self.source.held_out[phase])] = phase
         return phases
 
+    def unseen_in(self, phase: str) -> np.ndarray:
+        """(images) bool: whether the model of a phase was trained without the image's class. Of one
+        that was trained with all classes: whether any other was trained without it."""
+        held_out = self.source.held_out
+        if phase not in held_out:
+            return self.unseen
+        trained = np.setdiff1d(np.concatenate(list(held_out.values())), held_out[phase])
+        return self.unseen & ~np.isin(self.labels, trained)
+
     def maps(self) -> dict[str, np.ndarray]:
         """By phase, (images, 2) points on a map of its embeddings, nan for images that the phase
         has not embedded. All maps are turned to lie like the first."""
@@ -211,9 +220,9 @@ class BrowseTable:
         return maps
 
     def scatter(self, phase: str, *, with_margins: bool) -> dict[str, dict[str, Interval]]:
-        """How far test images scatter against training images in a phase, for `seen` and `unseen`
-        classes, by measure of `evaluation.scatter`. Empty where each image is searched among all
-        others."""
+        """How far test images scatter against training images in a phase, for its `seen` and
+        `unseen` classes, by measure of `evaluation.scatter`. Empty where each image is searched
+        among all others."""
         columns = self.phases[phase]
         labels, part = self.labels[columns.rows], self.part[columns.rows]
         is_gallery, is_query = part == GALLERY, part == QUERY
@@ -226,7 +235,7 @@ class BrowseTable:
             labels[is_query],
             with_margins=with_margins,
         )
-        return scatter_by_group(measured, np.unique(self.labels[self.unseen]))
+        return scatter_by_group(measured, np.unique(self.labels[self.unseen_in(phase)]))
 
     def notes(self, phase: str) -> list[str]:
         """What stands beside a map of a phase: the scatter of seen and unseen classes, with 95%

@@ -107,6 +107,7 @@ def phase_data(dataset: Dataset, phase: str, ids: list[str]) -> dict[str, Any]:
     results = dataset.load_brain_results(f"{MAP}{phase}")
     place_of = dict(zip(results.sample_ids, results.points.tolist(), strict=True))
     points = [place_of.get(sample) for sample in ids]
+    unseen = unseen_in(dataset, phase)
     fields = {
         "answer": f"prediction_{phase}.label",
         "verdict": f"answer_{phase}.verdict",
@@ -123,8 +124,17 @@ def phase_data(dataset: Dataset, phase: str, ids: list[str]) -> dict[str, Any]:
         "notes": dataset.info[NOTES][phase],
         "x": rounded([None if point is None else point[0] for point in points]),
         "y": rounded([None if point is None else point[1] for point in points]),
+        "class_group": ["unseen" if sample in unseen else "seen" for sample in ids],
         **values,
     }
+
+
+def unseen_in(dataset: Dataset, phase: str) -> set[str]:
+    """The ids of the images of a phase's unseen classes: a map of their own has them."""
+    key = f"{MAP}{phase}_unseen"
+    if not dataset.has_brain_run(key):
+        return set()
+    return set(dataset.load_brain_results(key).sample_ids)
 
 
 def rounded(values: list[Any]) -> list[Any]:

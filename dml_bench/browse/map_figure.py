@@ -21,21 +21,28 @@ def map_figure(
 ) -> ReportFigure:
     """A map for each phase. The chosen classes, or all of them where they are few, have colours of
     their own; else seen and unseen classes have one each."""
-    drawn_maps = [EmbeddingMap(map_title(images, phase), points) for phase, points in maps.items()]
     coloured = list(chosen)
     if not coloured and len(images.class_names) <= MOST_COLOURS:
         coloured = sorted(images.class_names)
-    groups = []
+    of_classes = []
     for label, colour in zip(coloured, distinct(len(coloured)), strict=True):
-        groups.append(MapGroup(images.class_names[label], images.labels == label, colour))
-    if not groups:
-        groups = [
-            MapGroup("seen classes", ~images.unseen, BLUE),
-            MapGroup("unseen classes", images.unseen, ORANGE),
-        ]
+        of_classes.append(MapGroup(images.class_names[label], images.labels == label, colour))
+    drawn_maps = []
+    for phase, points in maps.items():
+        groups = of_classes or seen_and_unseen(images, phase)
+        drawn_maps.append(EmbeddingMap(map_title(images, phase), points, groups))
     title = f"Embeddings of {images.source.title}"
     parts = {name: images.part == part for part, name in images.part_names.items()}
-    return embedding_maps(title, drawn_maps, parts, groups, 3 if coloured else 5)
+    return embedding_maps(title, drawn_maps, parts, 3 if coloured else 5)
+
+
+def seen_and_unseen(images: BrowseTable, phase: str) -> list[MapGroup]:
+    """The classes that the model of a phase was trained on, and the others."""
+    unseen = images.unseen_in(phase)
+    return [
+        MapGroup("seen classes", ~unseen, BLUE),
+        MapGroup("unseen classes", unseen, ORANGE),
+    ]
 
 
 def map_title(images: BrowseTable, phase: str) -> str:

@@ -45,19 +45,18 @@ class EmbeddingMap:
     title: str
     points: np.ndarray
     """(images, 2); nan where an image is not on the map."""
+    groups: Sequence[MapGroup]
+    """Of the same names and colours on each map; images in none are drawn behind the others."""
 
 
 def embedding_maps(
     title: str,
     maps: Sequence[EmbeddingMap],
     parts: Mapping[str, np.ndarray],
-    groups: Sequence[MapGroup],
     legend_columns: int,
 ) -> ReportFigure:
     """The maps side by side. `parts` are (images) bool by what such images are called: the gallery,
     the queries and the enrolled images, in the order of their MARKS."""
-    in_no_group = ~np.any([group.rows for group in groups], axis=0)
-    drawn_groups = [MapGroup("", in_no_group, INK), *groups]
     columns = min(2, len(maps))
     rows = -(-len(maps) // columns)
     with style():
@@ -65,6 +64,8 @@ def embedding_maps(
         for axes in grid.flat:
             axes.set_axis_off()
         for axes, embedding_map in zip(grid.flat, maps, strict=False):
+            in_no_group = ~np.any([group.rows for group in embedding_map.groups], axis=0)
+            drawn_groups = [MapGroup("", in_no_group, INK), *embedding_map.groups]
             draw_map(axes, embedding_map.points, list(parts.values()), drawn_groups)
             axes.set_title(embedding_map.title, fontsize=7.5)
         handles = [
@@ -74,7 +75,7 @@ def embedding_maps(
         ]
         handles += [
             key_line(group.name, group.colour, marker="o", linestyle="", markersize=4)
-            for group in groups
+            for group in maps[0].groups
             if group.rows.any()
         ]
         figure.suptitle(f"{shortened(title, 90)}\n{CAPTION}", x=0.013, ha="left", fontsize=8)

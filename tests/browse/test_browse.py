@@ -29,7 +29,7 @@ from dml_bench.browse.browsable import BrowsedRun
 from dml_bench.browse.database import URI, DatabaseFolder, serve_database
 from dml_bench.browse.decisions import write_decisions
 from dml_bench.browse.fields import Label, confused_pairs, field_values
-from dml_bench.browse.html_map import thumbnails, write_html_map
+from dml_bench.browse.html_map import facts, thumbnails, write_html_map
 from dml_bench.browse.images import (
     BrowseTable,
     PhaseColumns,
@@ -37,7 +37,7 @@ from dml_bench.browse.images import (
     mistakenness,
     phase_columns,
 )
-from dml_bench.browse.map_figure import map_figure
+from dml_bench.browse.map_figure import map_figure, seen_and_unseen
 from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.run_images import read_browse_table
 from dml_bench.browse.server import Guard
@@ -112,7 +112,9 @@ def test_a_query_has_an_outcome_in_both_phases(images):
     assert images.outcome.tolist() == ["", "", "", "right in both", "lost", "right in both", "lost"]
 
 
-def test_of_several_hold_outs_the_one_that_held_the_class_out_decides_the_outcome(tmp_path):
+@pytest.fixture
+def rotated(tmp_path) -> BrowseTable:
+    """Three classes, of which two models lack one each."""
     right = {"all": [[1], [1], [1]], "limited1": [[0], [1], [1]], "limited2": [[1], [0], [0]]}
     made = finish(
         tmp_path / "runs", experiment(), right, holdouts={"limited1": [0], "limited2": [1]}
@@ -124,10 +126,35 @@ def test_of_several_hold_outs_the_one_that_held_the_class_out_decides_the_outcom
             gallery=GALLERY,
             query={"class 0": [1.0], "class 1": [2.0], "class 2": [3.0]},
         )
-    images = read_browse_table(made)
+    return read_browse_table(made)
+
+
+def test_of_several_hold_outs_the_one_that_held_the_class_out_decides_the_outcome(rotated):
+    images = rotated
     assert images.outcome[3:].tolist() == ["lost", "lost", "right in both"]
     verdicts = [chip.verdict for chip in field_values(images, [])["answer_unseen"][3:]]
     assert verdicts == ["wrong", "wrong", "right"]
+
+
+def test_on_the_map_of_a_hold_out_its_own_classes_alone_are_unseen(rotated):
+    assert rotated.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert rotated.unseen.tolist() == [True, True, False] * 2
+    assert rotated.unseen_in("all").tolist() == [True, True, False] * 2
+    assert rotated.unseen_in("limited1").tolist() == [True, False, False] * 2
+    assert rotated.unseen_in("limited2").tolist() == [False, True, False] * 2
+    shift = {"limited1": [1.0], "limited2": [58.0], "all": [1.0, 58.0]}  # degrees, of GALLERY
+    for phase, degrees in shift.items():
+        unseen = rotated.scatter(phase, with_margins=False)["unseen"]["test_to_train"].estimate
+        assert unseen == NEAR(np.mean(1 - np.cos(np.radians(degrees))), abs=1e-6)
+    page = [
+        of_phase["unseenClasses"]
+        for of_phase in facts(rotated, dict.fromkeys(rotated.phases, MAPS["all"][:6]))["phases"]
+    ]
+    assert page == [[0, 1], [0], [1]]
+    groups = [
+        seen_and_unseen(rotated, phase)[1].rows.tolist() for phase in ("limited1", "limited2")
+    ]
+    assert groups == [[True, False, False] * 2, [False, True, False] * 2]
 
 
 def test_each_image_carries_the_precision_drop_of_its_class(images):

@@ -189,6 +189,12 @@ def test_rotated_hold_outs_whose_names_no_field_may_have_are_shown_too(fiftyone,
     data = map_data.map_data(dataset)
     assert [phase["name"] for phase in data["phases"]] == ["all", "limited_1", "limited_2"]
     assert data["phases"][2]["verdict"][3:] == ["right", "wrong", "right"]
+    seen_or_unseen = [phase["class_group"][3:] for phase in data["phases"]]
+    assert seen_or_unseen == [
+        ["unseen", "unseen", "seen"],
+        ["unseen", "seen", "seen"],
+        ["seen", "unseen", "seen"],
+    ], "by the model of the map, not by any"
     assert files(dataset.load_saved_view("mistakes (limited-2)")) == ["query/class 1/0.jpg"]
     lost = dataset.load_saved_view("lost when unseen")
     assert len(lost) == 2

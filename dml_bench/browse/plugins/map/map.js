@@ -22,7 +22,7 @@
     class_drop: "precision drop of the class",
   };
   const NUMBERS = new Set(["similarity", "doubt", "hubness", "class_drop"]);
-  const OF_PHASE = new Set(["verdict", "similarity", "doubt", "hubness"]);
+  const OF_PHASE = new Set(["class_group", "verdict", "similarity", "doubt", "hubness"]);
   localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true"); // it lies over the panel
 
   const ask = (name, params = {}) =>
