@@ -4,7 +4,6 @@ Ctrl-C."""
 import getpass
 import os
 import secrets
-import signal
 import socket
 import time
 import webbrowser
@@ -21,13 +20,14 @@ from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.server import Guard
 from dml_bench.browse.thumbnails import ThumbnailFolder
 from dml_bench.data.datasets import Progress
+from dml_bench.system.failures import ended_as_by_ctrl_c
 from dml_bench.system.loopback import is_loopback, listener, url_of
 
 __all__ = ["BrowseRequest", "browse", "database_folder", "export", "forget"]
 
 PORT = 5151
 """FiftyOne's usual port."""
-FORMAT = 10
+FORMAT = 11
 """The version of what is written into the dataset; a dataset of another version is made anew."""
 
 
@@ -48,12 +48,11 @@ class BrowseRequest:
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
 
 
+@ended_as_by_ctrl_c()
 def browse(request: BrowseRequest) -> None:
     """Open the app and wait for Ctrl-C. Raises ValueError where FiftyOne, a database, the images or
     the port are missing."""
     fiftyone_app.require_installed()
-    for ended in (signal.SIGTERM, signal.SIGHUP):  # as an ssh session that breaks off does
-        signal.signal(ended, signal.default_int_handler)
     browsable = request.browsable
     if changed := browsable.changed(request.cache_dir):
         request.say(

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import numpy as np
@@ -24,7 +25,7 @@ from PIL import Image, ImageOps
 from processor_time import with_slow
 from tiny import refusal, train
 
-from dml_bench.browse import database
+from dml_bench.browse import database, fiftyone_app
 from dml_bench.browse.browsable import BrowsedRun
 from dml_bench.browse.database import URI, DatabaseFolder, serve_database
 from dml_bench.browse.decisions import write_decisions
@@ -41,7 +42,7 @@ from dml_bench.browse.map_figure import map_figure, seen_and_unseen
 from dml_bench.browse.near_duplicates import find_near_duplicates
 from dml_bench.browse.run_images import read_browse_table
 from dml_bench.browse.server import Guard
-from dml_bench.browse.session import forget
+from dml_bench.browse.session import BrowseRequest, browse, forget
 from dml_bench.config.component import Component
 from dml_bench.data.datasets import open_dataset
 from dml_bench.evaluation.search import Neighbours
@@ -769,6 +770,7 @@ def test_forgetting_removes_the_run_s_database_and_nothing_else(run, tmp_path, m
 KILLED = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from dml_bench.browse.database import DatabaseFolder, serve_database
 with serve_database(DatabaseFolder(Path(sys.argv[1]))) as uri:
     print(uri, flush=True)
@@ -808,3 +810,24 @@ def test_the_database_is_open_to_its_user_alone_and_ends_with_its_process_howeve
     while address.parent.exists() and time.monotonic() < end:
         time.sleep(0.2)
     assert not address.parent.exists()
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL])
+def test_a_terminal_that_is_closed_ends_browse_unless_nohup_keeps_it(before, monkeypatch, tmp_path):
+    heard = []
+
+    def changed(cache_dir: Path) -> list[str]:
+        heard.append(signal.getsignal(signal.SIGHUP))
+        raise ValueError("as far as this test goes")
+
+    monkeypatch.setattr(fiftyone_app, "require_installed", lambda: None)
+    request = BrowseRequest(browsable=SimpleNamespace(changed=changed), cache_dir=tmp_path)
+    of_tests = signal.signal(signal.SIGHUP, before)
+    try:
+        with pytest.raises(ValueError, match="as far as this test goes"):
+            browse(request)
+        after = signal.getsignal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, of_tests)
+    assert after == before
+    assert (heard == [signal.SIG_IGN]) == (before == signal.SIG_IGN)
