@@ -69,9 +69,20 @@ class Browsable(ABC):
         """Images that are gone or were changed since. Raises ValueError where none is found."""
 
     def state(self, form: int) -> str:
-        """A digest of all that the dataset is made of, in this version of its form."""
-        text = json.dumps([form, *self.facts], sort_keys=True)
+        """A digest of all that the dataset is made of, in this version of its form. Near-duplicates
+        and small copies are of the files of the images as they are now."""
+        files = [size_and_time(photo_file(Path(file))) for file, _ in self.images]
+        text = json.dumps([form, *self.facts, files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def size_and_time(file: Path) -> tuple[int, int] | None:
+    """Of a file, in bytes and nanoseconds; None where it can't be looked at."""
+    try:
+        about = file.stat()
+    except OSError:
+        return None
+    return about.st_size, about.st_mtime_ns
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Embeddings of any program as they are shown in maps and in FiftyOne; thumbnails; families."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +89,21 @@ def test_a_dataset_of_embeddings_is_made_anew_for_other_embeddings_and_other_que
     changed = browsable_of(files, None, tmp_path)
     assert changed.name == before[0]
     assert changed.state(1) != before[1]
+
+
+def test_a_dataset_is_made_anew_when_the_file_of_an_image_comes_changes_and_goes(files, tmp_path):
+    """Else small copies and near-duplicates would be of other pictures than are there."""
+    browsable = browsable_of(files, None, tmp_path)
+    gone = browsable.state(1)
+    photo = Path(browsable.images[0][0])
+    photo.parent.mkdir(parents=True, exist_ok=True)
+    states = [gone]
+    for content in (b"first", b"another"):
+        photo.write_bytes(content)
+        states.append(browsable.state(1))
+    assert len(set(states)) == 3
+    photo.unlink()
+    assert browsable.state(1) == gone
 
 
 def test_decisions_on_embeddings_are_exported_with_the_parts_of_their_table(files, tmp_path):
