@@ -45,8 +45,8 @@ from dml_bench.browse.map_data import (
     nearest_images,
     rows_of,
 )
-from dml_bench.browse.thumbnails import ThumbnailFolder, make_thumbnail
-from dml_bench.data.images import Unreadable, box_of, photo_file
+from dml_bench.browse.thumbnails import ThumbnailFolder, make_thumbnail, needs_copy
+from dml_bench.data.images import Unreadable, photo_file
 
 __all__ = [
     "connected",
@@ -383,13 +383,21 @@ def write_layout(dataset: Dataset, images: BrowseTable) -> None:
         answers.append(ANSWER_UNSEEN)
     colour_answers(dataset, answers)
     group_sidebar(dataset, tuple(images.phases), answers)
-    if dataset.has_field(THUMBNAIL):
-        dataset.app_config.media_fields = ["filepath", THUMBNAIL]
-        dataset.app_config.grid_media_field = THUMBNAIL
-        dataset.app_config.media_fallback = True  # of small images, which have no copy
-        if any(box_of(path) for path in images.paths):
-            dataset.app_config.modal_media_field = THUMBNAIL  # a part of a photo is no file
+    show_copies(dataset, images)
     save_workspace(dataset)
+
+
+def show_copies(dataset: Dataset, images: BrowseTable) -> None:
+    """Small copies in the grid, and in the opened image too where a browser can't show some."""
+    config = dataset.app_config
+    config.media_fields = ["filepath"]
+    config.grid_media_field = config.modal_media_field = "filepath"
+    if dataset.has_field(THUMBNAIL):
+        config.media_fields = ["filepath", THUMBNAIL]
+        config.grid_media_field = THUMBNAIL
+        config.media_fallback = True  # of small images, which have no copy
+        if any(needs_copy(path) for path in images.paths):
+            config.modal_media_field = THUMBNAIL
 
 
 def colour_answers(dataset: Dataset, answers: Sequence[str]) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 from dml_bench.data.images import box_of, decode, photo_file
 from dml_bench.system.files import write_atomically
 
-__all__ = ["ThumbnailFolder", "make_thumbnail"]
+__all__ = ["ThumbnailFolder", "make_thumbnail", "needs_copy"]
 
 SIDE = 320
 """The longest side of a copy in pixels."""
 LARGE_BYTES = 40_000
 """Files up to this size are shown themselves."""
+SHOWN = {"", ".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".avif", ".bmp"}
+"""Endings of files that browsers show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +33,12 @@ class ThumbnailFolder:
 
     def path_of(self, image: str) -> Path | None:
         """Where the copy of an image is, or will be; None where the image itself is small, or is
-        gone. An image that changes has another copy. A part of a photo is no file, so it always has
-        one."""
+        gone. An image that changes has another copy."""
         try:
             about = photo_file(Path(image)).stat()
         except OSError:
             return None
-        if about.st_size <= LARGE_BYTES and box_of(image) is None:
+        if about.st_size <= LARGE_BYTES and not needs_copy(image):
             return None
         key = f"{image}\n{about.st_size}\n{about.st_mtime_ns}\n{SIDE}"
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.jpg"
@@ -49,6 +50,12 @@ class ThumbnailFolder:
         if copy is None:
             return decode(Path(image))
         return decode(copy) if copy.exists() else make_thumbnail(Path(image), copy)
+
+
+def needs_copy(image: str) -> bool:
+    """Whether a browser can't show the image itself: a part of a photo is no file, and some formats
+    are for other programs, as TIFF is."""
+    return box_of(image) is not None or Path(image).suffix.lower() not in SHOWN
 
 
 def make_thumbnail(image: Path, copy: Path) -> Any:

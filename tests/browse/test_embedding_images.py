@@ -188,3 +188,11 @@ def test_a_small_image_is_shown_itself_and_one_that_is_gone_has_no_copy(tmp_path
     assert thumbnails.path_of(str(tmp_path / "gone.png")) is None
     assert thumbnails.small(str(tmp_path / "small.png")).size == (64, 64)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_small_file_of_a_format_that_browsers_do_not_know_has_a_copy(tmp_path):
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "small.TIF")
+    thumbnails = ThumbnailFolder.of(tmp_path / "cache", tmp_path)
+    assert thumbnails.small(str(tmp_path / "small.TIF")).size[0] > 0
+    with Image.open(thumbnails.path_of(str(tmp_path / "small.TIF"))) as copy:
+        assert copy.format == "JPEG"
