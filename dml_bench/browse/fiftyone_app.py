@@ -362,14 +362,24 @@ def sessions_on_both_sides(images: BrowseTable) -> list[int]:
 
 
 def write_views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> None:
-    """Save the views, and delete earlier ones that are no longer written."""
-    wanted = views(dataset, images, ids)
-    for name in set(dataset.info.get(VIEWS, [])) - wanted.keys():
+    """Save the views in place of those that were written before."""
+    from fiftyone.core.utils import to_slug
+
+    for name in dataset.info.get(VIEWS, ()):
         if dataset.has_saved_view(name):
             dataset.delete_saved_view(name)
-    for name, view in wanted.items():
-        dataset.save_view(name, view, overwrite=True)
+    taken = {to_slug(name) for name in dataset.list_saved_views()}
+    wanted = {}
+    for name, view in views(dataset, images, ids).items():
+        # FiftyOne tells views apart by the English letters and the digits of their names alone.
+        names = (name, *(f"{name} {number}" for number in range(2, len(taken) + 3)))
+        free = next(free for free in names if to_slug(free) not in taken)
+        taken.add(to_slug(free))
+        wanted[free] = view
     dataset.info[VIEWS] = list(wanted)
+    dataset.save()
+    for name, view in wanted.items():
+        dataset.save_view(name, view)
 
 
 def write_layout(dataset: Dataset, images: BrowseTable) -> None:

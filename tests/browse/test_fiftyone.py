@@ -317,6 +317,26 @@ def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_adde
     assert dataset.values("id") == ids
 
 
+def test_views_whose_names_differ_in_other_letters_than_english_ones_are_all_saved(
+    dataset, images, fiftyone
+):
+    dataset.save_view("taken for - all", dataset.limit(2))
+    named = replace(images, class_names={0: "一", 1: "二", 2: "三"})
+    for _ in range(2):
+        fiftyone_app.update("made", named, MAPS, [], state="named")
+    dataset.reload()
+    views = dataset.list_saved_views()
+    assert [name for name in views if "taken for" in name] == [
+        "taken for - all",
+        "三 taken for 一 (all) 2",
+        "一 taken for 二 (limited)",
+        "三 taken for 一 (limited) 2",
+    ]
+    pair = ["query/class 2/0.jpg", "gallery/class 0/0.jpg"]
+    assert files(dataset.load_saved_view("三 taken for 一 (all) 2")) == pair
+    assert len(dataset.load_saved_view("taken for - all")) == 2, "a person's own"
+
+
 def test_images_that_were_moved_keep_their_samples_and_tags(dataset, images, fiftyone):
     ids = dataset.values("id")
     sample = dataset.match({"filepath": "/photos/query/class 0/1.jpg"}).first()
