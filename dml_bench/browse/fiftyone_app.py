@@ -61,9 +61,9 @@ __all__ = [
 
 Dataset: TypeAlias = Any  # FiftyOne's, which is not imported for types either
 
-STATE, VIEWS = "dml_bench_state", "dml_bench_views"
-"""The keys of the dataset's info for what it was made of, and for the views that are written
-here."""
+STATE, VIEWS, FIELDS = "dml_bench_state", "dml_bench_views", "dml_bench_fields"
+"""The keys of the dataset's info for what it was made of, and for the views and the fields that are
+written here."""
 PANEL, WORKSPACE = "dml_map", "map"
 GRID_ZOOM = 9
 """Thumbnails on which an answer can be read, three in a row; FiftyOne's scale is 0 to 10."""
@@ -179,10 +179,11 @@ def update(
     )
     dataset.info.pop(STATE, None)
     dataset.save()
-    ours = {f"correct_{phase_key(phase)}" for phase in images.phases}
-    for key in ours & set(dataset.list_evaluations()):
-        dataset.delete_evaluation(key)
     fields = field_values(images, near_duplicates, thumbnails)
+    titles = {phase_key(phase): images.source.phase_titles[phase] for phase in images.phases}
+    remove_earlier(dataset, fields, titles)
+    dataset.info[FIELDS], dataset.info[TITLES] = list(fields), titles
+    dataset.save()
     ids = write_samples(dataset, images, fields, root)
     write_embeddings(dataset, images, maps, ids)
     for phase in images.phases:
@@ -197,6 +198,20 @@ def update(
     write_layout(dataset, images)
     dataset.info[STATE] = state
     dataset.save()
+
+
+def remove_earlier(dataset: Dataset, fields: dict[str, list[Any]], titles: dict[str, str]) -> None:
+    """Delete what was written before and is written anew, or no longer: a run that was made again
+    may have other phases."""
+    for phase in {**dataset.info.get(TITLES, {}), **titles}:
+        if dataset.has_evaluation(f"correct_{phase}"):
+            dataset.delete_evaluation(f"correct_{phase}")
+        for key in (f"{MAP}{phase}", f"{MAP}{phase}_unseen", f"{EMBEDDED}{phase}"):
+            if dataset.has_brain_run(key):
+                dataset.delete_brain_run(key)
+    for field in dataset.info.get(FIELDS, ()):
+        if field not in fields and dataset.has_field(field):
+            dataset.delete_sample_field(field)
 
 
 def write_samples(
@@ -288,13 +303,11 @@ def write_embeddings(
             (f"{MAP}{phase_key(phase)}", dataset, placed),
             (f"{MAP}{phase_key(phase)}_unseen", unseen, placed & images.unseen_in(phase)),
         ):
-            delete_brain_run(dataset, key)
             if rows.any():
                 fob.compute_visualization(
                     view, points=dict(zip(ids[rows], maps[phase][rows], strict=True)), brain_key=key
                 )
         key = f"{EMBEDDED}{phase_key(phase)}"
-        delete_brain_run(dataset, key)
         # FiftyOne subtracts the mean from embeddings, which would change their cosines. Distances
         # of unit vectors rank as their cosines do.
         index = fob.compute_similarity(
@@ -302,12 +315,6 @@ def write_embeddings(
         )
         index.add_to_index(columns.embeddings.copy(), ids[columns.rows])
         index.save()
-
-
-def delete_brain_run(dataset: Dataset, key: str) -> None:
-    """Delete a map or a search, if there is one."""
-    if key in dataset.list_brain_runs():
-        dataset.delete_brain_run(key)
 
 
 def views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> dict[str, Any]:
@@ -385,8 +392,6 @@ def write_views(dataset: Dataset, images: BrowseTable, ids: np.ndarray) -> None:
 def write_layout(dataset: Dataset, images: BrowseTable) -> None:
     """One answer on each image in the colour of right or wrong, the sidebar by phase, and a
     workspace with the images beside their map."""
-    titles = images.source.phase_titles
-    dataset.info[TITLES] = {phase_key(phase): titles[phase] for phase in images.phases}
     dataset.info[NOTES] = {phase_key(phase): images.notes(phase) for phase in images.phases}
     answers = [f"answer_{phase_key(phase)}" for phase in images.phases]
     if dataset.has_field(ANSWER_UNSEEN):

@@ -317,6 +317,30 @@ def test_opening_again_updates_and_never_duplicates_and_keeps_what_a_person_adde
     assert dataset.values("id") == ids
 
 
+def test_what_an_earlier_run_wrote_alone_is_gone_from_that_of_a_run_that_was_made_anew(
+    dataset, images, fiftyone
+):
+    dataset.add_sample_field("mine", fiftyone.StringField)
+    sample = dataset.first()
+    sample["mine"] = "kept"
+    sample.save()
+    source = replace(images.source, held_out={})
+    only = replace(
+        images, source=source, phases={"all": images.phases["all"]}, drop=images.drop * np.nan
+    )
+    fiftyone_app.update("made", only, {"all": MAP}, [], state="made anew")
+    dataset = fiftyone.load_dataset("made")
+    left = [field for field in dataset.get_field_schema() if "limited" in field]
+    assert left == [], "predictions of a model that is no more"
+    for field in ("outcome", "class_drop", "answer_unseen"):
+        assert not dataset.has_field(field)
+    assert dataset.list_evaluations() == ["correct_all"]
+    assert dataset.list_brain_runs() == ["similarity_all", "umap_all", "umap_all_unseen"]
+    assert dataset.first()["mine"] == "kept"
+    fiftyone_app.update("made", images, MAPS, [], state="as before")
+    assert dataset.list_evaluations() == ["correct_all", "correct_limited"]
+
+
 def test_views_whose_names_differ_in_other_letters_than_english_ones_are_all_saved(
     dataset, images, fiftyone
 ):
