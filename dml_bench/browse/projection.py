@@ -73,6 +73,8 @@ def aligned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 def fit(embeddings: np.ndarray, new: np.ndarray) -> np.ndarray:
     if np.ptp(embeddings, axis=0).max() < COPY:  # one point, of which UMAP's start makes nan
         return np.zeros((len(embeddings) + len(new), 2), np.float32)
+    if embeddings.shape[1] == 1:  # of which there are no two principal components
+        embeddings, new = (np.pad(vectors, ((0, 0), (0, 1))) for vectors in (embeddings, new))
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"

@@ -138,6 +138,8 @@ folder = Path(sys.argv[1])
 embeddings, new = (np.load(folder / f"{name}.npy") for name in ("embeddings", "new"))
 np.save(folder / "first.npy", project(embeddings, new[:0], folder / "one.safetensors"))
 np.save(folder / "again.npy", project(embeddings, new, folder / "two.safetensors"))
+line = np.sign(embeddings[:, :1]).astype(np.float32)
+np.save(folder / "line.npy", project(line, new[:0, :1], folder / "three.safetensors"))
 (folder / "threads of pytorch").write_text(str(torch.get_num_threads()))
 """
 LABELS, NEW_LABELS = [0] * 30 + [1] * 30 + [2] * 30, [2, 0]
@@ -179,6 +181,12 @@ def test_umap_gives_the_same_bits_twice_keeps_classes_apart_and_puts_new_images_
     kept = (drawn / "two.safetensors").stat().st_mtime_ns
     np.testing.assert_array_equal(project(embeddings, new, drawn / "two.safetensors"), again)
     assert (drawn / "two.safetensors").stat().st_mtime_ns == kept
+
+
+@pytest.mark.timeout(1200)
+def test_embeddings_of_one_number_have_a_map_too(drawn: Path):
+    line = np.load(drawn / "line.npy")
+    assert line.shape == (90, 2) and np.isfinite(line).all()
 
 
 @pytest.mark.timeout(1200)
