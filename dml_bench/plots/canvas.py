@@ -64,7 +64,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
     "svg.fonttype": "none",
-    "text.hinting": "none",  # else a name is up to 10% wider in a file than where room was found
+    "text.hinting": "none",  # else a name is up to 10% wider on a page than where room was found
     "svg.hashsalt": "dml-bench",
     **dict.fromkeys(
         (
@@ -84,6 +84,10 @@ FILE_STYLE = (
     "{svg{color:#ddd;background:#16181c}}</style>"
 )
 """Of a figure as a file of its own, by which such a file is known too."""
+
+
+RESOLUTION = 110
+"""Of a PNG, in pixels per inch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,9 @@ def saved(figure: Figure, name: str, title: str, caption: str) -> ReportFigure:
     with mpl.rc_context({"font.family": fonts}):  # of the ticks that are still to come
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
         figure.set_layout_engine(None)  # it stays as it was laid out, and is drawn once
-        figure.savefig(png, format="png", dpi=110, facecolor="white")
+        # Hinted letters are sharper, take fewer bytes, and are no wider at this resolution.
+        with mpl.rc_context({"text.hinting": "default"}):
+            figure.savefig(png, format="png", dpi=RESOLUTION, facecolor="white")
     page_svg = inline(svg.getvalue(), name, title)
     return ReportFigure(name, title, caption, page_svg, with_palette(png.getvalue()))
 
