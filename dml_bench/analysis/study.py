@@ -20,7 +20,7 @@ from dml_bench.protocols import protocol_named
 from dml_bench.protocols.holdout_metrics import costs_of_holdouts
 from dml_bench.protocols.metric import scores_of_phase
 from dml_bench.runs.metrics import Metric, metrics_of
-from dml_bench.runs.pairing import runs_in_common
+from dml_bench.runs.pairing import pairing_key, runs_in_common
 from dml_bench.runs.run import Run
 
 __all__ = ["QUANTITIES", "Best", "Study", "certain_sign", "held_out"]
@@ -334,6 +334,16 @@ class Study:
         return self._intervals[key]
 
 
+def paired_runs(line: TableRow, other: TableRow) -> list[tuple[Run, ...]]:
+    """The runs of two experiments on the same queries, one pair for each seed that both have. What
+    trains nothing answers all seeds with one run, where their queries are the same."""
+    if len(other.runs) > 1 or not is_untrained(other.runs[0].experiment):
+        return runs_in_common(line.runs, other.runs)
+    [untrained] = other.runs
+    _, *queries = pairing_key(untrained)
+    return [(run, untrained) for run in line.runs if [*pairing_key(run)[1:]] == queries]
+
+
 def measured_interval(line: TableRow, quantity: str, prior: SeedPrior | None) -> Interval | None:
     """Over the seeds; None where the runs of this line don't have it."""
     metric = metric_for(line, quantity)
@@ -354,7 +364,7 @@ def difference_interval(
     if metric is None or other_metric is None:
         return None
     scores = []
-    for run, other_run in runs_in_common(first[0].runs, second[0].runs):
+    for run, other_run in paired_runs(first[0], second[0]):
         scores.append(metric.scores(run).minus(other_metric.scores(other_run)))
     if not scores:
         return None

@@ -642,6 +642,16 @@ def test_where_no_training_finds_more_of_new_classes_the_answer_over_data_sets_s
     )
 
 
+def test_a_row_without_training_stands_beside_all_seeds_of_the_same_queries():
+    """It said of grocery, where no training was recorded once, that one seed says nothing."""
+    record = RESULTS / GROCERY
+    names = ("ProxyAnchor_cosine_head", "SupCon_cosine_head")
+    folders = [record / f"{name}~model.backbone.name=efficientnet_lite0" for name in names]
+    [study] = studies_of(collect([*folders, record / "frozen_efficientnet_lite0"]))
+    assert len(study.no_training.runs) == 1 and len(study.best_unseen.runs) >= 5
+    assert "seed" not in cost_of_new({"grocery": study})
+
+
 def test_a_table_over_data_sets_says_which_differences_survive(tmp_path, monkeypatch, capsys):
     for division, rows in REALITY.items():
         for row in rows:
