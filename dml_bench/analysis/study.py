@@ -20,10 +20,10 @@ from dml_bench.protocols import protocol_named
 from dml_bench.protocols.holdout_metrics import costs_of_holdouts
 from dml_bench.protocols.metric import scores_of_phase
 from dml_bench.runs.metrics import Metric, metrics_of
-from dml_bench.runs.pairing import pairing_key, runs_in_common
+from dml_bench.runs.pairing import runs_in_common, stand_ins
 from dml_bench.runs.run import Run
 
-__all__ = ["QUANTITIES", "Best", "Study", "certain_sign", "held_out"]
+__all__ = ["QUANTITIES", "Best", "Study", "certain_sign", "held_out", "paired_runs"]
 
 
 def certain_sign(value: Interval | None) -> int:
@@ -334,14 +334,14 @@ class Study:
         return self._intervals[key]
 
 
-def paired_runs(line: TableRow, other: TableRow) -> list[tuple[Run, ...]]:
+def paired_runs(first: TableRow, second: TableRow) -> list[tuple[Run, ...]]:
     """The runs of two experiments on the same queries, one pair for each seed that both have. What
-    trains nothing answers all seeds with one run, where their queries are the same."""
-    if len(other.runs) > 1 or not is_untrained(other.runs[0].experiment):
-        return runs_in_common(line.runs, other.runs)
-    [untrained] = other.runs
-    _, *queries = pairing_key(untrained)
-    return [(run, untrained) for run in line.runs if [*pairing_key(run)[1:]] == queries]
+    trains no features answers for every seed that asks the same queries."""
+    sides = []
+    for line, other in ((first, second), (second, first)):
+        is_fixed = bool(line.no_drop_because)
+        sides.append([*line.runs, *(stand_ins(line.runs, other.runs) if is_fixed else ())])
+    return runs_in_common(*sides)
 
 
 def measured_interval(line: TableRow, quantity: str, prior: SeedPrior | None) -> Interval | None:

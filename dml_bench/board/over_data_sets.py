@@ -11,7 +11,7 @@ import numpy as np
 
 from dml_bench.analysis.collect import collect, studies_of
 from dml_bench.analysis.short_names import method_of
-from dml_bench.analysis.study import Study
+from dml_bench.analysis.study import Study, paired_runs
 from dml_bench.board.tables import BoardRow, BoardTable, table_of
 from dml_bench.config.experiments import resolve
 from dml_bench.config.tables import TableOnData, read_table
@@ -29,7 +29,6 @@ from dml_bench.evaluation.statistics import Interval
 from dml_bench.protocols.metric import Metric
 from dml_bench.runs.layout import records_below
 from dml_bench.runs.record import record_path
-from dml_bench.runs.run import Run
 
 __all__ = [
     "FEWEST_DATA_SETS",
@@ -403,7 +402,7 @@ def improvement_over(
         return None
     ours, theirs = [], []
     for one in compared:
-        first, second = common_runs(one.rows[name], one.rows[rival])
+        first, second = zip(*paired_runs(one.rows[name].line, one.rows[rival].line), strict=True)
         ours.append(ClassMeans.of(list(map(metric.scores, first)), metric.average))
         theirs.append(ClassMeans.of(list(map(metric.scores, second)), metric.average))
     if metric.lower_is_better:
@@ -417,16 +416,3 @@ def improvement_over(
 def seed_scores(means: ClassMeans) -> np.ndarray:
     """(seed) what a table shows."""
     return means.scores(np.ones((1, len(means.means))))[0]
-
-
-def common_runs(first: BoardRow, second: BoardRow) -> tuple[list[Run], list[Run]]:
-    """The runs of the seeds that both have. A row without training answers with one seed for all,
-    where the split is the same for all."""
-    ours = {run.seed: run for run in first.line.runs}
-    theirs = {run.seed: run for run in second.line.runs}
-    if len(ours) == 1 and first.line.no_drop_because:
-        ours = dict.fromkeys(theirs, next(iter(ours.values())))
-    if len(theirs) == 1 and second.line.no_drop_because:
-        theirs = dict.fromkeys(ours, next(iter(theirs.values())))
-    seeds = [seed for seed in ours if seed in theirs]
-    return [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]

@@ -21,7 +21,7 @@ from dml_bench.evaluation.statistics import Interval, estimate
 from dml_bench.protocols.metric import Metric
 from dml_bench.report.tables import OWN_RULE
 from dml_bench.runs.metrics import metrics_of
-from dml_bench.runs.pairing import pairing_key
+from dml_bench.runs.pairing import held_out_by, pairing_key, stand_ins
 from dml_bench.runs.run import RecordedRun, Run
 from dml_bench.system.files import short_name
 
@@ -224,9 +224,6 @@ def slug_of(study: Study) -> str:
     return f"{short_name(name, LONGEST_SLUG)}-{digest}"
 
 
-HeldOut = tuple[tuple[str, tuple[int, ...]], ...]
-
-
 class TableScores:
     """What the rows of a table scored, by what two of them have to share to be compared."""
 
@@ -261,25 +258,3 @@ class TableScores:
                 by_key[pairing_key(run), held_out] = metric.scores(run)
             scored[line.name] = Scored(by_key, is_fixed=bool(line.no_drop_because))
         return scored
-
-
-def held_out_by(run: Run) -> HeldOut:
-    return tuple((phase, tuple(classes.tolist())) for phase, classes in run.held_out.items())
-
-
-def stand_ins(fixed: Sequence[Run], trained: Sequence[Run]) -> list[Run]:
-    """The runs without training as those of other seeds, with the classes held out there."""
-    by_queries = {pairing_key(run)[1:]: run for run in fixed}
-    own = {(pairing_key(run), held_out_by(run)) for run in fixed}
-    runs = []
-    for other in trained:
-        key = (pairing_key(other), held_out_by(other))
-        base = by_queries.get(pairing_key(other)[1:])
-        if base is None or key in own or set(base.neighbours) != set(other.neighbours):
-            continue
-        own.add(key)
-        as_other = replace(base, experiment=replace(base.experiment, seed=other.seed))
-        as_other.__dict__["neighbours"] = base.neighbours
-        as_other.__dict__["held_out"] = other.held_out
-        runs.append(as_other)
-    return runs

@@ -7,7 +7,7 @@ queries. They have not where the experiments divide the images by other rules.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dml_bench.runs.run import Run
 
@@ -16,13 +16,17 @@ __all__ = [
     "PairingKey",
     "RunPair",
     "Side",
+    "held_out_by",
     "pair_runs",
     "pairing_key",
     "runs_in_common",
+    "stand_ins",
 ]
 
 PairingKey = tuple[int, str, str]
 """The seed of a run, the digest of its queries, and one of their classes."""
+HeldOut = tuple[tuple[str, tuple[int, ...]], ...]
+"""By phase, class ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,30 @@ def runs_in_common(*experiments: Sequence[Run]) -> list[tuple[Run, ...]]:
 
 def runs_by_key(runs: Sequence[Run]) -> dict[PairingKey, Run]:
     return {pairing_key(run): run for run in runs}
+
+
+def held_out_by(run: Run) -> HeldOut:
+    """The ids of the classes that each phase held out."""
+    return tuple((phase, tuple(classes.tolist())) for phase, classes in run.held_out.items())
+
+
+def stand_ins(fixed: Sequence[Run], trained: Sequence[Run]) -> list[Run]:
+    """The runs without training as those of other seeds that ask the same queries, with the classes
+    held out there: features that are not trained are the same with each seed."""
+    by_queries = {pairing_key(run)[1:]: run for run in fixed}
+    own = {(pairing_key(run), held_out_by(run)) for run in fixed}
+    runs = []
+    for other in trained:
+        key = (pairing_key(other), held_out_by(other))
+        base = by_queries.get(pairing_key(other)[1:])
+        if base is None or key in own or set(base.neighbours) != set(other.neighbours):
+            continue
+        own.add(key)
+        as_other = replace(base, experiment=replace(base.experiment, seed=other.seed))
+        as_other.__dict__["neighbours"] = base.neighbours
+        as_other.__dict__["held_out"] = other.held_out
+        runs.append(as_other)
+    return runs
 
 
 def pair_runs(first: Side, second: Side) -> tuple[RunPair, ...]:
